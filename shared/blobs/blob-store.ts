@@ -1,0 +1,121 @@
+// BlobStore: bytes under opaque keys, the one interface for files, S3, Google Cloud Storage and Azure.
+//
+// A store knows nothing of digests as names, repositories or tags: Postgres maps a digest to (store, key), and that
+// row is the commit. So a commit never copies bytes, whatever the store, and keys are never reused: a late write or
+// delete under an old key can touch nothing that is committed.
+//
+// An upload is a session that any node may continue. Its state is `StoredSession`, plain JSON kept in the upload's
+// row; nothing of it lives on a node. Each request body is one attempt: its bytes go to a place of their own, and it
+// joins the session only when the caller records the session that `finish` returned by compare-and-set. A writer that
+// lost that race, or was frozen and woke up, has touched nothing that anybody else reads.
+//
+// Layout of the file store, drawn once:
+//   <data>/<region>/blobs/<first two of key>/<key>      one attempt or one concatenation, never reopened for writing
+//
+// Failures: a method rejects with StoreError; `retryable` says whether the same call may succeed later. Absence of an
+// object that a row names is a StoreError too ('missing'): it is never an empty answer.
+
+import type { Digest, DigestAlgorithm } from '#shared/oci/digest.ts'
+
+/** What a store remembers of an upload between requests. JSON, at most some hundred KB; opaque to everyone else. */
+export interface StoredSession {
+  /** Bytes durably in the session: the upload's offset. */
+  readonly size: number
+  /** Digest of all bytes so far where it is known without reading them again: after one attempt. */
+  readonly digest: Digest | null
+  /** The store's own notes: keys, part numbers, ETags. */
+  readonly parts: readonly unknown[]
+}
+
+export const EMPTY_SESSION: StoredSession = Object.freeze({ size: 0, digest: null, parts: [] })
+
+/** Bytes on their way to a client or another store. */
+export interface ByteSink {
+  /** Resolves when the chunk's memory may be used again; rejects when the receiver is gone. One call at a time. */
+  write(chunk: Buffer): Promise<void>
+}
+
+/** One request body being written. Must be finished or aborted; disposing an unfinished one aborts it. */
+export interface Attempt extends AsyncDisposable {
+  /** Takes the bytes in order; resolves when more may be given (back-pressure), the chunk may then be reused by its owner. */
+  write(chunk: Buffer): Promise<void>
+  /** All bytes are durable when it resolves (files: data and directory are synced). Returns the session with them appended. */
+  finish(): Promise<StoredSession>
+  /** Drops this attempt's bytes. Idempotent, never throws for bytes that are already gone. */
+  abort(): Promise<void>
+}
+
+export interface AttemptOptions {
+  /** What the attempt's bytes are hashed with while they stream; the session's digest uses it. */
+  algorithm: DigestAlgorithm
+  /** Aborts pending work when the client goes away. */
+  signal?: AbortSignal
+}
+
+/** A finished object: what a blob row records. */
+export interface StoredObject {
+  readonly key: string
+  readonly size: number
+  /** In the algorithm that was asked for. */
+  readonly digest: Digest
+}
+
+export interface Completion {
+  readonly object: StoredObject
+  /** Keys of the session that the object does not use; to be removed after the row is committed. */
+  readonly surplus: readonly string[]
+}
+
+export interface ListedObject {
+  readonly key: string
+  readonly size: number
+  readonly modifiedAtMs: number
+}
+
+export interface BlobStore extends AsyncDisposable {
+  /** The name kept in blob.store and upload.store: 'file', 's3', 'gcs', 'azure'. */
+  readonly name: string
+
+  /** Begins an attempt that would append to the session. Allocates nothing that outlives a crash unseen by `list`. */
+  begin(session: StoredSession, options: AttemptOptions): Promise<Attempt>
+
+  /**
+   * Makes the session one durable object. No bytes are read when the session is one attempt hashed with `algorithm`;
+   * otherwise they are read once to be hashed (and, for files, concatenated under a new key).
+   * An empty session gives an object of zero bytes.
+   */
+  complete(session: StoredSession, options: AttemptOptions): Promise<Completion>
+
+  /** Drops all bytes of a session that will not be completed. Idempotent. */
+  abandon(session: StoredSession): Promise<void>
+
+  /**
+   * Sends bytes start..end (inclusive, 0 <= start <= end < size) to the sink, in order and all of them, or rejects:
+   * never a short body that looks whole. Memory comes from the process-wide budget. Stops when the signal aborts.
+   */
+  send(key: string, range: { start: number; end: number }, sink: ByteSink, signal: AbortSignal): Promise<void>
+
+  /** A whole small object; the caller bounds its size. Rejects unless exactly `size` bytes are there. */
+  read(key: string, size: number): Promise<Buffer>
+
+  /** Removes objects. Idempotent: keys that are gone are fine. At most 1,000 keys a call. */
+  remove(keys: readonly string[]): Promise<void>
+
+  /** Objects after the given key in byte order, at most `limit` (<= 1,000): what the orphan sweep pages through. */
+  list(after: string, limit: number): Promise<readonly ListedObject[]>
+
+  /** Writes, reads back and removes a probe object. Rejects with one sentence that says what is wrong. */
+  check(): Promise<void>
+}
+
+export class StoreError extends Error {
+  override readonly name = 'StoreError'
+  readonly kind: 'missing' | 'full' | 'denied' | 'corrupt' | 'unavailable'
+  readonly retryable: boolean
+
+  constructor(kind: StoreError['kind'], message: string, options: { cause?: unknown } = {}) {
+    super(message, options)
+    this.kind = kind
+    this.retryable = kind === 'unavailable' || kind === 'full'
+  }
+}

@@ -1,0 +1,178 @@
+// Blobs: the commit that maps a digest to bytes, and the link that puts a blob into a repository.
+//
+// The commit of an upload is one statement: repository -> the session's row is taken by compare-and-set -> blob row ->
+// membership -> event. When two uploads of one digest race the first key stays; the second's bytes are surplus and the
+// caller drops them. The lease keeps the garbage collector away from what a client was just told exists.
+
+import type { StoredObject } from '#shared/blobs/blob-store.ts'
+import type { Digest } from '#shared/oci/digest.ts'
+import type { RepositoryName } from '#shared/oci/reference.ts'
+import { type Provenance, provenanceParameters } from './provenance.ts'
+import { one, type Queryable, statement } from './statement.ts'
+import type { Upload } from './uploads.ts'
+
+/** How long bytes that were just pushed or mounted are kept without a manifest naming them. */
+const LEASE_SECONDS = 24 * 3600
+
+export const BLOB_MEDIA_TYPE = 'application/octet-stream'
+
+const LINK = `
+  member as (
+    insert into membership as m (repository_id, kind, digest, media_type, alive_h, alive_origin)
+    select repo.id, 'blob', bytes.digest, '${BLOB_MEDIA_TYPE}', greatest(hlc_now(), repo.dead_h + 1), :origin
+    from repo cross join bytes
+    on conflict (repository_id, kind, digest) do update
+      set alive_h = greatest(hlc_now(), excluded.alive_h, m.alive_h + 1, m.dead_h + 1),
+        alive_origin = excluded.alive_origin,
+        alive_prev_h = greatest(m.alive_h, m.dead_h),
+        alive_prev_origin = case when (m.alive_h, m.alive_origin) >= (m.dead_h, m.dead_origin)
+          then m.alive_origin else m.dead_origin end
+    returning m.digest
+  ),
+  event as (
+    insert into outbox (repository, shard, type, subject, payload, actor, request, traceparent, instance)
+    select :repository, :shard, :event_type, :repository || '@' || bytes.digest,
+      jsonb_build_object('repository', :repository::text, 'digest', bytes.digest, 'size', bytes.size)
+        || :facts::jsonb,
+      :actor, :request::jsonb, :traceparent, :instance
+    from member cross join bytes
+    returning id
+  )`
+
+const commit = statement<{
+  repository: boolean
+  taken: boolean
+  key: string | null
+  outbox_id: number | null
+}>(
+  'commit-blob',
+  `with repo as (
+     select id, dead_h, dead_origin from repository
+     where name = :repository and (alive_h, alive_origin) > (dead_h, dead_origin)
+     for key share
+   ),
+   taken as (
+     delete from upload using repo
+     where upload.id = :upload_id::uuid and upload.repository = :repository
+       and upload.attempt = :attempt and upload."offset" = :offset
+     returning upload.id
+   ),
+   bytes as (
+     insert into blob as b (digest, store, key, size, lease_until)
+     select :digest, :store, :key, :size, clock_timestamp() + make_interval(secs => ${LEASE_SECONDS})
+     from repo
+     where :upload_id::uuid is null or exists (select from taken)
+     on conflict (digest) do update
+       set store = case when b.state = 'ready' then b.store else excluded.store end,
+         key = case when b.state = 'ready' then b.key else excluded.key end,
+         state = 'ready',
+         lease_until = greatest(b.lease_until, excluded.lease_until)
+     returning b.digest, b.key, b.size
+   ),
+   ${LINK}
+   select exists (select from repo) as repository,
+     exists (select from taken) as taken,
+     (select bytes.key from bytes cross join member) as key,
+     (select max(id) from event) as outbox_id`,
+)
+
+export type CommitOutcome =
+  | { readonly kind: 'committed'; readonly key: string; readonly outboxId: number }
+  | { readonly kind: 'repository-missing' }
+  | { readonly kind: 'upload-lost' }
+
+/**
+ * Makes the object the digest's blob (or keeps the one that is there) and links it to the repository. With an upload,
+ * only if its row is still what the caller saw. The digest may be in another algorithm than the one the object's
+ * bytes were first hashed with; the caller has verified it.
+ */
+export async function commitBlob(
+  db: Queryable,
+  options: {
+    repository: RepositoryName
+    shard: number
+    origin: string
+    store: string
+    object: StoredObject
+    upload: Upload | null
+    provenance: Provenance
+  },
+): Promise<CommitOutcome> {
+  const { upload, object, provenance, ...rest } = options
+  const row = await one(db, commit, {
+    ...rest,
+    ...object,
+    upload_id: upload?.id ?? null,
+    attempt: upload?.attempt ?? 0,
+    offset: upload?.session.size ?? 0,
+    event_type: 'dev.portolan.registry.blob.uploaded.v1',
+    facts: '{}',
+    ...provenanceParameters(provenance),
+  })
+  if (!row.repository) return { kind: 'repository-missing' }
+  if (row.key === null || row.outbox_id === null) return { kind: 'upload-lost' }
+  return { kind: 'committed', key: row.key, outboxId: row.outbox_id }
+}
+
+const mount = statement<{ repository: boolean; outbox_id: number | null }>(
+  'mount-blob',
+  `with repo as (
+     select id, dead_h, dead_origin from repository
+     where name = :repository and (alive_h, alive_origin) > (dead_h, dead_origin)
+     for key share
+   ),
+   bytes as (
+     update blob as b
+     set lease_until = greatest(b.lease_until, clock_timestamp() + make_interval(secs => ${LEASE_SECONDS}))
+     from repository as source
+     join membership as held on held.repository_id = source.id and held.kind = 'blob' and held.digest = :digest
+     where source.name = :from and b.digest = :digest and b.state = 'ready'
+       and (held.alive_h, held.alive_origin) > (held.dead_h, held.dead_origin)
+       and (held.alive_h, held.alive_origin) > (source.dead_h, source.dead_origin)
+       and exists (select from repo)
+     returning b.digest, b.size
+   ),
+   ${LINK}
+   select exists (select from repo) as repository, (select max(id) from event) as outbox_id`,
+)
+
+export type MountOutcome =
+  | { readonly kind: 'mounted'; readonly outboxId: number }
+  | { readonly kind: 'repository-missing' }
+  | { readonly kind: 'unknown' }
+
+/** Links a blob of the repository `from` to another. 'unknown': `from` does not hold it. */
+export async function mountBlob(
+  db: Queryable,
+  options: {
+    repository: RepositoryName
+    shard: number
+    origin: string
+    from: RepositoryName
+    digest: Digest
+    provenance: Provenance
+  },
+): Promise<MountOutcome> {
+  const { provenance, ...rest } = options
+  const row = await one(db, mount, {
+    ...rest,
+    event_type: 'dev.portolan.registry.blob.mounted.v1',
+    facts: JSON.stringify({ from: options.from }),
+    ...provenanceParameters(provenance),
+  })
+  if (row.outbox_id !== null) return { kind: 'mounted', outboxId: row.outbox_id }
+  return row.repository ? { kind: 'unknown' } : { kind: 'repository-missing' }
+}
+
+const known = statement<{ key: string }>(
+  'known-keys',
+  `select key from blob where store = :store and key = any (:keys::text[])`,
+)
+
+/** Of the keys given, those that a blob row names, in any state. */
+export async function knownKeys(
+  db: Queryable,
+  options: { store: string; keys: readonly string[] },
+): Promise<Set<string>> {
+  return new Set((await db.rows(known, options)).map(({ key }) => key))
+}

@@ -1,0 +1,124 @@
+// Deleting what a repository holds: a manifest by digest, or its link to a blob. Constant work, whatever the number
+// of tags: the membership dies with a version above every tag on it, and no tag row is written.
+//
+// Two statements in one transaction. The first locks the membership; the second sees everything that was committed
+// before that lock was had, so a push that came first is found (its references refuse the delete, its tags raise the
+// death's version) and one that comes later finds the membership dead and revives it with a greater version.
+
+import type { Digest } from '#shared/oci/digest.ts'
+import type { RepositoryName } from '#shared/oci/reference.ts'
+import { type Provenance, provenanceParameters } from './provenance.ts'
+import { maybe, one, type Queryable, statement } from './statement.ts'
+
+/** How many of the manifests that stand in a delete's way are named. */
+const REFERRING_MAX = 10
+
+const lock = statement<{ repository_id: number }>(
+  'lock-membership',
+  `select m.repository_id
+   from repository as r
+   join membership as m on m.repository_id = r.id and m.kind = :kind and m.digest = :digest
+   where r.name = :repository
+     and (m.alive_h, m.alive_origin) > (m.dead_h, m.dead_origin)
+     and (m.alive_h, m.alive_origin) > (r.dead_h, r.dead_origin)
+   for update of m for key share of r`,
+)
+
+const referring = statement<{ manifest: Digest }>(
+  'referring-manifests',
+  `select distinct reference.manifest
+   from manifest_reference as reference
+   join membership as m on m.repository_id = :repository_id and m.kind = 'manifest' and m.digest = reference.manifest
+   join repository as r on r.id = m.repository_id
+   where reference.digest = :digest and reference.target = :kind and reference.kind <> 'subject'
+     and reference.manifest <> :digest
+     and (m.alive_h, m.alive_origin) > (m.dead_h, m.dead_origin)
+     and (m.alive_h, m.alive_origin) > (r.dead_h, r.dead_origin)
+   limit ${REFERRING_MAX}`,
+)
+
+const die = statement<{ outbox_id: number }>(
+  'delete-membership',
+  `with died as (
+     update membership as m
+     set dead_h = 1 + greatest(hlc_now(), m.alive_h, m.dead_h,
+           (select max(h) from tag
+            where m.kind = 'manifest' and repository_id = m.repository_id and digest = m.digest)),
+         dead_origin = :origin,
+         dead_prev_h = m.alive_h, dead_prev_origin = m.alive_origin
+     where m.repository_id = :repository_id and m.kind = :kind and m.digest = :digest
+     returning m.digest, m.dead_h, m.dead_origin, m.dead_prev_h, m.dead_prev_origin
+   ),
+   event as (
+     select 0 as place, 'dev.portolan.registry.' || :kind || '.deleted.v1' as type,
+       jsonb_build_object('version', jsonb_build_object('h', dead_h::text, 'origin', dead_origin),
+         'prev', jsonb_build_object('h', dead_prev_h::text, 'origin', dead_prev_origin)) as registers
+     from died
+     union all
+     select 1, 'dev.portolan.registry.delete.v1', '{}'::jsonb from died
+   )
+   insert into outbox (repository, shard, type, subject, payload, actor, request, traceparent, instance)
+   select :repository, :shard, type, :repository || '@' || :digest,
+     jsonb_build_object('repository', :repository::text, 'kind', :kind::text, 'digest', :digest::text) || registers,
+     :actor, :request::jsonb, :traceparent, :instance
+   from event
+   order by place
+   returning id as outbox_id`,
+)
+
+export type DeleteOutcome =
+  | { readonly kind: 'deleted'; readonly outboxId: number }
+  | { readonly kind: 'unknown' }
+  | { readonly kind: 'referenced'; readonly by: readonly Digest[] }
+
+/** Must run in a transaction of its own. */
+export async function deleteMembership(
+  db: Queryable,
+  options: {
+    repository: RepositoryName
+    shard: number
+    kind: 'manifest' | 'blob'
+    digest: Digest
+    origin: string
+    provenance: Provenance
+  },
+): Promise<DeleteOutcome> {
+  const { repository, kind, digest } = options
+  const locked = await maybe(db, lock, { repository, kind, digest })
+  if (locked === undefined) return { kind: 'unknown' }
+  const { repository_id } = locked
+  const by = await db.rows(referring, { repository_id, kind, digest })
+  if (by.length > 0) return { kind: 'referenced', by: by.map(({ manifest }) => manifest) }
+  const { provenance, ...rest } = options
+  const rows = await db.rows(die, { ...rest, repository_id, ...provenanceParameters(provenance) })
+  return { kind: 'deleted', outboxId: Math.max(...rows.map(({ outbox_id }) => outbox_id)) }
+}
+
+const homes = statement<{ name: RepositoryName }>(
+  'repositories-with-blob',
+  `select r.name
+   from membership as m
+   join repository as r on r.id = m.repository_id
+   where m.digest = :digest and m.kind = 'blob'
+     and (m.alive_h, m.alive_origin) > (m.dead_h, m.dead_origin)
+     and (m.alive_h, m.alive_origin) > (r.dead_h, r.dead_origin)
+   limit :limit`,
+)
+
+/** Some repositories that hold the blob, at most `limit`: what a mount without `from` chooses from. */
+export async function repositoriesWithBlob(
+  db: Queryable,
+  options: { digest: Digest; limit: number },
+): Promise<RepositoryName[]> {
+  return (await db.rows(homes, options)).map(({ name }) => name)
+}
+
+const count = statement<{ count: number }>(
+  'count-manifests',
+  `select count(*) as count from manifest`,
+)
+
+/** Manifests stored, for metrics: a scan, to be asked rarely. */
+export async function countManifests(db: Queryable): Promise<number> {
+  return (await one(db, count)).count
+}

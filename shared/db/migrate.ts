@@ -1,0 +1,106 @@
+// Numbered, forward-only migrations, run at start by whichever process comes first.
+//
+// One transaction-scoped advisory lock makes starts of several nodes take turns; each migration and its row in
+// schema_migration commit together. The first line of a file says whether the release before this one may go on
+// running beside it: `--! compatible` or `--! breaking`. A database that is newer than this program is refused when
+// a migration this program does not know is breaking, in one sentence.
+
+import { readdir, readFile } from 'node:fs/promises'
+import pg from 'pg'
+import { connectionOptions } from './connect.ts'
+
+/** Any fixed number of ours: the advisory lock that starts of several nodes queue on. */
+const MIGRATION_LOCK = 7_065_811
+const directory = new URL('./migrations/', import.meta.url)
+
+export interface Migration {
+  readonly number: number
+  readonly name: string
+  readonly breaking: boolean
+  readonly sql: string
+}
+
+export class SchemaTooNewError extends Error {
+  override readonly name = 'SchemaTooNewError'
+}
+
+/** The migrations of this program, in order. Throws when a file breaks the naming or lacks its first line. */
+export async function readMigrations(): Promise<Migration[]> {
+  const files = (await readdir(directory)).filter((file) => file.endsWith('.sql')).sort()
+  return Promise.all(
+    files.map(async (file, index) => {
+      const sql = await readFile(new URL(file, directory), 'utf8')
+      const mark = /^--! (compatible|breaking)\n/.exec(sql)?.[1]
+      const number = Number(/^(\d{4})-[a-z-]+\.sql$/.exec(file)?.[1])
+      if (mark === undefined || number !== index + 1) throw new Error(`migration ${file} is not well-formed`)
+      return { number, name: file.slice(0, -'.sql'.length), breaking: mark === 'breaking', sql }
+    }),
+  )
+}
+
+/**
+ * Brings the database at `url` to this program's schema and records the region in it; creates nothing twice.
+ * @throws SchemaTooNewError when a newer release has changed the schema in a way this one cannot live with;
+ *   Error when the database belongs to another region.
+ */
+export async function migrate(
+  url: string,
+  region: string,
+  migrations?: readonly Migration[],
+): Promise<void> {
+  const known = migrations ?? (await readMigrations())
+  const client = new pg.Client(connectionOptions(url))
+  await client.connect()
+  try {
+    await client.query('begin')
+    await client.query('select pg_advisory_xact_lock($1)', [MIGRATION_LOCK])
+    await client.query(
+      `create table if not exists schema_migration (
+         number integer primary key,
+         name text not null,
+         breaking boolean not null,
+         applied_at timestamptz not null default clock_timestamp()
+       )`,
+    )
+    const applied = await client.query<{ number: number; name: string; breaking: boolean }>(
+      'select number, name, breaking from schema_migration order by number',
+    )
+    const last = applied.rows.at(-1)?.number ?? 0
+    const unknown = applied.rows.filter((row) => row.number > known.length)
+    const breaking = unknown.find((row) => row.breaking)
+    if (breaking !== undefined) {
+      throw new SchemaTooNewError(
+        `The database was changed by a newer Portolan (${breaking.name}) that this release cannot work with: start that release, or restore a backup from before it.`,
+      )
+    }
+    for (const migration of known.filter(({ number }) => number > last)) {
+      await client.query(migration.sql)
+      await client.query('insert into schema_migration (number, name, breaking) values ($1, $2, $3)', [
+        migration.number,
+        migration.name,
+        migration.breaking,
+      ])
+    }
+    await recordRegion(client, region)
+    await client.query('commit')
+  } finally {
+    await client.end()
+  }
+}
+
+/** A database holds one region for ever: its name is in every version that was written. */
+async function recordRegion(client: pg.Client, region: string): Promise<void> {
+  await client.query(
+    `insert into region (name, system_identifier)
+     select $1, system_identifier::text from pg_control_system()
+     on conflict do nothing`,
+    [region],
+  )
+  const { rows } = await client.query<{ name: string }>('select name from region')
+  const recorded = rows[0]?.name
+  if (recorded !== region) {
+    throw new Error(
+      `The database belongs to the region "${recorded}", not "${region}": set PORTOLAN_REGION=${recorded} or give this region a database of its own.`,
+    )
+  }
+}

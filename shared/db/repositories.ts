@@ -1,0 +1,91 @@
+// Repositories: made by the first write into them, dead when deleted, revived by the next push.
+
+import type { RepositoryName } from '#shared/oci/reference.ts'
+import { shardOf } from '#shared/oci/reference.ts'
+import { type Provenance, provenanceParameters } from './provenance.ts'
+import { maybe, one, type Queryable, statement } from './statement.ts'
+
+const ensure = statement<{ id: number }>(
+  'ensure-repository',
+  `insert into repository as r (name, shard, alive_h, alive_origin)
+   values (:name, :shard, hlc_now(), :origin)
+   on conflict (name) do update
+     set alive_h = greatest(hlc_now(), r.dead_h + 1), alive_origin = excluded.alive_origin
+     where (r.alive_h, r.alive_origin) <= (r.dead_h, r.dead_origin)
+   returning id`,
+)
+
+/** Makes the repository, or revives it; does nothing to a live one. Two that race agree on one row. */
+export async function ensureRepository(
+  db: Queryable,
+  options: { name: RepositoryName; origin: string },
+): Promise<void> {
+  await db.rows(ensure, { ...options, shard: shardOf(options.name) })
+}
+
+const exists = statement<{ found: boolean }>(
+  'repository-exists',
+  `select exists (
+     select from repository
+     where name = :name and (alive_h, alive_origin) > (dead_h, dead_origin)
+   ) as found`,
+)
+
+export async function repositoryExists(db: Queryable, name: RepositoryName): Promise<boolean> {
+  return (await one(db, exists, { name })).found
+}
+
+const page = statement<{ name: string }>(
+  'repository-page',
+  `select name from repository
+   where name > :last and (alive_h, alive_origin) > (dead_h, dead_origin)
+   order by name
+   limit :limit`,
+)
+
+/** Names after `last` in byte order, at most `limit`. */
+export async function repositoryPage(
+  db: Queryable,
+  options: { last: string; limit: number },
+): Promise<string[]> {
+  return (await db.rows(page, options)).map(({ name }) => name)
+}
+
+const lockForDeath = statement<{ id: number }>(
+  'lock-repository-for-death',
+  `select id from repository
+   where name = :name and (alive_h, alive_origin) > (dead_h, dead_origin)
+   for update`,
+)
+
+// A statement of its own, after the lock: it sees everything that pushes wrote before the lock was had.
+const die = statement<{ h: string }>(
+  'delete-repository',
+  `with died as (
+     update repository as r
+     set dead_h = 1 + greatest(
+           hlc_now(), r.alive_h, r.dead_h,
+           (select max(greatest(alive_h, dead_h)) from membership where repository_id = r.id),
+           (select max(h) from tag where repository_id = r.id)),
+         dead_origin = :origin
+     where id = :id
+     returning name, shard, dead_h, dead_origin
+   )
+   insert into outbox (repository, shard, type, subject, payload, actor, request, traceparent, instance)
+   select name, shard, 'dev.portolan.registry.repository.deleted.v1', name,
+     jsonb_build_object('repository', name, 'version', jsonb_build_object('h', dead_h::text, 'origin', dead_origin)),
+     :actor, :request::jsonb, :traceparent, :instance
+   from died
+   returning payload #>> '{version,h}' as h`,
+)
+
+/** Everything in it dies at once, whatever its size; a later push revives the repository empty. False: not there. */
+export async function deleteRepository(
+  db: Queryable,
+  options: { name: RepositoryName; origin: string; provenance: Provenance },
+): Promise<boolean> {
+  const row = await maybe(db, lockForDeath, { name: options.name })
+  if (row === undefined) return false
+  await one(db, die, { id: row.id, origin: options.origin, ...provenanceParameters(options.provenance) })
+  return true
+}

@@ -1,0 +1,73 @@
+// The closed table of errors a client can see, and the one class that carries them.
+//
+// Three kinds of failure are told apart by type, never by text: a RegistryError is expected and is rendered to the
+// client as the OCI error envelope (distribution-spec "Error Codes"); an operating error (network, SQLSTATE, file
+// system) is retried or becomes UNAVAILABLE where it is handled; anything else is a bug and answers UNKNOWN with
+// nothing of its inside. The README's table is compared with this one by test/tidy.test.ts.
+
+export const errorTable = {
+  BLOB_UNKNOWN: { status: 404, message: 'blob unknown to this repository' },
+  BLOB_UPLOAD_INVALID: { status: 400, message: 'blob upload invalid' },
+  BLOB_UPLOAD_UNKNOWN: { status: 404, message: 'blob upload unknown to this repository' },
+  DENIED: { status: 403, message: 'requested access to the resource is denied' },
+  DIGEST_INVALID: { status: 400, message: 'digest is malformed, unsupported, or not that of the content' },
+  MANIFEST_BLOB_UNKNOWN: { status: 404, message: 'manifest references content unknown to this repository' },
+  MANIFEST_INVALID: { status: 400, message: 'manifest invalid' },
+  MANIFEST_UNKNOWN: { status: 404, message: 'manifest unknown to this repository' },
+  NAME_INVALID: { status: 400, message: 'repository name invalid' },
+  NAME_UNKNOWN: { status: 404, message: 'repository unknown to this registry' },
+  NOT_FOUND: { status: 404, message: 'no such resource' },
+  PAGINATION_NUMBER_INVALID: { status: 400, message: 'page size invalid' },
+  PRECONDITION_FAILED: { status: 412, message: 'the condition given in the request does not hold' },
+  RANGE_INVALID: { status: 416, message: 'range invalid' },
+  REQUEST_INVALID: { status: 400, message: 'request malformed' },
+  SIZE_INVALID: { status: 400, message: 'length of the content does not match what was announced' },
+  TAG_INVALID: { status: 400, message: 'tag invalid' },
+  TOOMANYREQUESTS: { status: 429, message: 'too many requests' },
+  UNAUTHORIZED: { status: 401, message: 'authentication required' },
+  UNAVAILABLE: { status: 503, message: 'a part this request needs is out of reach; try again' },
+  UNKNOWN: { status: 500, message: 'an unexpected error happened; the log has it under the request id' },
+  UNSUPPORTED: { status: 405, message: 'the operation is unsupported' },
+} as const satisfies Record<string, { status: number; message: string }>
+
+export type ErrorCode = keyof typeof errorTable
+
+export interface ErrorOptions {
+  /** Replaces the table's sentence. Never holds a secret, never echoes more than 256 bytes of input. */
+  message?: string
+  /** One envelope entry per detail; absent means one entry without detail. */
+  details?: readonly unknown[]
+  /** Replaces the table's status where the protocol wants another (413 for size, 401 with scopes ...). */
+  status?: number
+  /** Extra response headers (WWW-Authenticate, Retry-After, Allow, Range). */
+  headers?: Readonly<Record<string, string>>
+  /** True when the request's body was not read to its end: the connection is closed after the answer. */
+  closeConnection?: boolean
+  cause?: unknown
+}
+
+export class RegistryError extends Error {
+  override readonly name = 'RegistryError'
+  readonly code: ErrorCode
+  readonly status: number
+  readonly details: readonly unknown[]
+  readonly headers: Readonly<Record<string, string>>
+  readonly closeConnection: boolean
+
+  constructor(code: ErrorCode, options: ErrorOptions = {}) {
+    super(
+      options.message ?? errorTable[code].message,
+      options.cause === undefined ? {} : { cause: options.cause },
+    )
+    this.code = code
+    this.status = options.status ?? errorTable[code].status
+    this.details = options.details ?? []
+    this.headers = options.headers ?? {}
+    this.closeConnection = options.closeConnection ?? false
+  }
+}
+
+/** Any thrown value as an Error, keeping what was thrown as its cause. */
+export function toError(thrown: unknown): Error {
+  return thrown instanceof Error ? thrown : new Error('a value that is no Error was thrown', { cause: thrown })
+}
