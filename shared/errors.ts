@@ -69,5 +69,7 @@ export class RegistryError extends Error {
 
 /** Any thrown value as an Error, keeping what was thrown as its cause. */
 export function toError(thrown: unknown): Error {
-  return thrown instanceof Error ? thrown : new Error('a value that is no Error was thrown', { cause: thrown })
+  return thrown instanceof Error
+    ? thrown
+    : new Error('a value that is no Error was thrown', { cause: thrown })
 }

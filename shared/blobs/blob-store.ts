@@ -37,11 +37,11 @@ export interface ByteSink {
 
 /** One request body being written. Must be finished or aborted; disposing an unfinished one aborts it. */
 export interface Attempt extends AsyncDisposable {
-  /** Takes the bytes in order; resolves when more may be given (back-pressure), the chunk may then be reused by its owner. */
+  /** Takes the bytes in order, and the chunk's memory for good; resolves when more may be given (back-pressure). */
   write(chunk: Buffer): Promise<void>
   /** All bytes are durable when it resolves (files: data and directory are synced). Returns the session with them appended. */
   finish(): Promise<StoredSession>
-  /** Drops this attempt's bytes. Idempotent, never throws for bytes that are already gone. */
+  /** Drops this attempt's bytes, also after `finish`. Idempotent, never throws for bytes that are already gone. */
   abort(): Promise<void>
 }
 
@@ -64,6 +64,8 @@ export interface Completion {
   readonly object: StoredObject
   /** Keys of the session that the object does not use; to be removed after the row is committed. */
   readonly surplus: readonly string[]
+  /** True when `complete` made the object under a key of its own: whoever then loses the commit may remove it. */
+  readonly fresh: boolean
 }
 
 export interface ListedObject {
@@ -103,6 +105,9 @@ export interface BlobStore extends AsyncDisposable {
 
   /** Objects after the given key in byte order, at most `limit` (<= 1,000): what the orphan sweep pages through. */
   list(after: string, limit: number): Promise<readonly ListedObject[]>
+
+  /** The keys that a session's parts hold: what the orphan sweep must not touch. */
+  keysOf(parts: readonly unknown[]): string[]
 
   /** Writes, reads back and removes a probe object. Rejects with one sentence that says what is wrong. */
   check(): Promise<void>

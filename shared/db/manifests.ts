@@ -11,10 +11,7 @@ const bytesOf = statement<{ digest: Digest; bytes: Buffer }>(
 )
 
 /** Bytes of those that are stored. The caller bounds the number of digests. */
-export async function manifestBytes(
-  db: Queryable,
-  digests: readonly Digest[],
-): Promise<Map<Digest, Buffer>> {
+export async function manifestBytes(db: Queryable, digests: readonly Digest[]): Promise<Map<Digest, Buffer>> {
   const rows = await db.rows(bytesOf, { digests })
   return new Map(rows.map(({ digest, bytes }) => [digest, bytes]))
 }
@@ -24,6 +21,8 @@ export interface ReferrerRow {
   readonly mediaType: string
   readonly size: number
   readonly artifactType: string | null
+  /** The membership's version: pages are in its order. */
+  readonly h: string
   /** JSON of the manifest's annotations. */
   readonly annotations: string | null
 }
@@ -31,51 +30,36 @@ export interface ReferrerRow {
 const referrers = statement<ReferrerRow>(
   'referrer-page',
   `select m.digest, m.media_type as "mediaType", manifest.size, reference.artifact_type as "artifactType",
-     reference.annotations
+     reference.annotations, m.alive_h::text as h
    from repository as r
    join manifest_reference as reference on reference.digest = :subject and reference.kind = 'subject'
    join membership as m on m.repository_id = r.id and m.kind = 'manifest' and m.digest = reference.manifest
    join manifest on manifest.digest = m.digest
-   where r.name = :repository and m.digest > :last
+   where r.name = :repository and (m.alive_h, m.digest) > (:last_h::bigint, :last_digest::text)
      and (m.alive_h, m.alive_origin) > (m.dead_h, m.dead_origin)
      and (m.alive_h, m.alive_origin) > (r.dead_h, r.dead_origin)
      and (cardinality(:artifact_types::text[]) = 0 or reference.artifact_type = any (:artifact_types::text[]))
-   order by m.digest
+   order by m.alive_h, m.digest
    limit :limit`,
 )
 
-/** Live manifests of the repository whose subject this is, by digest after `last`; no types means all types. */
+/** Live manifests of the repository whose subject this is, oldest first; no types means all types. */
 export async function referrerPage(
   db: Queryable,
   options: {
     repository: RepositoryName
     subject: Digest
     artifactTypes: readonly string[]
-    last: string
+    lastH: string
+    lastDigest: string
     limit: number
   },
 ): Promise<ReferrerRow[]> {
-  const { artifactTypes, ...rest } = options
-  return db.rows(referrers, { ...rest, artifact_types: artifactTypes })
-}
-
-const among = statement<ReferrerRow>(
-  'referrers-among',
-  `select m.digest, m.media_type as "mediaType", manifest.size, reference.artifact_type as "artifactType",
-     reference.annotations
-   from repository as r
-   join membership as m on m.repository_id = r.id and m.kind = 'manifest' and m.digest = any (:digests::text[])
-   join manifest on manifest.digest = m.digest
-   join manifest_reference as reference
-     on reference.manifest = m.digest and reference.kind = 'subject' and reference.digest = any (:subjects::text[])
-   where r.name = :repository
-     and (m.alive_h, m.alive_origin) > (m.dead_h, m.dead_origin)
-     and (m.alive_h, m.alive_origin) > (r.dead_h, r.dead_origin)`,
-)
-/** Of the digests given, those that are live manifests of the repository with one of the subjects. */
-export async function referrersAmong(
-  db: Queryable,
-  options: { repository: RepositoryName; digests: readonly Digest[]; subjects: readonly Digest[] },
-): Promise<ReferrerRow[]> {
-  return db.rows(among, { ...options })
+  const { artifactTypes, lastH, lastDigest, ...rest } = options
+  return db.rows(referrers, {
+    ...rest,
+    artifact_types: artifactTypes,
+    last_h: lastH,
+    last_digest: lastDigest,
+  })
 }

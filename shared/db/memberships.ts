@@ -113,10 +113,7 @@ export async function repositoriesWithBlob(
   return (await db.rows(homes, options)).map(({ name }) => name)
 }
 
-const count = statement<{ count: number }>(
-  'count-manifests',
-  `select count(*) as count from manifest`,
-)
+const count = statement<{ count: number }>('count-manifests', `select count(*) as count from manifest`)
 
 /** Manifests stored, for metrics: a scan, to be asked rarely. */
 export async function countManifests(db: Queryable): Promise<number> {

@@ -43,11 +43,7 @@ export async function readMigrations(): Promise<Migration[]> {
  * @throws SchemaTooNewError when a newer release has changed the schema in a way this one cannot live with;
  *   Error when the database belongs to another region.
  */
-export async function migrate(
-  url: string,
-  region: string,
-  migrations?: readonly Migration[],
-): Promise<void> {
+export async function migrate(url: string, region: string, migrations?: readonly Migration[]): Promise<void> {
   const known = migrations ?? (await readMigrations())
   const client = new pg.Client(connectionOptions(url))
   await client.connect()

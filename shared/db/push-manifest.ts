@@ -44,7 +44,7 @@ export interface ManifestPush {
   readonly tags: readonly Tag[]
   /** The event's facts that do not depend on the database: size, descriptors, subject. */
   readonly facts: Readonly<Record<string, unknown>>
-  /** The first tag must point to one of these now (If-Match); null: no such condition. */
+  /** The first tag must point to one of these now, or with '*' must exist (If-Match); null: no such condition. */
   readonly ifMatch: readonly string[] | null
   /** The first tag must not exist now (If-None-Match: *). */
   readonly ifNoneMatch: boolean
@@ -160,7 +160,8 @@ const push = statement<{
                     where pointed.repository_id = t.repository_id and pointed.kind = 'manifest'
                       and pointed.digest = t.digest
                       and (t.h, t.origin) > (pointed.dead_h, pointed.dead_origin))
-             then not :if_none_match::bool and (:if_match::text[] is null or t.digest = any (:if_match::text[]))
+             then not :if_none_match::bool and (:if_match::text[] is null
+               or '*' = any (:if_match::text[]) or t.digest = any (:if_match::text[]))
              else :if_match::text[] is null end
      returning t.repository_id, t.name, t.digest, t.h, t.origin, t.prev_h, t.prev_origin, t.alive, t.actor, t.at
    ),

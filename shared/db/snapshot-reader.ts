@@ -206,7 +206,8 @@ export function openSnapshotReader<Key, Row>(
     const again: Waiting<Key, Row>[] = []
     for (const waiting of [...batch, ...queue]) {
       if (retryable && waiting.giveUpAtMs > nowMs) again.push(waiting)
-      else if (retryable) waiting.reject(new ReaderUnavailableError('database out of reach', { cause: thrown }))
+      else if (retryable)
+        waiting.reject(new ReaderUnavailableError('database out of reach', { cause: thrown }))
       else waiting.reject(error)
     }
     queue = again

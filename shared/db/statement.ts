@@ -46,7 +46,8 @@ export async function maybe<Row>(
   values: Parameters = {},
 ): Promise<Row | undefined> {
   const rows = await db.rows(statement, values)
-  if (rows.length > 1) throw new Error(`${statement.name}: ${rows.length} rows where at most one was promised`)
+  if (rows.length > 1)
+    throw new Error(`${statement.name}: ${rows.length} rows where at most one was promised`)
   return rows[0]
 }
 

@@ -1,0 +1,55 @@
+// Who asks: the Authorization header -> an identity. Synchronous for a token that was seen before, because that is
+// nearly every request. Credentials that are wrong are refused even where none are needed: a client that sent them
+// means to be somebody.
+
+import { ANONYMOUS, type Identity } from '#shared/auth/access.ts'
+import { parseAuthorization } from '#shared/auth/authorization-header.ts'
+import { type Auth, actorOf } from '#shared/auth/token-service.ts'
+import type { AccessClaims } from '#shared/auth/tokens.ts'
+import { unauthorized } from './authorize.ts'
+import type { Exchange } from './exchange.ts'
+
+const NOBODY: Identity = Object.freeze({ actor: ANONYMOUS, scopes: undefined })
+
+/** @throws RegistryError UNAUTHORIZED for credentials that are malformed, wrong or expired */
+export function authenticate(exchange: Exchange): Identity | Promise<Identity> {
+  const { auth } = exchange.region
+  if (auth === undefined) return NOBODY
+  const credentials = parseAuthorization(exchange.request.headers.authorization)
+  switch (credentials.kind) {
+    case 'none':
+      return NOBODY
+    case 'malformed':
+      throw unauthorized(exchange, { scope: undefined, error: 'invalid_token' })
+    case 'bearer': {
+      const known = auth.tokens.remembered(credentials.token)
+      return known === undefined ? verify(exchange, auth, credentials.token) : identityOf(auth, known)
+    }
+    case 'basic':
+      return login(exchange, auth, credentials)
+  }
+}
+
+async function verify(exchange: Exchange, auth: Auth, token: string): Promise<Identity> {
+  const claims = await auth.tokens.verifyAccess(token)
+  if (claims === undefined) throw unauthorized(exchange, { scope: undefined, error: 'invalid_token' })
+  return identityOf(auth, claims)
+}
+
+function identityOf(auth: Auth, { subject, scopes }: AccessClaims): Identity {
+  const actor =
+    subject === ''
+      ? ANONYMOUS
+      : { kind: 'account' as const, name: subject, admin: auth.admins.includes(subject) }
+  return { actor, scopes }
+}
+
+async function login(
+  exchange: Exchange,
+  auth: Auth,
+  { name, password }: { name: string; password: string },
+): Promise<Identity> {
+  const account = await auth.passwords.check({ name, password, address: exchange.remoteAddress })
+  if (account === undefined) throw unauthorized(exchange, { scope: undefined, error: undefined })
+  return { actor: actorOf(auth, account), scopes: undefined }
+}

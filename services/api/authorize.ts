@@ -1,0 +1,86 @@
+// What each route needs: the one table of rights. A route that is not in it does not exist (the dispatcher looks here
+// first), and test/services/api/authorize.test.ts walks it with no, wrong and right credentials.
+
+import { type Action, allows, type Identity, mayPull, type Need } from '#shared/auth/access.ts'
+import { bearerChallenge, realmOf } from '#shared/auth/challenge.ts'
+import { RegistryError } from '#shared/errors.ts'
+import type { RepositoryName } from '#shared/oci/reference.ts'
+import type { RegistryPath } from '#shared/oci/registry-path.ts'
+import type { Exchange } from './exchange.ts'
+
+export type Route = Exclude<RegistryPath['route'], 'unknown' | 'invalid'>
+export type Method = 'GET' | 'HEAD' | 'POST' | 'PATCH' | 'PUT' | 'DELETE'
+
+const PULL: readonly Action[] = Object.freeze(['pull'])
+const PUSH: readonly Action[] = Object.freeze(['pull', 'push'])
+/** An upload is its pusher's: looking at one and cancelling it ask for push, not for delete. */
+const UPLOAD: readonly Action[] = Object.freeze(['push'])
+const DELETE: readonly Action[] = Object.freeze(['delete'])
+
+export type RouteNeed = readonly Action[] | 'credential' | 'catalog'
+
+export const routeNeeds: Readonly<Record<Route, Readonly<Partial<Record<Method, RouteNeed>>>>> =
+  Object.freeze({
+    base: { GET: 'credential', HEAD: 'credential' },
+    catalog: { GET: 'catalog', HEAD: 'catalog' },
+    tags: { GET: PULL, HEAD: PULL },
+    referrers: { GET: PULL, HEAD: PULL },
+    blob: { GET: PULL, HEAD: PULL, DELETE },
+    uploads: { POST: PUSH },
+    upload: { GET: UPLOAD, PATCH: PUSH, PUT: PUSH, DELETE: UPLOAD },
+    manifest: { GET: PULL, HEAD: PULL, PUT: PUSH, DELETE },
+  })
+
+/** Throws UNAUTHORIZED with the challenge when the identity may not do what the route needs. */
+export function authorize(exchange: Exchange, need: RouteNeed, name: RepositoryName | undefined): void {
+  const { auth } = exchange.region
+  if (auth === undefined || allows(auth.policy, exchange.identity, toNeed(need, name))) return
+  throw unauthorized(exchange, {
+    scope: scopeOf(need, name),
+    error: exchange.identity.scopes === undefined ? undefined : 'insufficient_scope',
+  })
+}
+
+function toNeed(need: RouteNeed, name: RepositoryName | undefined): Need {
+  if (need === 'credential') return { kind: 'credential' }
+  if (need === 'catalog' || name === undefined) return { kind: 'catalog' }
+  return { kind: 'repository', name, actions: need }
+}
+
+function scopeOf(need: RouteNeed, name: RepositoryName | undefined): string | undefined {
+  if (need === 'credential') return undefined
+  if (need === 'catalog' || name === undefined) return 'registry:catalog:*'
+  return `repository:${name}:${need.join(',')}`
+}
+
+/** 401 with the one challenge that clients look for. */
+export function unauthorized(
+  exchange: Exchange,
+  options: { scope: string | undefined; error: 'insufficient_scope' | 'invalid_token' | undefined },
+): RegistryError {
+  const { headers, socket } = exchange.request
+  const realm = realmOf({
+    publicUrl: exchange.region.config.publicUrl,
+    encrypted: 'encrypted' in socket,
+    host: headers.host,
+    forwardedProto: single(headers['x-forwarded-proto']),
+    forwardedHost: single(headers['x-forwarded-host']),
+    trusted: exchange.trusted,
+  })
+  return new RegistryError('UNAUTHORIZED', {
+    headers: { 'WWW-Authenticate': bearerChallenge({ realm, ...options }) },
+  })
+}
+
+function single(header: string | string[] | undefined): string | undefined {
+  return typeof header === 'string' ? header : header?.[0]
+}
+
+/** Whether the caller may pull from a repository: what decides mounts and the catalog. */
+export function callerMayPull(
+  exchange: Exchange,
+  identity: Identity = exchange.identity,
+): (name: RepositoryName) => boolean {
+  const { auth } = exchange.region
+  return (name) => auth === undefined || mayPull(auth.policy, identity, name)
+}

@@ -1,0 +1,76 @@
+// Request bodies: read once, bounded, and never slower than the minimum rate.
+
+import { RegistryError } from '#shared/errors.ts'
+import type { IncomingBody } from '#shared/registry/push-blob.ts'
+import type { Exchange } from './exchange.ts'
+
+/** The body as a stream for an upload. Ends in an error when the client breaks off or sends too slowly. */
+export function incomingBody(exchange: Exchange): IncomingBody {
+  return { chunks: chunksOf(exchange), length: contentLength(exchange), signal: exchange.signal }
+}
+
+/** Content-Length; 0 for a request without any body; undefined for a chunked one. */
+export function contentLength(exchange: Exchange): number | undefined {
+  const { headers } = exchange.request
+  if (headers['transfer-encoding'] !== undefined) return undefined
+  // Node's parser has already refused anything but digits.
+  return Number(headers['content-length'] ?? 0)
+}
+
+async function* chunksOf(exchange: Exchange): AsyncGenerator<Buffer> {
+  const { request, response, region } = exchange
+  // Only now, when the request was found worth its body, is a client that asked first told to send it.
+  if (request.headers.expect !== undefined) response.writeContinue()
+  const tooSlow = new RegistryError('REQUEST_INVALID', {
+    status: 408,
+    message: 'the body arrives too slowly',
+    closeConnection: true,
+  })
+  let slow = false
+  using watch = region.rateGuard.watch(() => {
+    slow = true
+    request.destroy(tooSlow)
+  })
+  try {
+    for await (const chunk of request as AsyncIterable<Buffer>) {
+      watch.progress(chunk.length)
+      region.metrics.bytesIn(chunk.length)
+      yield chunk
+    }
+  } catch (thrown) {
+    throw slow ? tooSlow : clientGone(thrown)
+  }
+  if (!request.complete) throw clientGone(undefined)
+}
+
+function clientGone(cause: unknown): RegistryError {
+  return new RegistryError('SIZE_INVALID', {
+    message: 'the body ended before all of it had arrived',
+    closeConnection: true,
+    cause,
+  })
+}
+
+/** The whole body in memory. 413 with `code` beyond `bytesMax`, of which no more than one chunk is read. */
+export async function readBody(
+  exchange: Exchange,
+  options: { bytesMax: number; code: 'SIZE_INVALID' | 'MANIFEST_INVALID' | 'REQUEST_INVALID' },
+): Promise<Buffer> {
+  const { bytesMax, code } = options
+  const tooLarge = () =>
+    new RegistryError(code, {
+      status: 413,
+      message: `the body is larger than ${bytesMax} bytes`,
+      closeConnection: true,
+    })
+  const length = contentLength(exchange)
+  if (length !== undefined && length > bytesMax) throw tooLarge()
+  const chunks: Buffer[] = []
+  let received = 0
+  for await (const chunk of chunksOf(exchange)) {
+    received += chunk.length
+    if (received > bytesMax) throw tooLarge()
+    chunks.push(chunk)
+  }
+  return chunks.length === 1 && chunks[0] !== undefined ? chunks[0] : Buffer.concat(chunks)
+}

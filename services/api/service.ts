@@ -1,0 +1,64 @@
+// The API service: listens, answers, drains. It holds no state of its own: any number of them may serve one region.
+//
+// Draining: readiness turns to 503 at once, no new connections are taken, idle ones are closed, requests under way
+// have PORTOLAN_DRAIN_SECONDS to finish, and then their connections are cut.
+
+import { createServer, type Server } from 'node:http'
+import { listenAll } from '#shared/observability/listen.ts'
+import type { Region } from '#shared/region.ts'
+import type { Service } from '#shared/service.ts'
+import { type AppState, buildApp, refuseUnparsable } from './app.ts'
+
+/** Tokens and cookies of proxies can be large; Node's default of 16 KiB refuses some. */
+const HEADER_BYTES_MAX = 32 * 1024
+const HEADERS_TIMEOUT_MS = 30_000
+/** Longer than balancers keep theirs, so that they close first and no request meets a closing socket. */
+const KEEP_ALIVE_TIMEOUT_MS = 75_000
+
+export interface ApiService extends Service {
+  readonly port: number
+}
+
+export async function startApi(region: Region, options: { reusePort?: boolean } = {}): Promise<ApiService> {
+  const state: AppState = { draining: false }
+  const app = buildApp(region, state)
+  await app.ready()
+  const make = (): Server => {
+    const server = createServer(
+      {
+        maxHeaderSize: HEADER_BYTES_MAX,
+        headersTimeout: HEADERS_TIMEOUT_MS,
+        keepAliveTimeout: KEEP_ALIVE_TIMEOUT_MS,
+        // Uploads take as long as they take; the minimum rate guards them.
+        requestTimeout: 0,
+      },
+      app.routing,
+    )
+    // Without this Node tells every client that asks to send its body before we looked at the request.
+    server.on('checkContinue', app.routing)
+    server.on('clientError', refuseUnparsable)
+    return server
+  }
+  const { servers, port } = await listenAll(
+    { ...region.config.listen, ...(options.reusePort === true && { reusePort: true }) },
+    make,
+  )
+  return {
+    name: 'api',
+    port,
+    async [Symbol.asyncDispose]() {
+      if (state.draining) return
+      state.draining = true
+      await Promise.all(servers.map((server) => drain(server, region.config.drainSeconds * 1_000)))
+      await app.close()
+    },
+  }
+}
+
+async function drain(server: Server, drainMs: number): Promise<void> {
+  const closed = new Promise((done) => server.close(done))
+  server.closeIdleConnections()
+  const cut = setTimeout(() => server.closeAllConnections(), drainMs)
+  await closed
+  clearTimeout(cut)
+}

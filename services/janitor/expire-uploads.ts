@@ -1,0 +1,23 @@
+// Uploads that rested too long: the row goes first, then the bytes. Dying in between leaves bytes without a row, which
+// the orphan sweep finds.
+
+import { takeExpiredUploads } from '#shared/db/uploads.ts'
+import type { Region } from '#shared/region.ts'
+
+const BATCH = 100
+/** Sessions ended in one run; what is left waits for the next. */
+const RUN_MAX = 10_000
+
+/** Returns how many sessions were ended. */
+export async function expireUploads(region: Region, signal: AbortSignal): Promise<number> {
+  let ended = 0
+  while (ended < RUN_MAX && !signal.aborted) {
+    const uploads = await takeExpiredUploads(region.db, BATCH)
+    if (uploads.length > 0) region.reach('expired-taken')
+    for (const upload of uploads) await region.blobs.abandon(upload.session)
+    ended += uploads.length
+    if (uploads.length < BATCH) break
+  }
+  if (ended > 0) region.log.info({ ended }, 'expired uploads were removed')
+  return ended
+}

@@ -1,0 +1,89 @@
+// The entry: names of services -> configuration -> region -> services -> wait -> drain.
+//
+//   main.ts [all]            one whole region in this process
+//   main.ts api janitor      some of its services
+//   main.ts --print-config   the effective configuration, secrets masked
+
+import { parseArgs } from 'node:util'
+import { ConfigError, loadConfig, printConfig } from '#shared/config.ts'
+import { startProbeServer } from '#shared/observability/probe-server.ts'
+import { openRegion, type Region } from '#shared/region.ts'
+import type { Service } from '#shared/service.ts'
+import { greeting } from './greeting.ts'
+
+type Start = (region: Region) => Promise<Service>
+
+/** Loaded when asked for: a process has only what it runs. */
+const SERVICES: Readonly<Record<string, () => Promise<Start>>> = Object.freeze({
+  api: async () => {
+    const { startApi } = await import('./api/service.ts')
+    const { startApiProcesses } = await import('./processes.ts')
+    return (region) => (region.config.processes > 1 ? startApiProcesses(region) : startApi(region))
+  },
+  janitor: async () => (await import('./janitor/service.ts')).startJanitor,
+})
+
+async function main(): Promise<void> {
+  const { values, positionals } = parseArgs({
+    options: { 'print-config': { type: 'boolean' } },
+    allowPositionals: true,
+  })
+  const names = positionals.length === 0 || positionals.includes('all') ? Object.keys(SERVICES) : positionals
+  const config = loadConfig(process.env)
+  if (values['print-config']) {
+    process.stdout.write(`${printConfig(config)}\n`)
+    return
+  }
+  const starts = names.map((name) => {
+    const load = SERVICES[name]
+    if (load === undefined)
+      throw new Error(`There is no service "${name}": choose from all, ${Object.keys(SERVICES).join(', ')}.`)
+    return load
+  })
+  const stop = stopSignal()
+  await using running = new AsyncDisposableStack()
+  const region = running.use(await openRegion(config))
+  let port: number | undefined
+  for (const load of starts) {
+    const service = running.use(await (await load())(region))
+    if ('port' in service) port = service.port as number
+  }
+  if (config.metricsListen !== undefined) {
+    running.use(
+      await startProbeServer({
+        listen: config.metricsListen,
+        metricsText: region.metrics.text,
+        readiness: region.readiness,
+        onError: (error) => region.log.error({ error }, 'a probe failed'),
+      }),
+    )
+  }
+  process.stdout.write(greeting(config, port))
+  const reason = await Promise.race([stop, region.failed])
+  if (reason instanceof Error) throw reason
+}
+
+/** Resolves at the first SIGINT or SIGTERM; a second one ends the process without draining. */
+function stopSignal(): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<void>()
+  let asked = false
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+    process.on(signal, () => {
+      if (asked) process.exit(130)
+      asked = true
+      resolve()
+    })
+  }
+  return promise
+}
+
+try {
+  await main()
+} catch (thrown) {
+  const error = thrown instanceof Error ? thrown : new Error(String(thrown))
+  // What an operator can act on is a sentence; a bug needs its stack.
+  const expected =
+    error instanceof ConfigError || /[.:]$/.test(error.message) || error.message.includes('PORTOLAN_')
+  process.stderr.write(`${expected ? error.message : error.stack}\n`)
+  process.exitCode = 1
+}

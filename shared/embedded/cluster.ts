@@ -1,0 +1,75 @@
+// The data of the embedded Postgres: made once, by initdb, in one step that a crash cannot leave half done (it is
+// made beside and renamed), with a random password that only this user can read.
+
+import { execFile } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
+import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
+import type { Launcher } from './owner.ts'
+
+const run = promisify(execFile)
+/** Of the binaries that are pinned. Another one's data cannot be read by them. */
+const MAJOR = '18'
+const INITDB_TIMEOUT_MS = 60_000
+const UNFINISHED = 'data.unfinished-'
+
+/** Makes the cluster if there is none; returns the password. @throws Error with a sentence for the operator */
+export async function initializeCluster(options: {
+  directory: string
+  data: string
+  initdb: string
+  launcher: Launcher
+}): Promise<string> {
+  const { directory, data, initdb, launcher } = options
+  const passwordFile = join(directory, 'password')
+  const version = await readIfThere(join(data, 'PG_VERSION'))
+  if (version !== undefined) {
+    if (version.trim() !== MAJOR) {
+      throw new Error(
+        `${data} was written by Postgres ${version.trim()}, the embedded one is ${MAJOR}: dump it with its own release and restore it into a fresh data directory, or set PORTOLAN_DATABASE_URL.`,
+      )
+    }
+    const password = await readIfThere(passwordFile)
+    if (password === undefined) throw new Error(`${passwordFile} is missing: restore it, it opens ${data}.`)
+    return password.trim()
+  }
+  for (const name of await readdir(directory)) {
+    if (name.startsWith(UNFINISHED)) await rm(join(directory, name), { recursive: true, force: true })
+  }
+  const password = randomBytes(24).toString('base64url')
+  await writeFile(passwordFile, password, { mode: 0o600 })
+  const making = join(directory, `${UNFINISHED}${randomBytes(4).toString('hex')}`)
+  await mkdir(making, { mode: 0o700 })
+  const handed = join(making, 'password')
+  const target = join(making, 'data')
+  await mkdir(target, { mode: 0o700 })
+  await writeFile(handed, password, { mode: 0o600 })
+  for (const path of [making, handed, target]) await launcher.own(path)
+  const { command, args } = launcher.wrap(initdb, [
+    `--pgdata=${target}`,
+    '--username=portolan',
+    `--pwfile=${handed}`,
+    '--auth=scram-sha-256',
+    '--encoding=UTF8',
+    '--locale=C',
+    '--data-checksums',
+  ])
+  await run(command, args, {
+    cwd: directory,
+    timeout: INITDB_TIMEOUT_MS,
+    env: { PATH: '/usr/bin:/bin', LC_ALL: 'C' },
+  })
+  await rename(target, data)
+  await rm(making, { recursive: true, force: true })
+  return password
+}
+
+async function readIfThere(path: string): Promise<string | undefined> {
+  try {
+    return await readFile(path, 'utf8')
+  } catch (thrown) {
+    if ((thrown as NodeJS.ErrnoException).code === 'ENOENT') return undefined
+    throw thrown
+  }
+}

@@ -1,0 +1,91 @@
+// Who runs the embedded Postgres. It refuses to run as root, so as root it runs as another user: by plain change of
+// uid where that user can reach the binaries and the data directory, else (both under a home that is root's alone)
+// inside a user namespace, where root's files stay reachable under the other user's id. initdb needs the uid to have
+// a passwd entry, so the user is one that exists. Nothing outside the data directory changes owner or mode.
+
+import { execFile } from 'node:child_process'
+import { access, chown, readFile, stat } from 'node:fs/promises'
+import { dirname } from 'node:path'
+import { promisify } from 'node:util'
+
+const run = promisify(execFile)
+const CANDIDATES = Object.freeze(['postgres', 'nobody'])
+const SETPRIV = '/usr/bin/setpriv'
+
+export interface Launcher {
+  /** Command and arguments that run a program as the owner; the program ends when this process does (Linux). */
+  wrap(program: string, args: readonly string[]): { command: string; args: string[] }
+  /** Gives a directory that was just made to the owner. */
+  own(path: string): Promise<void>
+}
+
+/** @param reached paths the owner must be able to traverse to */
+export async function postgresLauncher(reached: readonly string[]): Promise<Launcher> {
+  const diesWithParent = process.platform === 'linux' && (await exists(SETPRIV))
+  const setpriv = (args: readonly string[]) => ({ command: SETPRIV, args: ['--pdeathsig=INT', ...args] })
+  if (process.getuid?.() !== 0) {
+    return {
+      wrap: (program, args) =>
+        diesWithParent ? setpriv([program, ...args]) : { command: program, args: [...args] },
+      own: async () => {},
+    }
+  }
+  const user = await unprivilegedUser()
+  if (!diesWithParent) {
+    throw new Error(
+      'The embedded Postgres cannot run as root here (no setpriv): start Portolan as another user.',
+    )
+  }
+  if (await everybodyReaches(reached)) {
+    const ids = [`--reuid=${user.uid}`, `--regid=${user.gid}`, '--clear-groups']
+    return {
+      wrap: (program, args) => setpriv([...ids, program, ...args]),
+      own: (path) => chown(path, user.uid, user.gid),
+    }
+  }
+  const namespace = ['unshare', '--user', `--map-user=${user.uid}`, `--map-group=${user.gid}`]
+  await run(namespace[0] ?? '', [...namespace.slice(1), 'true']).catch((cause: unknown) => {
+    throw new Error(
+      "The embedded Postgres cannot run as root from a directory that only root can enter: start Portolan as another user, or move it out of root's home.",
+      { cause },
+    )
+  })
+  return {
+    // pdeathsig is set inside, after the last change of credentials: the change clears it.
+    wrap: (program, args) => ({
+      command: namespace[0] ?? '',
+      args: [...namespace.slice(1), SETPRIV, '--pdeathsig=INT', program, ...args],
+    }),
+    own: async () => {},
+  }
+}
+
+async function unprivilegedUser(): Promise<{ uid: number; gid: number }> {
+  const lines = (await readFile('/etc/passwd', 'utf8')).split('\n')
+  for (const name of CANDIDATES) {
+    const fields = lines.find((line) => line.startsWith(`${name}:`))?.split(':')
+    if (fields !== undefined) return { uid: Number(fields[2]), gid: Number(fields[3]) }
+  }
+  throw new Error('The embedded Postgres needs a user to run as: start Portolan as another user than root.')
+}
+
+/** True when every directory above may be entered by everybody. */
+async function everybodyReaches(paths: readonly string[]): Promise<boolean> {
+  for (const path of paths) {
+    for (let directory = dirname(path); ; directory = dirname(directory)) {
+      const { mode } = await stat(directory)
+      if ((mode & 0o001) === 0) return false
+      if (directory === dirname(directory)) break
+    }
+  }
+  return true
+}
+
+async function exists(path: string): Promise<boolean> {
+  try {
+    await access(path)
+    return true
+  } catch {
+    return false
+  }
+}

@@ -1,0 +1,205 @@
+// An embedded Postgres: a real server under the data directory, started, watched and stopped by this process.
+//
+// It listens on a unix socket only (on Windows: loopback), asks for a random password that is kept beside its data,
+// and lives in a session of its own, so that a terminal's Ctrl-C reaches us and not it. It dies with this process even
+// on kill -9 (Linux: parent-death signal; elsewhere the next start stops the orphan). When it dies by itself it is
+// started again; after several failed starts `failed` resolves with the end of its log. One data directory has one
+// owner: a second one is told so, and so is a server of another major version.
+
+import { type ChildProcess, spawn } from 'node:child_process'
+import { mkdir, mkdtemp, rm } from 'node:fs/promises'
+import { createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join, resolve } from 'node:path'
+import { setTimeout as pause } from 'node:timers/promises'
+import { postgresBinaries } from './binaries.ts'
+import { initializeCluster } from './cluster.ts'
+import { type Launcher, postgresLauncher } from './owner.ts'
+import { lockDirectory, type Postmaster, readPostmaster, stopOrphan } from './postmaster.ts'
+import { createServerLog } from './server-log.ts'
+
+/** Made by initdb; there is nothing else in this server, so it serves as ours. */
+const DATABASE = 'postgres'
+/** A unix socket's path has at most 107 bytes; Postgres adds `/.s.PGSQL.5432`. */
+const SOCKET_DIRECTORY_LENGTH_MAX = 90
+const START_TIMEOUT_MS = 30_000
+const READY_POLL_MS = 4
+/** SIGINT ends sessions and writes a checkpoint; SIGQUIT leaves recovery to the next start. */
+const STOP_SIGNALS = Object.freeze(['SIGINT', 'SIGQUIT', 'SIGKILL'] as const)
+const STOP_TIMEOUT_MS = 10_000
+/** After a kill -9 its orphaned backends hold the shared memory for a moment: first starts may fail. */
+const FAILED_STARTS_MAX = 30
+const RESTART_DELAY_MS = 100
+
+const SETTINGS: Readonly<Record<string, string>> = Object.freeze({
+  max_connections: '100',
+  shared_buffers: '64MB',
+  max_prepared_transactions: '20',
+  jit: 'off',
+  log_min_messages: 'warning',
+  log_timezone: 'UTC',
+  timezone: 'UTC',
+  // What a crash needs to replay stays small, and a checkpoint does not stall pushes.
+  max_wal_size: '512MB',
+  wal_compression: 'on',
+})
+
+export interface EmbeddedPostgres extends AsyncDisposable {
+  /** For the pg library. Holds the password. */
+  readonly url: string
+  /** The server's process id now. */
+  pid(): number | undefined
+  /** Resolves when the server is given up. Never rejects. */
+  readonly failed: Promise<Error>
+}
+
+export interface EmbeddedPostgresOptions {
+  /** Made if it is not there; holds `data`, `password`, `log`. */
+  directory: string
+  /** Server settings that replace ours: tests turn fsync off. */
+  settings?: Readonly<Record<string, string>>
+  onRestart?: (reason: string) => void
+}
+
+export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): Promise<EmbeddedPostgres> {
+  const directory = resolve(options.directory)
+  const binaries = await postgresBinaries()
+  await mkdir(directory, { recursive: true, mode: 0o711 })
+  const release = await lockDirectory(directory)
+  const data = join(directory, 'data')
+  const launcher = await postgresLauncher([binaries.postgres, data])
+  const password = await initializeCluster({ directory, data, initdb: binaries.initdb, launcher })
+  await stopOrphan(data)
+  const address = await addressFor(directory, launcher)
+  const log = createServerLog(join(directory, 'log'))
+  const settings = { ...SETTINGS, ...options.settings, ...address.settings }
+  const command = launcher.wrap(binaries.postgres, [
+    '-D',
+    data,
+    ...Object.entries(settings).flatMap(([name, value]) => ['-c', `${name}=${value}`]),
+  ])
+
+  let child: ChildProcess | undefined
+  let stopping = false
+  const { promise: failed, resolve: giveUp } = Promise.withResolvers<Error>()
+
+  async function start(): Promise<void> {
+    const started = spawn(command.command, command.args, {
+      detached: true,
+      stdio: ['ignore', 'pipe', 'pipe'],
+      cwd: directory,
+    })
+    child = started
+    log.take(started.stdout)
+    log.take(started.stderr)
+    const exited = new Promise<string>((done) => {
+      started.on('error', (error) => done(error.message))
+      started.on('exit', (code, signal) => done(`ended with ${signal ?? code}`))
+    })
+    const outcome = await Promise.race([waitUntilReady(data), exited])
+    if (outcome !== 'ready')
+      throw new Error(`The embedded Postgres did not start (${outcome}): ${log.tail()}`)
+    void exited.then(restart)
+  }
+
+  async function restart(reason: string): Promise<void> {
+    if (stopping) return
+    options.onRestart?.(reason)
+    for (let failures = 1; !stopping; failures++) {
+      try {
+        await pause(RESTART_DELAY_MS)
+        await stopOrphan(data)
+        await start()
+        return
+      } catch (thrown) {
+        if (failures >= FAILED_STARTS_MAX) {
+          giveUp(thrown as Error)
+          return
+        }
+      }
+    }
+  }
+
+  await start()
+
+  return {
+    url: `postgres://portolan:${password}@${address.host}/${DATABASE}`,
+    failed,
+    pid: () => child?.pid,
+    async [Symbol.asyncDispose]() {
+      if (stopping) return
+      stopping = true
+      if (child !== undefined) await stop(child)
+      log.close()
+      await address.remove()
+      await release()
+    },
+  }
+}
+
+interface Address {
+  readonly settings: Readonly<Record<string, string>>
+  /** What follows the password in the URL: an escaped socket directory, or host and port. */
+  readonly host: string
+  remove(): Promise<void>
+}
+
+async function addressFor(directory: string, launcher: Launcher): Promise<Address> {
+  if (process.platform === 'win32') {
+    const port = await freePort()
+    return {
+      settings: { listen_addresses: '127.0.0.1', port: String(port), unix_socket_directories: '' },
+      host: `127.0.0.1:${port}`,
+      remove: async () => {},
+    }
+  }
+  const inside = join(directory, 'socket')
+  const fits = Buffer.byteLength(inside) <= SOCKET_DIRECTORY_LENGTH_MAX
+  const path = fits ? inside : await mkdtemp(join(tmpdir(), 'portolan-'))
+  await mkdir(path, { recursive: true, mode: 0o700 })
+  await launcher.own(path)
+  return {
+    settings: { listen_addresses: '', unix_socket_directories: path },
+    host: encodeURIComponent(path),
+    remove: async () => {
+      if (!fits) await rm(path, { recursive: true, force: true })
+    },
+  }
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer()
+  const { promise, resolve: bound } = Promise.withResolvers<number>()
+  server.listen(0, '127.0.0.1', () => bound((server.address() as { port: number }).port))
+  const port = await promise
+  await new Promise((closed) => server.close(closed))
+  return port
+}
+
+/** Postgres writes `ready` into the last line of its pid file when it takes connections. */
+async function waitUntilReady(data: string): Promise<'ready' | 'took too long to become ready'> {
+  const giveUpAtMs = performance.now() + START_TIMEOUT_MS
+  while (performance.now() < giveUpAtMs) {
+    const postmaster: Postmaster | undefined = await readPostmaster(data)
+    if (postmaster?.status === 'ready') return 'ready'
+    await pause(READY_POLL_MS)
+  }
+  return 'took too long to become ready'
+}
+
+async function stop(child: ChildProcess): Promise<void> {
+  const exited = new Promise<true>((done) => {
+    if (child.exitCode !== null || child.signalCode !== null) done(true)
+    else child.on('exit', () => done(true))
+  })
+  for (const signal of STOP_SIGNALS) {
+    child.kill(signal)
+    const timeout = new AbortController()
+    const ended = await Promise.race([
+      exited,
+      pause(STOP_TIMEOUT_MS, false, { signal: timeout.signal }).catch(() => false),
+    ])
+    timeout.abort()
+    if (ended) return
+  }
+}

@@ -1,0 +1,113 @@
+// Every number we emit, named and described in one place, hanging off the region: two regions in a process share none.
+
+import { AggregatorRegistry, Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
+
+/** What gauges read when they are scraped; each is asked at most once a scrape. */
+export interface Gauges {
+  manifests(): Promise<number>
+  uploadsOpen(): Promise<number>
+  pool(): { total: number; idle: number; waiting: number }
+}
+
+export interface Metrics {
+  /** Counts a finished request. Cheap: children are bound once per combination. */
+  request(facts: { method: string; route: string; status: number; seconds: number; bytesOut: number }): void
+  error(code: string): void
+  bytesIn(bytes: number): void
+  /** Text in the Prometheus exposition format. */
+  text(): Promise<string>
+  /** For the process that gathers several. */
+  values(): Promise<unknown>
+}
+
+const SECONDS_BUCKETS = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60, 600]
+
+export function createMetrics(gauges: Gauges): Metrics {
+  const registry = new Registry()
+  const registers = [registry]
+  collectDefaultMetrics({ register: registry })
+  const requests = new Counter({
+    name: 'portolan_requests_total',
+    help: 'Requests answered, by route, method and status.',
+    labelNames: ['route', 'method', 'status'] as const,
+    registers,
+  })
+  const seconds = new Histogram({
+    name: 'portolan_request_seconds',
+    help: 'Time from the request head to the last byte of the answer.',
+    labelNames: ['route', 'method'] as const,
+    buckets: SECONDS_BUCKETS,
+    registers,
+  })
+  const errors = new Counter({
+    name: 'portolan_errors_total',
+    help: 'Error answers, by code.',
+    labelNames: ['code'] as const,
+    registers,
+  })
+  const bytesOut = new Counter({ name: 'portolan_sent_bytes_total', help: 'Body bytes sent.', registers })
+  const bytesIn = new Counter({
+    name: 'portolan_received_bytes_total',
+    help: 'Upload bytes received.',
+    registers,
+  })
+  new Gauge({
+    name: 'portolan_manifests',
+    help: 'Manifests stored.',
+    registers,
+    async collect() {
+      this.set(await gauges.manifests())
+    },
+  })
+  new Gauge({
+    name: 'portolan_uploads_open',
+    help: 'Upload sessions open.',
+    registers,
+    async collect() {
+      this.set(await gauges.uploadsOpen())
+    },
+  })
+  new Gauge({
+    name: 'portolan_database_connections',
+    help: 'Connections of the write pool; waiting are requests without one.',
+    labelNames: ['state'] as const,
+    registers,
+    collect() {
+      for (const [state, value] of Object.entries(gauges.pool())) this.set({ state }, value)
+    },
+  })
+
+  interface Bound {
+    requests: Counter.Internal
+    seconds: Histogram.Internal<'route' | 'method'>
+  }
+  // Routes, methods and statuses are closed sets, so this map is small.
+  const bound = new Map<string, Bound>()
+
+  return {
+    request(facts) {
+      const key = `${facts.route} ${facts.method} ${facts.status}`
+      let children = bound.get(key)
+      if (children === undefined) {
+        const { route, method, status } = facts
+        children = {
+          requests: requests.labels(route, method, String(status)),
+          seconds: seconds.labels(route, method),
+        }
+        bound.set(key, children)
+      }
+      children.requests.inc()
+      children.seconds.observe(facts.seconds)
+      if (facts.bytesOut > 0) bytesOut.inc(facts.bytesOut)
+    },
+    error: (code) => errors.inc({ code }),
+    bytesIn: (bytes) => bytesIn.inc(bytes),
+    text: () => registry.metrics(),
+    values: () => registry.getMetricsAsJSON(),
+  }
+}
+
+/** One text from the values of several processes: counters are summed. */
+export async function aggregateMetrics(values: readonly unknown[]): Promise<string> {
+  return AggregatorRegistry.aggregate([...values] as object[]).metrics()
+}

@@ -1,0 +1,41 @@
+// Query strings, bounded. `+` stays a plus sign: names, digests, tags and media types are the only values here, some
+// clients send them unescaped, and `application/vnd.example+json` must survive.
+
+import { RegistryError } from '#shared/errors.ts'
+
+/** Parameters of one request; ten tags and a digest are far below it. */
+const PAIRS_MAX = 64
+
+export interface Query {
+  /** The value, the last one where there are several; undefined when absent. */
+  get(name: string): string | undefined
+  getAll(name: string): readonly string[]
+}
+
+/** @throws RegistryError REQUEST_INVALID for broken percent-encoding, 414 for too many parameters. */
+export function parseQuery(query: string): Query {
+  const pairs: [string, string][] = []
+  for (const part of query === '' ? [] : query.split('&', PAIRS_MAX + 1)) {
+    if (part === '') continue
+    if (pairs.length === PAIRS_MAX) {
+      throw new RegistryError('REQUEST_INVALID', { status: 414, message: 'too many query parameters' })
+    }
+    const equals = part.indexOf('=')
+    pairs.push(
+      equals === -1 ? [decode(part), ''] : [decode(part.slice(0, equals)), decode(part.slice(equals + 1))],
+    )
+  }
+  return {
+    get: (name) => pairs.findLast(([key]) => key === name)?.[1],
+    getAll: (name) => pairs.filter(([key]) => key === name).map(([, value]) => value),
+  }
+}
+
+function decode(text: string): string {
+  if (!text.includes('%')) return text
+  try {
+    return decodeURIComponent(text)
+  } catch (cause) {
+    throw new RegistryError('REQUEST_INVALID', { message: 'the query is not percent-encoded UTF-8', cause })
+  }
+}

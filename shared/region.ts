@@ -1,0 +1,191 @@
+// A region as a value: everything a service needs, made once from the configuration and disposed in reverse order.
+// Nothing lives at module scope, so two regions fit in one process and share nothing.
+
+import { randomUUID } from 'node:crypto'
+import { mkdir } from 'node:fs/promises'
+import { join } from 'node:path'
+import { openAccounts } from './auth/htpasswd.ts'
+import { createKeyRing } from './auth/key-ring.ts'
+import { createPasswordChecker } from './auth/passwords.ts'
+import type { Auth } from './auth/token-service.ts'
+import { createTokens } from './auth/tokens.ts'
+import { type BlobCache, createBlobCache } from './blobs/blob-cache.ts'
+import type { BlobStore } from './blobs/blob-store.ts'
+import { createByteBudget } from './blobs/byte-budget.ts'
+import { openFileStore } from './blobs/file-store.ts'
+import { createRateGuard, type RateGuard } from './blobs/minimum-rate.ts'
+import type { Config } from './config.ts'
+import { type Database, openDatabase } from './db/connect.ts'
+import { type Found, type Lookup, lookups } from './db/lookups.ts'
+import { countManifests } from './db/memberships.ts'
+import { migrate } from './db/migrate.ts'
+import { regionRow } from './db/region.ts'
+import { insertSigningKeyIfAbsent, listSigningKeys } from './db/signing-keys.ts'
+import { openSnapshotReader, type SnapshotReader } from './db/snapshot-reader.ts'
+import { countUploads } from './db/uploads.ts'
+import { startEmbeddedPostgres } from './embedded/postgres.ts'
+import { createLog, type Log } from './observability/log.ts'
+import { createMetrics, type Metrics } from './observability/metrics.ts'
+import type { Readiness } from './observability/probe-server.ts'
+import { noFailpoints, type ReachFailpoint } from './registry/failpoints.ts'
+import { createManifestCache, type ManifestCache } from './registry/manifest-cache.ts'
+
+export type Sparse = Config['registry']['sparse']
+
+/** Keys whose last answer is kept: a tag or digest each, some hundred bytes. */
+const LOOKUP_ENTRIES_MAX = 200_000
+
+export interface Region extends AsyncDisposable {
+  readonly config: Config
+  readonly name: string
+  /** Part of every event id; raised when the database was restored from a backup. */
+  readonly epoch: number
+  /** This process, in events and logs. */
+  readonly instance: string
+  readonly db: Database
+  readonly lookups: SnapshotReader<Lookup, Found>
+  readonly blobs: BlobStore
+  readonly blobCache: BlobCache
+  readonly manifests: ManifestCache
+  readonly rateGuard: RateGuard
+  readonly limits: Config['registry']
+  /** undefined: nobody is asked who they are. */
+  readonly auth: Auth | undefined
+  readonly log: Log
+  readonly metrics: Metrics
+  readonly reach: ReachFailpoint
+  /** Where this region's database is: given, or the embedded one's. */
+  readonly databaseUrl: string
+  /** Resolves when something that cannot be done without is lost for good. */
+  readonly failed: Promise<Error>
+  readiness(): Promise<Readiness>
+}
+
+export interface RegionOptions {
+  /** Test seam: see failpoints.ts. */
+  reach?: ReachFailpoint
+  /** Test seam: where log lines go. */
+  logTo?: { write(line: string): void }
+}
+
+export async function openRegion(config: Config, options: RegionOptions = {}): Promise<Region> {
+  await using opened = new AsyncDisposableStack()
+  const { log } = opened.use(
+    createLog({ level: config.logLevel, name: config.region, ...(options.logTo && { to: options.logTo }) }),
+  )
+  const directory = join(config.dataDir, config.region)
+  await mkdir(directory, { recursive: true, mode: 0o711 })
+  const database = await databaseOf(config, { directory, log, opened })
+  await migrate(database.url, config.region)
+  const onError = (error: Error) => log.warn({ error }, 'the database connection had an error')
+  const db = opened.use(
+    openDatabase({ url: database.url, connections: config.database.connections, onIdleError: onError }),
+  )
+  const { epoch } = await regionRow(db)
+  const blobs = opened.use(
+    await openFileStore({
+      directory: join(directory, 'blobs'),
+      budget: createByteBudget({ bytesMax: config.bytes.readBuffer }),
+      freeBytesMin: config.bytes.freeMin,
+    }),
+  )
+  const reader = opened.use(
+    openSnapshotReader(lookups, { url: database.url, entriesMax: LOOKUP_ENTRIES_MAX, onError }),
+  )
+  const rateGuard = opened.use(
+    createRateGuard({
+      bytesPerSecondMin: config.bytes.ratePerSecondMin,
+      windowMs: config.bytes.rateWindowSeconds * 1_000,
+    }),
+  )
+  const metrics = createMetrics({
+    manifests: () => countManifests(db),
+    uploadsOpen: () => countUploads(db),
+    pool: () => db.poolSize(),
+  })
+  const auth = await authOf(config, db, log)
+  const stack = opened.move()
+  return {
+    config,
+    name: config.region,
+    epoch,
+    instance: randomUUID(),
+    db,
+    lookups: reader,
+    blobs,
+    blobCache: createBlobCache({ bytesMax: config.bytes.cache / 2 }),
+    manifests: createManifestCache({ db, bytesMax: config.bytes.cache / 2 }),
+    rateGuard,
+    limits: config.registry,
+    auth,
+    log,
+    metrics,
+    reach: options.reach ?? noFailpoints,
+    databaseUrl: database.url,
+    failed: database.failed,
+    readiness: () => readiness(db, blobs),
+    [Symbol.asyncDispose]: () => stack.disposeAsync(),
+  }
+}
+
+async function databaseOf(
+  config: Config,
+  context: { directory: string; log: Log; opened: AsyncDisposableStack },
+): Promise<{ url: string; failed: Promise<Error> }> {
+  if (config.database.url !== undefined) {
+    return { url: config.database.url, failed: new Promise(() => {}) }
+  }
+  return context.opened.use(
+    await startEmbeddedPostgres({
+      directory: join(context.directory, 'postgres'),
+      onRestart: (reason) =>
+        context.log.error({ reason }, 'the embedded Postgres ended and is started again'),
+    }),
+  )
+}
+
+async function authOf(config: Config, db: Database, log: Log): Promise<Auth | undefined> {
+  const { mode, htpasswdFile, anonymousPull, admins, tokenTtlSeconds } = config.auth
+  if (mode === 'none' || htpasswdFile === undefined) return undefined
+  const accounts = await openAccounts({
+    path: htpasswdFile,
+    onProblem: (error) =>
+      log.error({ error }, 'the htpasswd file cannot be used; the accounts stay as they were'),
+  })
+  const keys = createKeyRing({
+    store: {
+      list: async () => listSigningKeys(db),
+      insertIfAbsent: (key) =>
+        db.transaction((transaction) =>
+          insertSigningKeyIfAbsent(transaction, {
+            ...key,
+            privateJwk: { ...key.privateJwk },
+            publicJwk: { ...key.publicJwk },
+          }),
+        ),
+    },
+  })
+  return {
+    policy: { open: false, anonymousPull },
+    accounts,
+    passwords: createPasswordChecker({ accounts }),
+    tokens: createTokens({ keys, issuer: `portolan/${config.region}`, ttlSeconds: tokenTtlSeconds }),
+    admins,
+  }
+}
+
+async function readiness(db: Database, blobs: BlobStore): Promise<Readiness> {
+  const parts: [string, () => Promise<unknown>][] = [
+    ['database', () => regionRow(db)],
+    ['blob store', () => blobs.check()],
+  ]
+  const reasons: string[] = []
+  for (const [part, check] of parts) {
+    try {
+      await check()
+    } catch (thrown) {
+      reasons.push(`${part}: ${thrown instanceof Error ? thrown.message : 'failed'}`)
+    }
+  }
+  return { ready: reasons.length === 0, reasons }
+}

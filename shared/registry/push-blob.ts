@@ -1,0 +1,357 @@
+// Uploading a blob: sessions that any node continues, and the commit that makes their bytes a blob of a repository.
+//
+// Each request body is an attempt: its bytes become durable somewhere of their own, then a compare-and-set on the
+// session's row decides whether they belong to it. No database transaction is open while bytes move. What is answered
+// 201 is durable bytes plus a committed row; whatever dies in between leaves either an open session or bytes without
+// a row, which the janitor finds. A request that fails half-way puts the session back to where it was before.
+
+import { randomUUID } from 'node:crypto'
+import { type Attempt, EMPTY_SESSION, type StoredSession } from '#shared/blobs/blob-store.ts'
+import { commitBlob, mountBlob } from '#shared/db/blobs.ts'
+import { repositoriesWithBlob } from '#shared/db/memberships.ts'
+import type { Provenance } from '#shared/db/provenance.ts'
+import { ensureRepository } from '#shared/db/repositories.ts'
+import {
+  cancelUpload as cancelUploadRow,
+  findUpload,
+  joinUpload,
+  openUpload as openUploadRow,
+  type Upload,
+} from '#shared/db/uploads.ts'
+import { RegistryError } from '#shared/errors.ts'
+import { algorithmOf, type Digest, type DigestAlgorithm } from '#shared/oci/digest.ts'
+import { type RepositoryName, shardOf } from '#shared/oci/reference.ts'
+import type { Region } from '#shared/region.ts'
+
+/** A commit that finds its repository missing makes it and tries again; a delete may come between, but not for ever. */
+const COMMIT_TRIES_MAX = 4
+/** How many repositories that hold a digest are considered for a mount without `from`. */
+const MOUNT_CANDIDATES_MAX = 100
+
+/** A request body on its way in. */
+export interface IncomingBody {
+  /** The bytes in order; throws when the client goes away or sends too slowly. */
+  readonly chunks: AsyncIterable<Buffer>
+  /** Content-Length; undefined for a chunked body. */
+  readonly length: number | undefined
+  readonly signal: AbortSignal
+}
+
+export interface UploadPosition {
+  readonly id: string
+  readonly size: number
+}
+
+export interface UploadTarget {
+  readonly repository: RepositoryName
+  readonly id: string
+}
+
+/** Opens a session. 429 when the repository has too many open. */
+export async function openUpload(
+  region: Region,
+  options: { repository: RepositoryName; algorithm: DigestAlgorithm; provenance: Provenance },
+): Promise<UploadPosition> {
+  const { repository, algorithm, provenance } = options
+  const uuid = randomUUID()
+  const opened = await openUploadRow(region.db, {
+    id: uuid,
+    repository,
+    region: region.name,
+    store: region.blobs.name,
+    algorithm,
+    actor: provenance.actor,
+    ttlSeconds: region.limits.uploadTtlSeconds,
+    openMax: region.limits.uploadsPerRepositoryMax,
+  })
+  if (!opened) {
+    throw new RegistryError('TOOMANYREQUESTS', {
+      message: 'too many uploads are open in this repository: finish or cancel some',
+      headers: { 'Retry-After': '60' },
+    })
+  }
+  return { id: uploadIdOf(region, uuid), size: 0 }
+}
+
+/** Where a session stands. 404 BLOB_UPLOAD_UNKNOWN when it is not this repository's. */
+export async function uploadPosition(region: Region, target: UploadTarget): Promise<UploadPosition> {
+  const upload = await requireUpload(region, target)
+  return { id: target.id, size: upload.session.size }
+}
+
+/**
+ * Appends a body. With a range, its start must be the session's size (416 otherwise, the session is unharmed) and its
+ * length that of the body (400 SIZE_INVALID).
+ */
+export async function appendToUpload(
+  region: Region,
+  options: UploadTarget & {
+    body: IncomingBody
+    range: { start: number; end: number } | undefined
+  },
+): Promise<UploadPosition> {
+  const upload = await requireUpload(region, options)
+  checkRange(upload, options)
+  const written = await writeAttempt(region, {
+    ...options,
+    from: upload.session,
+    algorithm: upload.algorithm,
+  })
+  await using attempt = written.attempt
+  const { session } = written
+  region.reach('attempt-durable')
+  const joined = await joinUpload(region.db, {
+    upload,
+    session,
+    ttlSeconds: region.limits.uploadTtlSeconds,
+  })
+  if (!joined) {
+    await attempt.abort()
+    const now = await requireUpload(region, options)
+    throw rangeInvalid(options, now.session.size)
+  }
+  region.reach('attempt-joined')
+  return { id: options.id, size: session.size }
+}
+
+/**
+ * Ends the session with an optional last body and makes it a blob of the repository. A digest that is not the
+ * content's is 400 DIGEST_INVALID and ends the session.
+ */
+export async function finishUpload(
+  region: Region,
+  options: UploadTarget & {
+    digest: Digest
+    body: IncomingBody
+    range: { start: number; end: number } | undefined
+    provenance: Provenance
+  },
+): Promise<{ outboxId: number }> {
+  const upload = await requireUpload(region, options)
+  checkRange(upload, options)
+  if (options.body.length === 0) return commitSession(region, { ...options, upload, session: upload.session })
+  const algorithm = upload.session.size === 0 ? algorithmOf(options.digest) : upload.algorithm
+  const { attempt, session } = await writeAttempt(region, { ...options, from: upload.session, algorithm })
+  await using _ = attempt
+  region.reach('attempt-durable')
+  return commitSession(region, { ...options, upload, session, attempt })
+}
+
+/** The whole blob in one POST. */
+export async function pushWholeBlob(
+  region: Region,
+  options: { repository: RepositoryName; digest: Digest; body: IncomingBody; provenance: Provenance },
+): Promise<{ outboxId: number }> {
+  const { attempt, session } = await writeAttempt(region, {
+    ...options,
+    from: EMPTY_SESSION,
+    algorithm: algorithmOf(options.digest),
+  })
+  await using _ = attempt
+  region.reach('attempt-durable')
+  return commitSession(region, { ...options, id: '', upload: null, session, attempt })
+}
+
+/** Ends a session and drops its bytes. */
+export async function cancelUpload(region: Region, target: UploadTarget): Promise<void> {
+  const uuid = uuidOf(region, target.id)
+  const upload = uuid && (await cancelUploadRow(region.db, { id: uuid, repository: target.repository }))
+  if (!upload) throw new RegistryError('BLOB_UPLOAD_UNKNOWN')
+  region.reach('upload-cancelled')
+  await region.blobs.abandon(upload.session)
+}
+
+/**
+ * Links a blob that another repository holds. Without `from`, any repository for which `mayPull` holds will do.
+ * undefined: nobody the caller may read from holds it; the client has to upload.
+ */
+export async function mountFrom(
+  region: Region,
+  options: {
+    repository: RepositoryName
+    digest: Digest
+    from: RepositoryName | undefined
+    mayPull: (repository: RepositoryName) => boolean
+    provenance: Provenance
+  },
+): Promise<{ outboxId: number } | undefined> {
+  const { repository, digest, provenance } = options
+  const candidates =
+    options.from === undefined
+      ? await repositoriesWithBlob(region.db, { digest, limit: MOUNT_CANDIDATES_MAX })
+      : [options.from]
+  const from = candidates.find(options.mayPull)
+  if (from === undefined) return undefined
+  const statement = { repository, digest, from, provenance, shard: shardOf(repository), origin: region.name }
+  for (let tries = 1; tries <= COMMIT_TRIES_MAX; tries++) {
+    const outcome = await mountBlob(region.db, statement)
+    if (outcome.kind === 'mounted') return outcome
+    if (outcome.kind === 'unknown') return undefined
+    await ensureRepositoryForMount(region, statement)
+  }
+  return undefined
+}
+
+/** A mount that will not happen must not leave an empty repository behind. */
+async function ensureRepositoryForMount(
+  region: Region,
+  options: { repository: RepositoryName; from: RepositoryName; digest: Digest },
+): Promise<void> {
+  const found = await region.lookups.read({
+    repository: options.from,
+    kind: 'blob',
+    reference: options.digest,
+  })
+  if (found !== undefined) {
+    await ensureRepository(region.db, { name: options.repository, origin: region.name })
+  }
+}
+
+async function requireUpload(region: Region, target: UploadTarget): Promise<Upload> {
+  const uuid = uuidOf(region, target.id)
+  const upload = uuid && (await findUpload(region.db, { id: uuid, repository: target.repository }))
+  if (!upload) throw new RegistryError('BLOB_UPLOAD_UNKNOWN')
+  return upload
+}
+
+function checkRange(
+  upload: Upload,
+  options: UploadTarget & { range: { start: number; end: number } | undefined; body: IncomingBody },
+): void {
+  const { range, body } = options
+  if (range === undefined) return
+  if (range.start !== upload.session.size || range.start > range.end) {
+    throw rangeInvalid(options, upload.session.size)
+  }
+  if (body.length !== undefined && body.length !== range.end - range.start + 1) {
+    throw new RegistryError('SIZE_INVALID', { closeConnection: true })
+  }
+}
+
+function rangeInvalid(target: UploadTarget, size: number): RegistryError {
+  return new RegistryError('RANGE_INVALID', {
+    message: `the session holds ${size} bytes: continue there`,
+    headers: {
+      Location: `/v2/${target.repository}/blobs/uploads/${target.id}`,
+      'Docker-Upload-UUID': target.id,
+      // With nothing received the field would have to be 0-0, which reads as one byte.
+      ...(size > 0 && { Range: `0-${size - 1}` }),
+    },
+  })
+}
+
+async function writeAttempt(
+  region: Region,
+  options: {
+    from: StoredSession
+    algorithm: DigestAlgorithm
+    body: IncomingBody
+    range?: { start: number; end: number } | undefined
+  },
+): Promise<{ attempt: Attempt; session: StoredSession }> {
+  const { body, range } = options
+  const attempt = await region.blobs.begin(options.from, {
+    algorithm: options.algorithm,
+    signal: body.signal,
+  })
+  try {
+    const expected = body.length ?? (range && range.end - range.start + 1)
+    let received = 0
+    for await (const chunk of body.chunks) {
+      received += chunk.length
+      if (expected !== undefined && received > expected) break
+      await attempt.write(chunk)
+    }
+    if (expected !== undefined && received !== expected) {
+      throw new RegistryError('SIZE_INVALID', { closeConnection: true })
+    }
+    return { attempt, session: await attempt.finish() }
+  } catch (thrown) {
+    await attempt.abort()
+    throw thrown
+  }
+}
+
+async function commitSession(
+  region: Region,
+  options: UploadTarget & {
+    digest: Digest
+    session: StoredSession
+    upload: Upload | null
+    attempt?: Attempt
+    provenance: Provenance
+    body: IncomingBody
+  },
+): Promise<{ outboxId: number }> {
+  const { repository, digest, session, upload, attempt, provenance } = options
+  const completion = await region.blobs.complete(session, {
+    algorithm: algorithmOf(digest),
+    signal: options.body.signal,
+  })
+  const { object, surplus, fresh } = completion
+  region.reach('object-complete')
+  const dropOurs = async () => {
+    if (fresh) await region.blobs.remove([object.key])
+    await attempt?.abort()
+  }
+  if (object.digest !== digest) {
+    await dropOurs()
+    if (upload !== null) await endSession(region, { upload })
+    throw new RegistryError('DIGEST_INVALID', {
+      message: 'the content does not have this digest',
+      details: [{ digest, actual: object.digest, size: object.size }],
+    })
+  }
+  const statement = {
+    repository,
+    object,
+    upload,
+    provenance,
+    shard: shardOf(repository),
+    origin: region.name,
+    store: region.blobs.name,
+  }
+  for (let tries = 1; tries <= COMMIT_TRIES_MAX; tries++) {
+    const outcome = await commitBlob(region.db, statement)
+    if (outcome.kind === 'repository-missing') {
+      await ensureRepository(region.db, { name: repository, origin: region.name })
+      continue
+    }
+    if (outcome.kind === 'upload-lost') {
+      await dropOurs()
+      const now = await requireUpload(region, options)
+      throw rangeInvalid(options, now.session.size)
+    }
+    region.reach('blob-committed')
+    // Another upload of the same digest was first: its key stays, these bytes have no row.
+    const unused = outcome.key === object.key ? surplus : [...surplus, object.key]
+    if (unused.length > 0) await region.blobs.remove(unused)
+    region.reach('surplus-removed')
+    return { outboxId: outcome.outboxId }
+  }
+  throw new RegistryError('UNAVAILABLE', {
+    message: 'the repository is being deleted again and again: try later',
+    headers: { 'Retry-After': '1' },
+  })
+}
+
+/** Only who takes the row may drop the session's bytes: another node may just be committing them. */
+async function endSession(region: Region, options: { upload: Upload }): Promise<void> {
+  const { id, repository } = options.upload
+  const taken = await cancelUploadRow(region.db, { id, repository })
+  if (taken !== undefined) await region.blobs.abandon(taken.session)
+}
+
+/** Upload ids name the region whose store has the bytes, so that any region's node can find the session. */
+function uploadIdOf(region: Region, uuid: string): string {
+  return `${region.name}.${uuid}`
+}
+
+const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/
+
+/** The session's uuid; undefined for an id that this region never gave out. */
+function uuidOf(region: Region, id: string): string | undefined {
+  const prefix = `${region.name}.`
+  const uuid = id.slice(prefix.length)
+  return id.startsWith(prefix) && UUID.test(uuid) ? uuid : undefined
+}

@@ -1,0 +1,80 @@
+// Deleting: a tag, a manifest by digest with every tag on it, a repository's link to a blob. All are tombstones that
+// win over what they met and lose to any later push; bytes are the garbage collector's business.
+
+import { deleteMembership } from '#shared/db/memberships.ts'
+import type { Provenance } from '#shared/db/provenance.ts'
+import { deleteRepository as deleteRepositoryRow, repositoryExists } from '#shared/db/repositories.ts'
+import { deleteTag as deleteTagRow } from '#shared/db/tags.ts'
+import { RegistryError } from '#shared/errors.ts'
+import type { Digest } from '#shared/oci/digest.ts'
+import { type RepositoryName, shardOf, type Tag } from '#shared/oci/reference.ts'
+import type { Region } from '#shared/region.ts'
+
+export async function deleteTag(
+  region: Region,
+  options: { repository: RepositoryName; tag: Tag; provenance: Provenance },
+): Promise<{ outboxId: number }> {
+  requireDeletes(region)
+  const { repository } = options
+  const outboxId = await deleteTagRow(region.db, {
+    ...options,
+    shard: shardOf(repository),
+    origin: region.name,
+  })
+  if (outboxId !== undefined) return { outboxId }
+  throw await unknown(region, repository, 'MANIFEST_UNKNOWN')
+}
+
+/** 405 UNSUPPORTED with `referencedBy` while a live index (for a blob: a live manifest) of the repository names it. */
+export async function deleteContent(
+  region: Region,
+  options: {
+    repository: RepositoryName
+    kind: 'manifest' | 'blob'
+    digest: Digest
+    provenance: Provenance
+  },
+): Promise<{ outboxId: number }> {
+  requireDeletes(region)
+  const { repository, kind } = options
+  const outcome = await region.db.transaction((transaction) =>
+    deleteMembership(transaction, { ...options, shard: shardOf(repository), origin: region.name }),
+  )
+  switch (outcome.kind) {
+    case 'deleted':
+      return outcome
+    case 'referenced':
+      throw new RegistryError('UNSUPPORTED', {
+        message: 'other manifests of the repository name this content: delete them first',
+        details: [{ referencedBy: outcome.by }],
+      })
+    case 'unknown':
+      throw await unknown(region, repository, kind === 'blob' ? 'BLOB_UNKNOWN' : 'MANIFEST_UNKNOWN')
+  }
+}
+
+/** The repository and everything in it; a later push makes it anew. */
+export async function deleteRepository(
+  region: Region,
+  options: { repository: RepositoryName; provenance: Provenance },
+): Promise<void> {
+  requireDeletes(region)
+  const { repository, provenance } = options
+  const deleted = await region.db.transaction((transaction) =>
+    deleteRepositoryRow(transaction, { name: repository, origin: region.name, provenance }),
+  )
+  if (!deleted) throw new RegistryError('NAME_UNKNOWN')
+}
+
+function requireDeletes(region: Region): void {
+  if (region.limits.deletes) return
+  throw new RegistryError('UNSUPPORTED', { message: 'this registry does not allow deletes' })
+}
+
+async function unknown(
+  region: Region,
+  repository: RepositoryName,
+  code: 'MANIFEST_UNKNOWN' | 'BLOB_UNKNOWN',
+): Promise<RegistryError> {
+  return new RegistryError((await repositoryExists(region.db, repository)) ? code : 'NAME_UNKNOWN')
+}
