@@ -1,0 +1,20 @@
+// Waiting for a condition, with a deadline: instead of sleeping and hoping.
+
+import { setTimeout as pause } from 'node:timers/promises'
+
+const POLL_MS = 10
+
+/** Resolves with the first value that is not undefined or false. @throws Error naming what was waited for */
+export async function eventually<T>(
+  what: string,
+  condition: () => T | Promise<T>,
+  deadlineMs = 10_000,
+): Promise<Exclude<T, undefined | false>> {
+  const giveUpAtMs = performance.now() + deadlineMs
+  for (;;) {
+    const value = await condition()
+    if (value !== undefined && value !== false) return value as Exclude<T, undefined | false>
+    if (performance.now() > giveUpAtMs) throw new Error(`gave up waiting ${deadlineMs} ms for: ${what}`)
+    await pause(POLL_MS)
+  }
+}

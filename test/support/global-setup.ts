@@ -1,0 +1,26 @@
+// One Postgres for a whole test run: the one at TEST_DATABASE_URL (a superuser's URL), else an embedded one without
+// fsync in a temporary directory. Test processes inherit its address; each test file copies the migrated template.
+
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { startEmbeddedPostgres } from '#shared/embedded/postgres.ts'
+import { makeTemplate } from './postgres.ts'
+
+const running = new AsyncDisposableStack()
+
+export async function globalSetup(): Promise<void> {
+  if (process.env.TEST_DATABASE_URL === undefined) {
+    const directory = await mkdtemp(join(tmpdir(), 'portolan-test-'))
+    running.defer(() => rm(directory, { recursive: true, force: true }))
+    const postgres = running.use(
+      await startEmbeddedPostgres({ directory, settings: { fsync: 'off', max_connections: '300' } }),
+    )
+    process.env.TEST_DATABASE_URL = postgres.url
+  }
+  process.env.TEST_DATABASE_TEMPLATE = await makeTemplate(process.env.TEST_DATABASE_URL)
+}
+
+export async function globalTeardown(): Promise<void> {
+  await running.disposeAsync()
+}

@@ -1,0 +1,65 @@
+// A region with a database, a directory and an API of its own, for one test.
+
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { loadConfig } from '#shared/config.ts'
+import { openRegion, type Region, type RegionOptions } from '#shared/region.ts'
+import { startApi } from '../../services/api/service.ts'
+import { type Cleanup, testDatabase } from './postgres.ts'
+
+export interface TestRegion {
+  readonly region: Region
+  readonly logLines: string[]
+}
+
+export interface TestRegionOptions extends RegionOptions {
+  env?: Readonly<Record<string, string>>
+  /** Another region's database and directory: a second node. */
+  sharing?: TestNode
+}
+
+export async function testDirectory(t: Cleanup): Promise<string> {
+  const directory = await mkdtemp(join(tmpdir(), 'portolan-test-'))
+  t.after(() => rm(directory, { recursive: true, force: true }))
+  return directory
+}
+
+export async function testRegion(t: Cleanup, options: TestRegionOptions = {}): Promise<TestRegion> {
+  const { env, sharing, ...regionOptions } = options
+  const logLines: string[] = []
+  const config = loadConfig({
+    PORTOLAN_DATABASE_URL: sharing?.region.databaseUrl ?? (await testDatabase(t)),
+    PORTOLAN_DATA_DIR: sharing?.region.config.dataDir ?? (await testDirectory(t)),
+    PORTOLAN_LISTEN: '127.0.0.1:0',
+    PORTOLAN_METRICS_LISTEN: 'off',
+    PORTOLAN_DRAIN_SECONDS: '1',
+    ...env,
+  })
+  const region = await openRegion(config, {
+    logTo: { write: (line) => logLines.push(line) },
+    ...regionOptions,
+  })
+  t.after(() => region[Symbol.asyncDispose]())
+  return { region, logLines }
+}
+
+export interface TestNode extends TestRegion {
+  /** http://127.0.0.1:port */
+  readonly url: string
+  readonly port: number
+}
+
+/** A region with its API listening. */
+export async function testNode(t: Cleanup, options: TestRegionOptions = {}): Promise<TestNode> {
+  const opened = await testRegion(t, options)
+  const api = await startApi(opened.region)
+  // Hooks run in the order they were added, and the API has to end before what it stands on.
+  const stop = () => api[Symbol.asyncDispose]()
+  const dispose = opened.region[Symbol.asyncDispose].bind(opened.region)
+  opened.region[Symbol.asyncDispose] = async () => {
+    await stop()
+    await dispose()
+  }
+  return { ...opened, url: `http://127.0.0.1:${api.port}`, port: api.port }
+}
