@@ -5,7 +5,8 @@
 //   main.ts --print-config   the effective configuration, secrets masked
 
 import { parseArgs } from 'node:util'
-import { ConfigError, loadConfig, printConfig } from '#shared/config.ts'
+import { ConfigError, loadConfig } from '#shared/config.ts'
+import { printConfig } from '#shared/config-docs.ts'
 import { startProbeServer } from '#shared/observability/probe-server.ts'
 import { openRegion, type Region } from '#shared/region.ts'
 import type { Service } from '#shared/service.ts'

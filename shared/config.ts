@@ -23,8 +23,9 @@ import {
   regionName,
   words,
 } from './config-parsers.ts'
+import { nearest } from './config-spelling.ts'
 
-interface Variable<T> {
+export interface Variable<T> {
   readonly parse: (text: string) => T
   /** As one would write it in the environment; undefined: unset has a meaning of its own. */
   readonly default?: string
@@ -340,61 +341,7 @@ function unknownNames(environment: Environment): string[] {
     .map((name) => `${name} is unknown; the nearest name is ${nearest(name, [...known])}`)
 }
 
-function nearest(name: string, candidates: readonly string[]): string | undefined {
-  const distances = candidates.map((candidate) => ({ candidate, distance: editDistance(name, candidate) }))
-  return distances.sort((a, b) => a.distance - b.distance)[0]?.candidate
-}
-
-/** Levenshtein distance of the first 80 characters. */
-function editDistance(a: string, b: string): number {
-  let previous = Array.from({ length: b.length + 1 }, (_, index) => index)
-  for (const [row, letter] of [...a.slice(0, 80)].entries()) {
-    const current = [row + 1]
-    for (let column = 1; column <= b.length; column++) {
-      const substituted = (previous[column - 1] ?? 0) + (letter === b[column - 1] ? 0 : 1)
-      current.push(Math.min((previous[column] ?? 0) + 1, (current[column - 1] ?? 0) + 1, substituted))
-    }
-    previous = current
-  }
-  return previous[b.length] ?? 0
-}
-
 function deepFreeze<T extends object>(value: T): T {
   for (const inner of Object.values(value)) if (typeof inner === 'object' && inner !== null) deepFreeze(inner)
   return Object.freeze(value)
-}
-
-/** The effective configuration as text, every secret masked. */
-export function printConfig(config: Config): string {
-  const { url } = config.database
-  return JSON.stringify(
-    { ...config, database: { ...config.database, url: url && maskPassword(url) } },
-    undefined,
-    2,
-  )
-}
-
-function maskPassword(text: string): string {
-  const url = new URL(text)
-  if (url.password !== '') url.password = '***'
-  for (const name of ['password', 'sslpassword'])
-    if (url.searchParams.has(name)) url.searchParams.set(name, '***')
-  return url.href
-}
-
-/** The table for the README. */
-export function configurationTable(): string {
-  const rows = Object.entries<Variable<unknown>>(variables).map(
-    ([name, { default: fallback, meaning, secret }]) =>
-      `| \`${name}\` | ${fallback === undefined ? '' : `\`${fallback}\``} | ${meaning}${secret ? ` Or \`${name}_FILE\`.` : ''} |`,
-  )
-  return ['| variable | default | meaning |', '|---|---|---|', ...rows].join('\n')
-}
-
-/** The text of .env.example. */
-export function environmentExample(): string {
-  const blocks = Object.entries<Variable<unknown>>(variables).map(
-    ([name, { default: fallback, meaning }]) => `# ${meaning}\n# ${name}=${fallback ?? ''}\n`,
-  )
-  return `# Every variable with its default. Copy to .env and uncomment what you change.\n\n${blocks.join('\n')}`
 }

@@ -9,10 +9,9 @@
 // is never sent as if it were whole.
 
 import { randomBytes } from 'node:crypto'
-import { constants } from 'node:fs'
-import { type FileHandle, mkdir, open, readdir, stat, statfs, unlink } from 'node:fs/promises'
+import { mkdir, open, readdir, stat, statfs } from 'node:fs/promises'
 import { join } from 'node:path'
-import { createDigester, type Digest, type DigestAlgorithm, type Digester } from '#shared/oci/digest.ts'
+import { createDigester, type Digest, type DigestAlgorithm } from '#shared/oci/digest.ts'
 import {
   type Attempt,
   type AttemptOptions,
@@ -25,9 +24,9 @@ import {
   StoreError,
 } from './blob-store.ts'
 import type { ByteBudget } from './byte-budget.ts'
+import { pumpFile, shortFile } from './file-pump.ts'
+import { createWriteOnceFile, syncDirectory, unlinkIfThere, type WriteOnceFile } from './write-once-file.ts'
 
-/** Chunks are collected to this many bytes and then written in one call. */
-const WRITE_BYTES = 512 * 1024
 /** Free space is asked of the file system at most this often. */
 const FREE_SPACE_TTL_MS = 1_000
 const KEY = /^[0-9a-f]{32}$/
@@ -67,17 +66,15 @@ export async function openFileStore(options: FileStoreOptions): Promise<BlobStor
     }
   }
 
-  async function create(algorithm: DigestAlgorithm): Promise<OpenFile> {
+  async function create(algorithm: DigestAlgorithm): Promise<{ key: string; file: WriteOnceFile }> {
     const key = randomBytes(16).toString('hex')
-    const path = pathOf(key)
-    const handle = await open(path, constants.O_CREAT | constants.O_EXCL | constants.O_WRONLY, 0o600)
-    return new OpenFile({ key, path, handle, digester: createDigester(algorithm) })
+    return { key, file: await createWriteOnceFile(pathOf(key), algorithm) }
   }
 
   async function begin(session: StoredSession, begun: AttemptOptions): Promise<Attempt> {
     begun.signal?.throwIfAborted()
     await requireSpace()
-    const file = await storing(() => create(begun.algorithm))
+    const { key, file } = await storing(() => create(begun.algorithm))
     const parts = partsOf(session)
     let finished = false
     const abort = async () => {
@@ -96,7 +93,7 @@ export async function openFileStore(options: FileStoreOptions): Promise<BlobStor
         return {
           size: session.size + size,
           digest: parts.length === 0 ? digest : null,
-          parts: [...parts, { key: file.key, size }],
+          parts: [...parts, { key, size }],
         }
       },
       abort,
@@ -109,7 +106,7 @@ export async function openFileStore(options: FileStoreOptions): Promise<BlobStor
   /** Copies the parts, in order, into a new file. */
   async function concatenate(parts: readonly FilePart[], options: AttemptOptions): Promise<Completion> {
     await requireSpace()
-    const file = await create(options.algorithm)
+    const { key, file } = await create(options.algorithm)
     try {
       // The pump reuses its buffers; the file keeps what it is given.
       const sink: ByteSink = { write: (chunk) => file.write(Buffer.from(chunk)) }
@@ -117,7 +114,7 @@ export async function openFileStore(options: FileStoreOptions): Promise<BlobStor
         await send(part.key, { start: 0, end: part.size - 1 }, sink, options.signal ?? NEVER_ABORTED)
       }
       const { size, digest } = await file.finish()
-      return { object: { key: file.key, size, digest }, surplus: parts.map(({ key }) => key), fresh: true }
+      return { object: { key, size, digest }, surplus: parts.map(({ key }) => key), fresh: true }
     } catch (thrown) {
       await file.drop()
       throw thrown
@@ -144,7 +141,7 @@ export async function openFileStore(options: FileStoreOptions): Promise<BlobStor
   ): Promise<void> {
     const handle = await storing(() => open(pathOf(key), 'r'))
     try {
-      await pump({ handle, range, sink, signal, budget })
+      await pumpFile({ handle, range, sink, signal, budget })
     } finally {
       await handle.close()
     }
@@ -193,7 +190,7 @@ export async function openFileStore(options: FileStoreOptions): Promise<BlobStor
     check: () =>
       storing(async () => {
         await requireSpace()
-        const file = await create('sha256')
+        const { file } = await create('sha256')
         try {
           await file.write(Buffer.from('probe'))
           await file.finish()
@@ -224,159 +221,6 @@ async function makeDirectories(directory: string): Promise<void> {
   await syncDirectory(directory)
 }
 
-/** A file being written once. */
-class OpenFile {
-  readonly key: string
-  readonly #path: string
-  readonly #handle: FileHandle
-  readonly #digester: Digester
-  #collected: Buffer[] = []
-  #collectedBytes = 0
-  #size = 0
-  #writing: Promise<void> = Promise.resolve()
-  #failure: unknown
-  #closed = false
-
-  constructor(options: { key: string; path: string; handle: FileHandle; digester: Digester }) {
-    this.key = options.key
-    this.#path = options.path
-    this.#handle = options.handle
-    this.#digester = options.digester
-  }
-
-  async write(chunk: Buffer): Promise<void> {
-    this.#collected.push(chunk)
-    this.#collectedBytes += chunk.length
-    if (this.#collectedBytes >= WRITE_BYTES) await this.#flush()
-  }
-
-  /** Hashing runs while the kernel takes the previous block; at most two blocks are in memory. */
-  async #flush(): Promise<void> {
-    const chunks = this.#collected
-    const bytes = this.#collectedBytes
-    this.#collected = []
-    this.#collectedBytes = 0
-    await this.#writing
-    if (this.#failure !== undefined) throw this.#failure
-    const position = this.#size
-    this.#size += bytes
-    this.#writing = writeAll(this.#handle, chunks, position).catch((thrown: unknown) => {
-      this.#failure = thrown
-    })
-    for (const chunk of chunks) this.#digester.update(chunk)
-  }
-
-  async finish(): Promise<{ size: number; digest: Digest }> {
-    if (this.#collectedBytes > 0) await this.#flush()
-    await this.#writing
-    if (this.#failure !== undefined) throw this.#failure
-    await this.#handle.datasync()
-    await this.#close()
-    await syncDirectory(join(this.#path, '..'))
-    return { size: this.#size, digest: this.#digester.digest() }
-  }
-
-  async drop(): Promise<void> {
-    await this.#writing
-    await this.#close()
-    await unlinkIfThere(this.#path)
-  }
-
-  async #close(): Promise<void> {
-    if (this.#closed) return
-    this.#closed = true
-    await this.#handle.close()
-  }
-}
-
-/** writev may write less than it was given. */
-async function writeAll(handle: FileHandle, chunks: Buffer[], from: number): Promise<void> {
-  let rest = chunks
-  let position = from
-  while (rest.length > 0) {
-    const { bytesWritten } = await handle.writev(rest, position)
-    position += bytesWritten
-    rest = without(rest, bytesWritten)
-  }
-}
-
-function without(chunks: Buffer[], bytes: number): Buffer[] {
-  let left = bytes
-  const rest: Buffer[] = []
-  for (const chunk of chunks) {
-    if (left >= chunk.length) left -= chunk.length
-    else {
-      rest.push(left > 0 ? chunk.subarray(left) : chunk)
-      left = 0
-    }
-  }
-  return rest
-}
-
-async function syncDirectory(path: string): Promise<void> {
-  const handle = await open(path, 'r')
-  try {
-    await handle.sync()
-  } finally {
-    await handle.close()
-  }
-}
-
-interface Pump {
-  handle: FileHandle
-  range: { start: number; end: number }
-  sink: ByteSink
-  signal: AbortSignal
-  budget: ByteBudget
-}
-
-/** Reads the next block while the sink takes the last one; on a spent budget, one block at a time. */
-async function pump({ handle, range, sink, signal, budget }: Pump): Promise<void> {
-  let position = range.start
-  let sending: Promise<void> | undefined
-  let failure: { thrown: unknown } | undefined
-  const left = () => range.end + 1 - position
-  try {
-    while (left() > 0) {
-      if (sending !== undefined && budget.isTight()) {
-        await sending
-        sending = undefined
-      }
-      throwIfFailed(failure)
-      const buffer = await budget.take(left(), signal)
-      let filled = 0
-      try {
-        const wanted = Math.min(buffer.length, left())
-        while (filled < wanted) {
-          const { bytesRead } = await handle.read(buffer, filled, wanted - filled, position + filled)
-          if (bytesRead === 0) throw shortFile()
-          filled += bytesRead
-        }
-        await sending
-        throwIfFailed(failure)
-        signal.throwIfAborted()
-      } catch (thrown) {
-        budget.give(buffer)
-        throw thrown
-      }
-      position += filled
-      sending = sink
-        .write(buffer.subarray(0, filled))
-        .catch((thrown: unknown) => {
-          failure = { thrown }
-        })
-        .finally(() => budget.give(buffer))
-    }
-  } finally {
-    await sending
-  }
-  throwIfFailed(failure)
-}
-
-function throwIfFailed(failure: { thrown: unknown } | undefined): void {
-  if (failure !== undefined) throw failure.thrown
-}
-
 async function listFiles(directory: string, after: string, limit: number): Promise<ListedObject[]> {
   const listed: ListedObject[] = []
   for (let value = after === '' ? 0 : Number.parseInt(after.slice(0, 2), 16); value < 256; value++) {
@@ -398,18 +242,6 @@ async function statIfThere(path: string): Promise<{ size: number; mtimeMs: numbe
     if ((thrown as NodeJS.ErrnoException).code === 'ENOENT') return undefined
     throw thrown
   }
-}
-
-async function unlinkIfThere(path: string): Promise<void> {
-  try {
-    await unlink(path)
-  } catch (thrown) {
-    if ((thrown as NodeJS.ErrnoException).code !== 'ENOENT') throw thrown
-  }
-}
-
-function shortFile(): StoreError {
-  return new StoreError('corrupt', 'a blob file does not hold the bytes its row promises')
 }
 
 /** Which StoreError a system error is; whatever is not listed may pass by itself. */

@@ -7,8 +7,7 @@
 
 import { randomUUID } from 'node:crypto'
 import { type Attempt, EMPTY_SESSION, type StoredSession } from '#shared/blobs/blob-store.ts'
-import { commitBlob, mountBlob } from '#shared/db/blobs.ts'
-import { repositoriesWithBlob } from '#shared/db/memberships.ts'
+import { commitBlob } from '#shared/db/blobs.ts'
 import type { Provenance } from '#shared/db/provenance.ts'
 import { ensureRepository } from '#shared/db/repositories.ts'
 import {
@@ -25,8 +24,6 @@ import type { Region } from '#shared/region.ts'
 
 /** A commit that finds its repository missing makes it and tries again; a delete may come between, but not for ever. */
 const COMMIT_TRIES_MAX = 4
-/** How many repositories that hold a digest are considered for a mount without `from`. */
-const MOUNT_CANDIDATES_MAX = 100
 
 /** A request body on its way in. */
 export interface IncomingBody {
@@ -159,52 +156,6 @@ export async function cancelUpload(region: Region, target: UploadTarget): Promis
   if (!upload) throw new RegistryError('BLOB_UPLOAD_UNKNOWN')
   region.reach('upload-cancelled')
   await region.blobs.abandon(upload.session)
-}
-
-/**
- * Links a blob that another repository holds. Without `from`, any repository for which `mayPull` holds will do.
- * undefined: nobody the caller may read from holds it; the client has to upload.
- */
-export async function mountFrom(
-  region: Region,
-  options: {
-    repository: RepositoryName
-    digest: Digest
-    from: RepositoryName | undefined
-    mayPull: (repository: RepositoryName) => boolean
-    provenance: Provenance
-  },
-): Promise<{ outboxId: number } | undefined> {
-  const { repository, digest, provenance } = options
-  const candidates =
-    options.from === undefined
-      ? await repositoriesWithBlob(region.db, { digest, limit: MOUNT_CANDIDATES_MAX })
-      : [options.from]
-  const from = candidates.find(options.mayPull)
-  if (from === undefined) return undefined
-  const statement = { repository, digest, from, provenance, shard: shardOf(repository), origin: region.name }
-  for (let tries = 1; tries <= COMMIT_TRIES_MAX; tries++) {
-    const outcome = await mountBlob(region.db, statement)
-    if (outcome.kind === 'mounted') return outcome
-    if (outcome.kind === 'unknown') return undefined
-    await ensureRepositoryForMount(region, statement)
-  }
-  return undefined
-}
-
-/** A mount that will not happen must not leave an empty repository behind. */
-async function ensureRepositoryForMount(
-  region: Region,
-  options: { repository: RepositoryName; from: RepositoryName; digest: Digest },
-): Promise<void> {
-  const found = await region.lookups.read({
-    repository: options.from,
-    kind: 'blob',
-    reference: options.digest,
-  })
-  if (found !== undefined) {
-    await ensureRepository(region.db, { name: options.repository, origin: region.name })
-  }
 }
 
 async function requireUpload(region: Region, target: UploadTarget): Promise<Upload> {

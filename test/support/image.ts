@@ -26,7 +26,10 @@ export interface TestImage extends TestManifest {
   readonly blobs: readonly Buffer[]
 }
 
-export function descriptor(mediaType: string, bytes: Buffer): { mediaType: string; digest: Digest; size: number } {
+export function descriptor(
+  mediaType: string,
+  bytes: Buffer,
+): { mediaType: string; digest: Digest; size: number } {
   return { mediaType, digest: sha256(bytes), size: bytes.length }
 }
 

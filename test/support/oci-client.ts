@@ -11,7 +11,10 @@ export interface OciClient {
   /** Blobs and manifest; the tag is optional. */
   pushImage(repository: string, image: TestImage, tag?: string): Promise<void>
   /** Status and body. */
-  get(path: string, headers?: Record<string, string>): Promise<{ status: number; headers: Headers; body: Buffer }>
+  get(
+    path: string,
+    headers?: Record<string, string>,
+  ): Promise<{ status: number; headers: Headers; body: Buffer }>
 }
 
 export interface RequestOptions {
@@ -27,7 +30,7 @@ export function ociClient(url: string, authorization?: string): OciClient {
         method,
         headers: { ...(authorization && { Authorization: authorization }), ...options.headers },
         redirect: 'manual',
-        ...(options.body !== undefined && { body: options.body as BodyInit, duplex: 'half' }),
+        ...(options.body !== undefined && { body: options.body, duplex: 'half' }),
       } as RequestInit)
     },
     async pushBlob(repository, bytes) {

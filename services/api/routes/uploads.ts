@@ -14,11 +14,11 @@ import {
 } from '#shared/oci/digest.ts'
 import { parseQuery, type Query } from '#shared/oci/query.ts'
 import { parseRepositoryName, type RepositoryName } from '#shared/oci/reference.ts'
+import { mountFrom } from '#shared/registry/mount-blob.ts'
 import {
   appendToUpload,
   cancelUpload,
   finishUpload,
-  mountFrom,
   openUpload,
   pushWholeBlob,
   type UploadPosition,

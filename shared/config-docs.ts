@@ -1,0 +1,39 @@
+// Configuration for people: the effective values with secrets masked, the README's table, the .env example. All are made
+// from the one table in config.ts.
+
+import { type Config, type Variable, variables } from './config.ts'
+
+/** The effective configuration as text, every secret masked. */
+export function printConfig(config: Config): string {
+  const { url } = config.database
+  return JSON.stringify(
+    { ...config, database: { ...config.database, url: url && maskPassword(url) } },
+    undefined,
+    2,
+  )
+}
+
+function maskPassword(text: string): string {
+  const url = new URL(text)
+  if (url.password !== '') url.password = '***'
+  for (const name of ['password', 'sslpassword'])
+    if (url.searchParams.has(name)) url.searchParams.set(name, '***')
+  return url.href
+}
+
+/** The table for the README. */
+export function configurationTable(): string {
+  const rows = Object.entries<Variable<unknown>>(variables).map(
+    ([name, { default: fallback, meaning, secret }]) =>
+      `| \`${name}\` | ${fallback ? `\`${fallback}\`` : ''} | ${meaning}${secret ? ` Or \`${name}_FILE\`.` : ''} |`,
+  )
+  return ['| variable | default | meaning |', '|---|---|---|', ...rows].join('\n')
+}
+
+/** The text of .env.example. */
+export function environmentExample(): string {
+  const blocks = Object.entries<Variable<unknown>>(variables).map(
+    ([name, { default: fallback, meaning }]) => `# ${meaning}\n# ${name}=${fallback ?? ''}\n`,
+  )
+  return `# Every variable with its default. Copy to .env and uncomment what you change.\n\n${blocks.join('\n')}`
+}

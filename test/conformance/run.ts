@@ -1,0 +1,141 @@
+// The OCI conformance suite in every shape that matters: both versions of the specification, sparse manifests, with
+// and without authentication, straight and through a balancer over two nodes. Nothing may fail and nothing may be
+// skipped; a run whose result file is missing has failed, because the suite exits 0 when it did not understand its
+// configuration.
+
+import { execFile } from 'node:child_process'
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import bcrypt from 'bcrypt'
+import { startBalancer } from '../support/balancer.ts'
+import { findTool } from '../support/parts/tools.ts'
+import { type PortolanProcess, startPortolan } from '../support/portolan-process.ts'
+
+const RUN_TIMEOUT_MS = 120_000
+/** Fewer assertions than this mean that the suite did not run what it should have. */
+const TESTS_MIN = 800
+const ACCOUNT = { name: 'conformance', password: 'conformance-password' }
+
+interface Shape {
+  readonly version: '1.1' | 'dev'
+  readonly sparse: boolean
+  readonly auth: boolean
+  readonly nodes: 1 | 2
+}
+
+const shapes: Shape[] = [false, true].flatMap((auth) =>
+  ([1, 2] as const).flatMap((nodes) => [
+    { version: '1.1', sparse: false, auth, nodes } as const,
+    { version: 'dev', sparse: false, auth, nodes } as const,
+    { version: 'dev', sparse: true, auth, nodes } as const,
+  ]),
+)
+
+const suite = findTool('conformance')
+if (suite === undefined) {
+  process.stdout.write(
+    'SKIP conformance: the suite is not built (node test/support/parts/tools.ts conformance)\n',
+  )
+  process.exit(0)
+}
+
+let passed = 0
+let failed = 0
+const directory = await mkdtemp(join(tmpdir(), 'portolan-conformance-'))
+try {
+  const htpasswd = join(directory, 'htpasswd')
+  await writeFile(htpasswd, `${ACCOUNT.name}:${await bcrypt.hash(ACCOUNT.password, 5)}\n`)
+  for (const shape of shapes) {
+    const { tests, failures, skipped } = await inShape(shape, htpasswd)
+    const bad = failures + skipped + (tests < TESTS_MIN ? 1 : 0)
+    passed += tests - failures - skipped
+    failed += bad
+    const name = `${shape.version}${shape.sparse ? ' sparse' : ''}, ${shape.auth ? 'Bearer' : 'no auth'}, ${shape.nodes} node${shape.nodes === 1 ? '' : 's'}`
+    process.stdout.write(
+      `${bad === 0 ? 'ok  ' : 'FAIL'} ${name}: ${tests} tests, ${failures} failed, ${skipped} skipped\n`,
+    )
+  }
+} finally {
+  await rm(directory, { recursive: true, force: true })
+}
+process.stdout.write(`conformance: ${passed} passed, ${failed} failed, 0 skipped\n`)
+process.exitCode = failed === 0 ? 0 : 1
+
+interface Counts {
+  tests: number
+  failures: number
+  skipped: number
+}
+
+async function inShape(shape: Shape, htpasswd: string): Promise<Counts> {
+  const env = {
+    PORTOLAN_SPARSE: shape.sparse ? 'all' : 'none',
+    ...(shape.auth && {
+      PORTOLAN_AUTH: 'accounts',
+      PORTOLAN_HTPASSWD_FILE: htpasswd,
+    }),
+  }
+  await using running = new AsyncDisposableStack()
+  const first = running.use(await startPortolan({ env }))
+  // Awaited here: what runs is stopped when this function is left.
+  if (shape.nodes === 1) return await conform(shape, first.host)
+  const second = running.use(await secondNode(first, env))
+  const balancer = running.use(await startBalancer([portOf(first), portOf(second)]))
+  return await conform(shape, balancer.host)
+}
+
+/** Another API process on the first one's database and blobs. */
+async function secondNode(first: PortolanProcess, env: Record<string, string>): Promise<PortolanProcess> {
+  const data = join(first.dataDir, 'eu', 'postgres')
+  const password = (await readFile(join(data, 'password'), 'utf8')).trim()
+  const url = `postgres://portolan:${password}@${encodeURIComponent(join(data, 'socket'))}/postgres`
+  return startPortolan({
+    services: ['api'],
+    dataDir: first.dataDir,
+    env: { ...env, PORTOLAN_DATABASE_URL: url },
+  })
+}
+
+function portOf({ host }: PortolanProcess): number {
+  return Number(host.split(':')[1])
+}
+
+async function conform(shape: Shape, host: string): Promise<Counts> {
+  const results = await mkdtemp(join(directory, 'results-'))
+  const env = {
+    PATH: process.env.PATH,
+    OCI_REGISTRY: host,
+    OCI_TLS: 'disabled',
+    OCI_REPO1: 'conformance/repo1',
+    OCI_REPO2: 'conformance/repo2',
+    OCI_USERNAME: shape.auth ? ACCOUNT.name : '',
+    OCI_PASSWORD: shape.auth ? ACCOUNT.password : '',
+    OCI_VERSION: shape.version,
+    OCI_DATA_SPARSE: String(shape.sparse),
+    OCI_RESULTS_DIR: results,
+  }
+  const output = await new Promise<string>((done) => {
+    execFile(
+      suite ?? '',
+      {
+        env,
+        cwd: results,
+        timeout: RUN_TIMEOUT_MS,
+        maxBuffer: 64 * 1024 * 1024,
+      },
+      (_error, stdout) => done(stdout),
+    )
+  })
+  const junit = await readFile(join(results, 'junit.xml'), 'utf8').catch(() => '')
+  const root = /<testsuites[^>]*>/.exec(junit)?.[0] ?? ''
+  const count = (name: string) => Number(new RegExp(`\\b${name}="(\\d+)"`).exec(root)?.[1] ?? 0)
+  const counts = {
+    tests: count('tests'),
+    failures: count('failures') + count('errors'),
+    skipped: count('skipped'),
+  }
+  if (counts.failures + counts.skipped > 0 || counts.tests < TESTS_MIN)
+    process.stdout.write(`${output.slice(-4000)}\n`)
+  return counts
+}

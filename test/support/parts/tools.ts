@@ -1,0 +1,102 @@
+// Programs that tests run Portolan against, built once from the Go module proxy into a cache folder that survives
+// between runs. Versions are pinned; all are built with the same flags, or each would rebuild the others' cache.
+//
+//   node test/support/parts/tools.ts conformance crane ...     builds what is missing
+
+import { execFile } from 'node:child_process'
+import { existsSync } from 'node:fs'
+import { mkdir, mkdtemp, rename, rm } from 'node:fs/promises'
+import { homedir, tmpdir } from 'node:os'
+import { basename, join } from 'node:path'
+import { promisify } from 'node:util'
+
+const run = promisify(execFile)
+const BUILD_TIMEOUT_MS = 30 * 60_000
+
+interface Tool {
+  readonly module: string
+  readonly version: string
+  /** The tools of the longer suite take minutes to build. */
+  readonly long?: true
+}
+
+export const tools = Object.freeze({
+  conformance: {
+    module: 'github.com/opencontainers/distribution-spec/conformance',
+    version: 'v0.0.0-20260831232431-97274622c111',
+  },
+  registry: {
+    module: 'github.com/distribution/distribution/v3/cmd/registry',
+    version: 'v3.1.2',
+  },
+  crane: {
+    module: 'github.com/google/go-containerregistry/cmd/crane',
+    version: 'v0.22.1',
+  },
+  oras: { module: 'oras.land/oras/cmd/oras', version: 'v1.3.6' },
+  regctl: {
+    module: 'github.com/regclient/regclient/cmd/regctl',
+    version: 'v0.11.7',
+  },
+  helm: { module: 'helm.sh/helm/v3/cmd/helm', version: 'v3.22.0', long: true },
+  cosign: {
+    module: 'github.com/sigstore/cosign/v3/cmd/cosign',
+    version: 'v3.1.3',
+    long: true,
+  },
+} satisfies Record<string, Tool>)
+
+export type ToolName = keyof typeof tools
+
+export function cacheDirectory(): string {
+  return process.env.PORTOLAN_CI_CACHE ?? join(homedir(), '.cache', 'portolan-ci')
+}
+
+/** Where the tool is, or would be. */
+export function toolPath(name: ToolName): string {
+  return join(cacheDirectory(), 'bin', `${name}-${tools[name].version}`)
+}
+
+/** The tool's path; undefined when it is not built and cannot be demanded here. Under CI its absence is an error. */
+export function findTool(name: ToolName): string | undefined {
+  const path = toolPath(name)
+  if (existsSync(path)) return path
+  if (process.env.CI === 'true' && !('long' in tools[name]))
+    throw new Error(`CI has no ${name}: .ci/install builds it`)
+  return undefined
+}
+
+export async function buildTool(name: ToolName): Promise<void> {
+  const { module, version } = tools[name]
+  const path = toolPath(name)
+  if (existsSync(path)) return
+  await mkdir(join(cacheDirectory(), 'bin'), { recursive: true })
+  const directory = await mkdtemp(join(tmpdir(), 'portolan-build-'))
+  try {
+    await run('go', ['install', '-trimpath', '-ldflags', '-s -w', `${module}@${version}`], {
+      env: {
+        ...process.env,
+        CGO_ENABLED: '0',
+        GOBIN: directory,
+        GOFLAGS: '-buildvcs=false',
+      },
+      timeout: BUILD_TIMEOUT_MS,
+      maxBuffer: 64 * 1024 * 1024,
+    })
+    // A rename is atomic: two builders that race end with one whole file.
+    const built = join(cacheDirectory(), 'bin', `.${name}.${process.pid}`)
+    await run('mv', [join(directory, basename(module)), built])
+    await rename(built, path)
+  } finally {
+    await rm(directory, { recursive: true, force: true })
+  }
+}
+
+if (import.meta.main) {
+  for (const name of process.argv.slice(2)) {
+    if (!(name in tools)) throw new Error(`no tool is called ${name}`)
+    const startMs = performance.now()
+    await buildTool(name as ToolName)
+    process.stdout.write(`${name}: ${Math.round((performance.now() - startMs) / 1000)} s\n`)
+  }
+}

@@ -1,0 +1,259 @@
+// The tree's own rules, as tests: layers, one owner per package, no state at module scope, prose at the head of every
+// file, documents that equal the code they describe. A rule is a function from a file to complaints, and each is
+// shown a bad example first: a rule that cannot complain is worth nothing.
+
+import assert from 'node:assert/strict'
+import { glob, readFile, stat } from 'node:fs/promises'
+import { join } from 'node:path'
+import { describe, test } from 'node:test'
+import { configurationTable, environmentExample } from '#shared/config-docs.ts'
+import { errorTable } from '#shared/errors.ts'
+
+const root = join(import.meta.dirname, '..')
+
+interface Source {
+  readonly path: string
+  readonly text: string
+}
+
+type Rule = (source: Source) => string[]
+
+/** Longer than this needs a sentence. */
+const LINES_MAX = 400
+const LONG_FILES: Readonly<Record<string, string>> = {}
+
+/** Files of shared/ without a test of the same name, and why. */
+const TESTED_ELSEWHERE: Readonly<Record<string, string>> = {
+  'shared/service.ts': 'a type',
+  'shared/region.ts': 'every test that opens a region',
+  'shared/config-parsers.ts': 'test/shared/config.test.ts',
+  'shared/config-docs.ts': 'test/shared/config.test.ts',
+  'shared/config-spelling.ts': 'test/shared/config.test.ts',
+  'shared/blobs/write-once-file.ts': 'test/shared/blobs/file-store.test.ts',
+  'shared/blobs/file-pump.ts': 'test/shared/blobs/file-store.test.ts',
+  'shared/registry/mount-blob.ts': 'test/services/api/uploads.test.ts',
+  'shared/blobs/blob-store.ts': 'the interface; test/contract/blob-store.ts is its test',
+  'shared/db/provenance.ts': 'a type and its columns, seen in test/shared/db/push-manifest.test.ts',
+  'shared/db/region.ts': 'one select, in test/shared/db/migrate.test.ts',
+  'shared/db/lookups.ts': 'test/shared/db/registers.test.ts and every pull',
+  'shared/db/push-manifest.ts': 'test/shared/db/registers.test.ts and test/shared/db/races.test.ts',
+  'shared/db/memberships.ts': 'test/shared/db/registers.test.ts and test/shared/db/races.test.ts',
+  'shared/db/tags.ts': 'test/shared/db/registers.test.ts',
+  'shared/db/repositories.ts': 'test/shared/db/registers.test.ts',
+  'shared/db/manifests.ts': 'test/services/api/referrers.test.ts and every pull',
+  'shared/db/blobs.ts': 'test/services/api/uploads.test.ts',
+  'shared/db/uploads.ts': 'test/services/api/uploads.test.ts',
+  'shared/db/signing-keys.ts': 'test/services/api/auth.test.ts',
+  'shared/db/lease.ts': 'test/services/janitor/janitor.test.ts',
+  'shared/embedded/binaries.ts': 'test/shared/embedded/postgres.test.ts',
+  'shared/embedded/cluster.ts': 'test/shared/embedded/postgres.test.ts',
+  'shared/embedded/owner.ts': 'test/shared/embedded/postgres.test.ts',
+  'shared/embedded/postmaster.ts': 'test/shared/embedded/postgres.test.ts',
+  'shared/embedded/server-log.ts': 'test/shared/embedded/postgres.test.ts',
+  'shared/registry/failpoints.ts': 'test/services/api/crash.test.ts',
+  'shared/registry/push-blob.ts': 'test/services/api/uploads.test.ts',
+  'shared/registry/push-manifest.ts': 'test/services/api/push-pull.test.ts',
+  'shared/registry/pull.ts': 'test/services/api/push-pull.test.ts',
+  'shared/registry/remove.ts': 'test/services/api/push-pull.test.ts',
+  'shared/registry/list.ts': 'test/services/api/lists.test.ts',
+  'shared/observability/probe-server.ts': 'test/services/main.test.ts',
+  'shared/observability/listen.ts': 'test/services/main.test.ts',
+}
+
+const OWNERS: Readonly<Record<string, RegExp>> = {
+  pg: /^(shared\/db\/|test\/)/,
+  fastify: /^services\/api\//,
+  bcrypt: /^(shared\/auth\/|test\/)/,
+  jose: /^(shared\/auth\/|test\/)/,
+  pino: /^shared\/observability\//,
+  'prom-client': /^shared\/observability\//,
+  'ipaddr.js': /^shared\/(auth\/|config-parsers\.ts)/,
+  'lru-cache': /^shared\//,
+  'fast-check': /^test\//,
+}
+
+const rules: Readonly<Record<string, { rule: Rule; bad: Source }>> = {
+  'imports point down': {
+    rule: layers,
+    bad: file('shared/oci/x.ts', "import a from '#shared/db/connect.ts'"),
+  },
+  'services never import each other': {
+    rule: layers,
+    bad: file('services/api/x.ts', "import a from '../janitor/service.ts'"),
+  },
+  'each package has one owner': {
+    rule: owners,
+    bad: file('services/api/x.ts', "import pg from 'pg'"),
+  },
+  'nothing lives at module scope': {
+    rule: moduleState,
+    bad: file('shared/db/x.ts', 'const cache = new Map()'),
+  },
+  'the environment is read in one place': {
+    rule: environment,
+    bad: file('shared/db/x.ts', 'process.env.HOME'),
+  },
+  'every file opens with prose': {
+    rule: header,
+    bad: file('shared/db/x.ts', "import x from './y.ts'\n"),
+  },
+  'files are one idea long': {
+    rule: length,
+    bad: file('shared/db/x.ts', '// a\n'.repeat(LINES_MAX + 1)),
+  },
+  'nothing is left lying about': {
+    rule: leftovers,
+    bad: file('shared/db/x.ts', `// ${'TO'}DO later`),
+  },
+  'names say something': { rule: names, bad: file('shared/db/utils.ts', '') },
+}
+
+function file(path: string, text: string): Source {
+  return { path, text }
+}
+
+function importsOf({ text }: Source): string[] {
+  return [...text.matchAll(/^(?:import|export)\b[^'"]*?from '([^']+)'|\bimport\('([^']+)'\)/gm)].map(
+    (match) => match[1] ?? match[2] ?? '',
+  )
+}
+
+/** A path in the tree for relative and #shared imports; undefined for packages. */
+function resolved(from: string, specifier: string): string | undefined {
+  if (specifier.startsWith('#shared/')) return specifier.slice(1)
+  if (!specifier.startsWith('.')) return undefined
+  return join(from, '..', specifier)
+}
+
+const CORE = /^shared\/(oci\/|convergence\/|errors\.ts)/
+const ADAPTERS =
+  /^shared\/(db|blobs|auth|observability|embedded)\/|^shared\/(config|config-parsers|config-docs|config-spelling|loop|service)\.ts/
+const USE_CASES = /^shared\/(registry\/|region\.ts)/
+
+function layers(source: Source): string[] {
+  const { path } = source
+  if (path.startsWith('test/')) return []
+  const allowed = (target: string): boolean => {
+    if (CORE.test(path)) return CORE.test(target)
+    if (ADAPTERS.test(path)) return CORE.test(target) || ADAPTERS.test(target)
+    if (USE_CASES.test(path)) return !target.startsWith('services/')
+    if (/^services\/[^/]+\.ts$/.test(path)) return true
+    const own = path.split('/').slice(0, 2).join('/')
+    return target.startsWith('shared/') || target.startsWith(`${own}/`)
+  }
+  return importsOf(source)
+    .map((specifier) => resolved(path, specifier))
+    .filter((target) => target !== undefined && !allowed(target))
+    .map((target) => `imports ${target}`)
+}
+
+function owners(source: Source): string[] {
+  return importsOf(source)
+    .filter((specifier) => OWNERS[specifier] && !OWNERS[specifier].test(source.path))
+    .map((specifier) => `imports ${specifier}`)
+}
+
+function moduleState({ path, text }: Source): string[] {
+  if (path.startsWith('test/')) return []
+  const lines = text.split('\n')
+  return lines.filter((line) =>
+    /^(?:export )?let |^(?:export )?(?:const|var) .*= new (?:Weak)?(?:Map|Set)\(\)/.test(line),
+  )
+}
+
+function environment({ path, text }: Source): string[] {
+  if (path.startsWith('test/') || path === 'services/main.ts' || path === 'services/processes.ts') return []
+  return text.includes('process.env') ? ['reads process.env'] : []
+}
+
+function header({ path, text }: Source): string[] {
+  if (path.endsWith('.test.ts')) return []
+  return /^\/\/ .{20,}/.test(text) ? [] : ['has no opening comment']
+}
+
+function length({ path, text }: Source): string[] {
+  const lines = text.split('\n').length
+  return lines > LINES_MAX && LONG_FILES[path] === undefined ? [`has ${lines} lines`] : []
+}
+
+function leftovers({ path, text }: Source): string[] {
+  if (path === 'test/tidy.test.ts') return []
+  return text.match(/\b(?:TODO|FIXME|XXX)\b|\bdebugger\b|\bconsole\.|@ts-(?:ignore|expect-error)/g) ?? []
+}
+
+function names({ path }: Source): string[] {
+  return /(?:^|\/)(?:utils?|helpers?|types|common|index|misc)\.ts$/.test(path)
+    ? ['has a name that says nothing']
+    : []
+}
+
+const sources: Source[] = []
+for await (const path of glob('{services,shared,test}/**/*.{ts,js}', {
+  cwd: root,
+})) {
+  sources.push({ path, text: await readFile(join(root, path), 'utf8') })
+}
+
+describe('tidy', () => {
+  for (const [name, { rule, bad }] of Object.entries(rules)) {
+    test(name, () => {
+      assert.notDeepEqual(rule(bad), [], 'the rule must refuse its bad example')
+      const complaints = sources.flatMap((source) =>
+        rule(source).map((complaint) => `${source.path}: ${complaint}`),
+      )
+      assert.deepEqual(complaints, [])
+    })
+  }
+
+  test('every file of shared/ has its test, or says where it is tested', () => {
+    const paths = new Set(sources.map(({ path }) => path))
+    const shared = [...paths].filter((path) => path.startsWith('shared/'))
+    const untested = shared.filter(
+      (path) =>
+        !paths.has(`test/${path.replace(/\.ts$/, '.test.ts')}`) && TESTED_ELSEWHERE[path] === undefined,
+    )
+    assert.deepEqual(untested, [])
+    for (const [path, where] of Object.entries(TESTED_ELSEWHERE)) {
+      assert.ok(paths.has(path), `${path} is excused but does not exist`)
+      for (const [named] of where.matchAll(/test\/[\w./-]+\.ts/g))
+        assert.ok(paths.has(named), `${named} does not exist`)
+    }
+  })
+
+  test('the top level is what it should be', async () => {
+    const visible = [
+      'LICENSE',
+      'README.md',
+      'package-lock.json',
+      'package.json',
+      'services',
+      'shared',
+      'test',
+      'tsconfig.json',
+    ]
+    for (const name of visible) await stat(join(root, name))
+    for (const folder of ['services', 'shared', 'test']) await stat(join(root, folder, 'README.md'))
+  })
+
+  test('the lockfile names no registry', async () => {
+    const lock = await readFile(join(root, 'package-lock.json'), 'utf8')
+    assert.doesNotMatch(lock, /"resolved": "https?:/)
+  })
+
+  test('the README has the configuration and the errors as they are', async () => {
+    const readme = await readFile(join(root, 'README.md'), 'utf8')
+    const errors = Object.entries(errorTable).map(
+      ([code, { status, message }]) => `| \`${code}\` | ${status} | ${message} |`,
+    )
+    assert.equal(between(readme, 'configuration'), configurationTable())
+    assert.equal(
+      between(readme, 'errors'),
+      ['| code | status | meaning |', '|---|---|---|', ...errors].join('\n'),
+    )
+    assert.equal(await readFile(join(root, '.env.example'), 'utf8'), environmentExample())
+  })
+})
+
+function between(text: string, name: string): string | undefined {
+  return new RegExp(`<!-- ${name} -->\\n([\\s\\S]*?)\\n<!-- /${name} -->`).exec(text)?.[1]
+}
