@@ -1,0 +1,24 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { wantsSingleImage } from '#shared/oci/accept.ts'
+import { DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST } from '#shared/oci/media-type.ts'
+
+test('only a client that names image types and no index gets an image out of an index', () => {
+  assert.equal(wantsSingleImage(DOCKER_MANIFEST), true)
+  assert.equal(wantsSingleImage(`application/json, ${OCI_MANIFEST};q=0.5`), true)
+  for (const accept of [
+    undefined,
+    '',
+    '*/*',
+    'application/json',
+    `${OCI_MANIFEST}, ${OCI_INDEX}`,
+    `${OCI_MANIFEST}, */*`,
+    `${OCI_MANIFEST}, application/*`,
+  ]) {
+    assert.equal(wantsSingleImage(accept), false, String(accept))
+  }
+})
+
+test('D9: a header of any size is judged in one pass or not at all', () => {
+  assert.equal(wantsSingleImage(`${OCI_MANIFEST},`.repeat(2_000)), false)
+})
