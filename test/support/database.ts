@@ -1,0 +1,44 @@
+// An open database for tests, and a second look at it with plain SQL.
+
+import assert from 'node:assert/strict'
+import pg from 'pg'
+import { type Database, openDatabase } from '#shared/db/connect.ts'
+import { type Cleanup, testDatabase } from './postgres.ts'
+
+export interface TestDatabase {
+  readonly url: string
+  readonly db: Database
+  /** Rows of any SQL, on a connection of its own. */
+  query<Row extends pg.QueryResultRow>(sql: string, values?: unknown[]): Promise<Row[]>
+  /** A connection of one's own, closed after the test. */
+  session(): Promise<pg.Client>
+}
+
+export async function openTestDatabase(t: Cleanup): Promise<TestDatabase> {
+  const url = await testDatabase(t)
+  const db = openDatabase({ url, connections: 8, onIdleError: () => {} })
+  const sessions: pg.Client[] = []
+  t.after(async () => {
+    for (const session of sessions) await session.end()
+    await db[Symbol.asyncDispose]()
+  })
+  const session = async () => {
+    const client = new pg.Client({ connectionString: url })
+    client.on('error', () => {})
+    await client.connect()
+    sessions.push(client)
+    return client
+  }
+  const main = await session()
+  return { url, db, session, query: async (sql, values) => (await main.query(sql, values)).rows }
+}
+
+/** True when some session of the database waits for a lock. */
+export async function someoneWaits(database: TestDatabase, count = 1): Promise<boolean> {
+  const [row] = await database.query<{ waiting: string }>(
+    `select count(*) as waiting from pg_stat_activity
+     where datname = current_database() and wait_event_type = 'Lock'`,
+  )
+  assert.ok(row)
+  return Number(row.waiting) >= count
+}
