@@ -69,6 +69,8 @@ export interface SnapshotReaderOptions {
   url: string
   /** Cached keys; the oldest go first. */
   entriesMax: number
+  /** How long a request is held while the database is away. */
+  holdMs?: number
   onError(error: Error): void
   /** Test seam: what the snapshot rule must never see. The `FOR SHARE` and standby variants of the stress test use it. */
   unsafe?: { cacheInRecovery?: boolean }
@@ -110,6 +112,7 @@ export function openSnapshotReader<Key, Row>(
   query: SnapshotQuery<Key, Row>,
   options: SnapshotReaderOptions,
 ): SnapshotReader<Key, Row> {
+  const holdMs = options.holdMs ?? HOLD_MS
   const snapshotOnly = { name: `${query.name}-snapshot`, text: `select ${SNAPSHOT_COLUMNS}` }
   const snapshotAndRows = {
     name: query.name,
@@ -236,7 +239,7 @@ export function openSnapshotReader<Key, Row>(
       }
       counts.reads++
       return new Promise((resolve, reject) => {
-        queue.push({ key, id: query.id(key), giveUpAtMs: performance.now() + HOLD_MS, resolve, reject })
+        queue.push({ key, id: query.id(key), giveUpAtMs: performance.now() + holdMs, resolve, reject })
         start()
       })
     },
