@@ -12,14 +12,17 @@ import { openRegion, type Region } from '#shared/region.ts'
 import type { Service } from '#shared/service.ts'
 import { greeting } from './greeting.ts'
 
-type Start = (region: Region) => Promise<Service>
+type Start = (region: Region) => Promise<Service & { port?: number; metricsText?: () => Promise<string> }>
 
 /** Loaded when asked for: a process has only what it runs. */
 const SERVICES: Readonly<Record<string, () => Promise<Start>>> = Object.freeze({
   api: async () => {
-    const { startApi } = await import('./api/service.ts')
     const { startApiProcesses } = await import('./processes.ts')
-    return (region) => (region.config.processes > 1 ? startApiProcesses(region) : startApi(region))
+    const { startApi } = await import('./api/service.ts')
+    return (region) => {
+      if (region.config.processes > 1) return startApiProcesses(region, process.env)
+      return startApi(region, { reusePort: region.config.child })
+    }
   },
   janitor: async () => (await import('./janitor/service.ts')).startJanitor,
 })
@@ -41,41 +44,43 @@ async function main(): Promise<void> {
       throw new Error(`There is no service "${name}": choose from all, ${Object.keys(SERVICES).join(', ')}.`)
     return load
   })
-  const stop = stopSignal()
+  const stop = Promise.withResolvers<void>()
+  onStopSignal(stop.resolve)
   await using running = new AsyncDisposableStack()
   const region = running.use(await openRegion(config))
   let port: number | undefined
+  let { text: metricsText } = region.metrics
   for (const load of starts) {
     const service = running.use(await (await load())(region))
-    if ('port' in service) port = service.port as number
+    port ??= service.port
+    metricsText = service.metricsText ?? metricsText
   }
   if (config.metricsListen !== undefined) {
     running.use(
       await startProbeServer({
         listen: config.metricsListen,
-        metricsText: region.metrics.text,
+        metricsText,
         readiness: region.readiness,
         onError: (error) => region.log.error({ error }, 'a probe failed'),
       }),
     )
   }
-  process.stdout.write(greeting(config, port))
-  const reason = await Promise.race([stop, region.failed])
+  if (config.child) running.use((await import('./processes.ts')).joinParent(region, stop.resolve))
+  else process.stdout.write(greeting(config, port))
+  const reason = await Promise.race([stop.promise, region.failed])
   if (reason instanceof Error) throw reason
 }
 
-/** Resolves at the first SIGINT or SIGTERM; a second one ends the process without draining. */
-function stopSignal(): Promise<void> {
-  const { promise, resolve } = Promise.withResolvers<void>()
+/** The first SIGINT or SIGTERM asks to drain; a second one ends the process without. */
+function onStopSignal(stop: () => void): void {
   let asked = false
   for (const signal of ['SIGINT', 'SIGTERM'] as const) {
     process.on(signal, () => {
       if (asked) process.exit(130)
       asked = true
-      resolve()
+      stop()
     })
   }
-  return promise
 }
 
 try {

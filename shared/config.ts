@@ -195,6 +195,8 @@ export interface Config {
   readonly dataDir: string
   readonly database: { readonly url: string | undefined; readonly connections: number }
   readonly processes: number
+  /** Set by the parent of several API processes: this is one of them and shares the port. */
+  readonly child: boolean
   readonly auth: {
     readonly mode: 'none' | 'accounts'
     readonly htpasswdFile: string | undefined
@@ -232,6 +234,9 @@ export class ConfigError extends Error {
   }
 }
 
+/** Not for operators: how a parent tells its API processes what they are. */
+const CHILD = 'PORTOLAN_CHILD'
+
 type Environment = Readonly<Record<string, string | undefined>>
 
 /** @throws ConfigError with every problem there is. */
@@ -258,6 +263,7 @@ export function loadConfig(environment: Environment): Config {
     dataDir: read('PORTOLAN_DATA_DIR'),
     database: { url: read('PORTOLAN_DATABASE_URL'), connections: read('PORTOLAN_DATABASE_CONNECTIONS') },
     processes: read('PORTOLAN_PROCESSES'),
+    child: environment[CHILD] === 'true',
     auth: {
       mode: auth ?? 'none',
       htpasswdFile: read('PORTOLAN_HTPASSWD_FILE'),
@@ -333,7 +339,7 @@ function contradictions(config: Config, said: { authSaid: boolean; embedded: str
 }
 
 function unknownNames(environment: Environment): string[] {
-  const known = new Set<string>(Object.keys(variables))
+  const known = new Set<string>([CHILD, ...Object.keys(variables)])
   for (const [name, { secret }] of Object.entries<Variable<unknown>>(variables))
     if (secret) known.add(`${name}_FILE`)
   return Object.keys(environment)
