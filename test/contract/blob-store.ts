@@ -1,0 +1,230 @@
+// What every BlobStore promises, as one suite: each implementation's test calls it with a way to open a fresh store.
+
+import assert from 'node:assert/strict'
+import { randomBytes } from 'node:crypto'
+import { describe, type TestContext, test } from 'node:test'
+import {
+  type BlobStore,
+  type ByteSink,
+  EMPTY_SESSION,
+  type StoredSession,
+  StoreError,
+} from '#shared/blobs/blob-store.ts'
+import type { DigestAlgorithm } from '#shared/oci/digest.ts'
+import { sha256, sha512 } from '../support/image.ts'
+
+const MIB = 1024 * 1024
+const SIZES = [1, 65_535, 512 * 1024 - 1, 512 * 1024, 512 * 1024 + 1, 5 * MIB + 3, 40 * MIB]
+const signal = new AbortController().signal
+
+export async function append(
+  store: BlobStore,
+  session: StoredSession,
+  bytes: Buffer,
+  algorithm: DigestAlgorithm = 'sha256',
+  chunkBytes = 64 * 1024,
+): Promise<StoredSession> {
+  await using attempt = await store.begin(session, { algorithm })
+  for (let from = 0; from < bytes.length; from += chunkBytes) {
+    await attempt.write(Buffer.from(bytes.subarray(from, from + chunkBytes)))
+  }
+  return await attempt.finish()
+}
+
+/** A sink that keeps copies, as a socket would. */
+export function collector(): ByteSink & { bytes(): Buffer } {
+  const chunks: Buffer[] = []
+  return {
+    write: async (chunk) => {
+      chunks.push(Buffer.from(chunk))
+    },
+    bytes: () => Buffer.concat(chunks),
+  }
+}
+
+async function received(store: BlobStore, key: string, start: number, end: number): Promise<Buffer> {
+  const sink = collector()
+  await store.send(key, { start, end }, sink, signal)
+  return sink.bytes()
+}
+
+export function blobStoreContract(name: string, open: (t: TestContext) => Promise<BlobStore>): void {
+  describe(`${name} keeps the promises of a BlobStore`, () => {
+    for (const size of SIZES) {
+      test(`${size} bytes in one attempt come back as they were, without being read at completion`, async (t) => {
+        const store = await open(t)
+        const bytes = randomBytes(size)
+        const session = await append(store, EMPTY_SESSION, bytes)
+        assert.equal(session.size, size)
+        assert.equal(session.digest, sha256(bytes))
+        const { object, surplus, fresh } = await store.complete(session, { algorithm: 'sha256' })
+        assert.deepEqual([object.size, object.digest, surplus, fresh], [size, sha256(bytes), [], false])
+        assert.equal(sha256(await received(store, object.key, 0, size - 1)), sha256(bytes))
+        assert.equal(sha256(await store.read(object.key, size)), sha256(bytes))
+      })
+    }
+
+    test('nothing at all is an object of zero bytes', async (t) => {
+      const store = await open(t)
+      const { object } = await store.complete(EMPTY_SESSION, { algorithm: 'sha512' })
+      assert.equal(object.digest, sha512(''))
+      assert.equal((await store.read(object.key, 0)).length, 0)
+    })
+
+    test('an attempt without bytes leaves the session as it was and nothing behind', async (t) => {
+      const store = await open(t)
+      const before = await append(store, EMPTY_SESSION, randomBytes(10))
+      assert.deepEqual(await append(store, before, Buffer.alloc(0)), before)
+      assert.equal((await store.list('', 10)).length, 1)
+    })
+
+    test('several attempts are joined in order under a key of their own, and the parts are surplus', async (t) => {
+      const store = await open(t)
+      const parts = [randomBytes(100), randomBytes(3 * MIB), randomBytes(1)]
+      let session = EMPTY_SESSION
+      for (const part of parts) session = await append(store, session, part)
+      assert.equal(session.digest, null)
+      // A session is what a row keeps: it survives being written down.
+      const { object, surplus, fresh } = await store.complete(JSON.parse(JSON.stringify(session)), {
+        algorithm: 'sha256',
+      })
+      const whole = Buffer.concat(parts)
+      assert.deepEqual([object.digest, object.size, fresh], [sha256(whole), whole.length, true])
+      assert.deepEqual(new Set(surplus), new Set(store.keysOf(session.parts)))
+      assert.equal(sha256(await received(store, object.key, 0, whole.length - 1)), sha256(whole))
+      await store.remove([object.key, ...surplus])
+      assert.deepEqual(await store.list('', 10), [])
+    })
+
+    test('another algorithm than the one that was hashed with is computed at completion', async (t) => {
+      const store = await open(t)
+      const bytes = randomBytes(1000)
+      const { object } = await store.complete(await append(store, EMPTY_SESSION, bytes), {
+        algorithm: 'sha512',
+      })
+      assert.equal(object.digest, sha512(bytes))
+      const late = await store.complete(await append(store, EMPTY_SESSION, bytes, 'sha512'), {
+        algorithm: 'sha256',
+      })
+      assert.equal(late.object.digest, sha256(bytes))
+    })
+
+    test('every range is exact', async (t) => {
+      const store = await open(t)
+      const bytes = randomBytes(3 * MIB + 17)
+      const { object } = await store.complete(await append(store, EMPTY_SESSION, bytes), {
+        algorithm: 'sha256',
+      })
+      const last = bytes.length - 1
+      for (const [start, end] of [
+        [0, 0],
+        [last, last],
+        [0, last],
+        [1, 2 * MIB],
+        [MIB - 1, MIB],
+        [65_535, 65_537],
+      ] as const) {
+        assert.ok(
+          (await received(store, object.key, start, end)).equals(bytes.subarray(start, end + 1)),
+          `${start}-${end}`,
+        )
+      }
+    })
+
+    test('an attempt that is aborted, disposed or lost leaves nothing', async (t) => {
+      const store = await open(t)
+      const aborted = await store.begin(EMPTY_SESSION, { algorithm: 'sha256' })
+      await aborted.write(randomBytes(MIB))
+      await aborted.abort()
+      await aborted.abort()
+      {
+        await using disposed = await store.begin(EMPTY_SESSION, { algorithm: 'sha256' })
+        await disposed.write(randomBytes(10))
+      }
+      const lost = await store.begin(EMPTY_SESSION, { algorithm: 'sha256' })
+      await lost.write(randomBytes(10))
+      await lost.finish()
+      await lost.abort()
+      assert.deepEqual(await store.list('', 10), [])
+    })
+
+    test('attempts on one session at the same time do not touch each other', async (t) => {
+      const store = await open(t)
+      const base = await append(store, EMPTY_SESSION, Buffer.from('base-'))
+      const sessions = await Promise.all(
+        ['one', 'two', 'three'].map((text) => append(store, base, Buffer.from(text))),
+      )
+      for (const [index, text] of ['one', 'two', 'three'].entries()) {
+        const session = sessions[index]
+        assert.ok(session)
+        const { object } = await store.complete(session, { algorithm: 'sha256' })
+        assert.equal(String(await store.read(object.key, object.size)), `base-${text}`)
+      }
+    })
+
+    test('an abandoned session leaves nothing, and abandoning again is fine', async (t) => {
+      const store = await open(t)
+      const session = await append(store, await append(store, EMPTY_SESSION, randomBytes(5)), randomBytes(5))
+      await store.abandon(session)
+      await store.abandon(session)
+      assert.deepEqual(await store.list('', 10), [])
+    })
+
+    test('a read that is not exactly what the row says is an error', async (t) => {
+      const store = await open(t)
+      const { object } = await store.complete(await append(store, EMPTY_SESSION, randomBytes(100)), {
+        algorithm: 'sha256',
+      })
+      await assert.rejects(store.read(object.key, 99), StoreError)
+      await assert.rejects(store.read(object.key, 101), StoreError)
+      await assert.rejects(store.send(object.key, { start: 0, end: 100 }, collector(), signal), StoreError)
+      await store.remove([object.key])
+      await assert.rejects(
+        store.read(object.key, 100),
+        (error) => error instanceof StoreError && error.kind === 'missing',
+      )
+      await store.remove([object.key])
+    })
+
+    test('sending stops when the signal aborts and when the receiver refuses', async (t) => {
+      const store = await open(t)
+      const { object } = await store.complete(await append(store, EMPTY_SESSION, randomBytes(8 * MIB)), {
+        algorithm: 'sha256',
+      })
+      const range = { start: 0, end: 8 * MIB - 1 }
+      const abort = new AbortController()
+      let writes = 0
+      const aborting: ByteSink = {
+        write: async () => {
+          if (++writes === 2) abort.abort(new Error('gone'))
+        },
+      }
+      await assert.rejects(store.send(object.key, range, aborting, abort.signal), /gone/)
+      assert.ok(writes <= 3)
+      const refusing: ByteSink = { write: () => Promise.reject(new Error('refused')) }
+      await assert.rejects(store.send(object.key, range, refusing, signal), /refused/)
+    })
+
+    test('objects are listed in byte order, in pages, each once', async (t) => {
+      const store = await open(t)
+      for (let count = 0; count < 25; count++) await append(store, EMPTY_SESSION, randomBytes(count + 1))
+      const keys: string[] = []
+      for (let after = ''; ; ) {
+        const page = await store.list(after, 10)
+        assert.ok(page.length <= 10)
+        keys.push(...page.map(({ key }) => key))
+        const last = page.at(-1)
+        if (last === undefined) break
+        after = last.key
+      }
+      assert.equal(keys.length, 25)
+      assert.deepEqual(keys, [...new Set(keys)].sort())
+    })
+
+    test('the probe works and leaves nothing', async (t) => {
+      const store = await open(t)
+      await store.check()
+      assert.deepEqual(await store.list('', 10), [])
+    })
+  })
+}
