@@ -1,0 +1,79 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { createKeyRing, nextKeyDue, type StoredKey, signingKey } from '#shared/auth/key-ring.ts'
+
+const DAY_MS = 24 * 3_600_000
+
+function memoryStore() {
+  const keys: StoredKey[] = []
+  const counts = { lists: 0 }
+  return {
+    keys,
+    counts,
+    list: async () => {
+      counts.lists++
+      return [...keys]
+    },
+    insertIfAbsent: async (key: StoredKey) => {
+      if (!keys.some(({ signsFromMs }) => Math.abs(signsFromMs - key.signsFromMs) < 3_600_000)) keys.push(key)
+    },
+  }
+}
+
+test('over a hundred days each key is known a day before it signs, and verifies for as long as its tokens live', async () => {
+  const store = memoryStore()
+  const clock = { nowMs: 1_800_000_000_000 }
+  const nodes = [1, 2].map(() => createKeyRing({ store, nowMs: () => clock.nowMs }))
+  const start = clock.nowMs
+  const firstSigned = new Map<string, number>()
+  let previous: string | undefined
+  for (; clock.nowMs < start + 100 * DAY_MS; clock.nowMs += DAY_MS / 4) {
+    const kids = await Promise.all(nodes.map(async (node) => (await node.signing()).kid))
+    assert.equal(new Set(kids).size, 1, 'the nodes agree')
+    const [kid] = kids
+    assert.ok(kid)
+    if (!firstSigned.has(kid)) firstSigned.set(kid, clock.nowMs)
+    for (const node of nodes) {
+      assert.ok(await node.verifying(kid))
+      if (previous !== undefined && previous !== kid)
+        assert.ok(await node.verifying(previous), 'tokens just signed stay valid')
+    }
+    previous = kid
+  }
+  assert.equal(store.keys.length, 4, 'one key a month')
+  for (const key of store.keys.slice(1)) {
+    const signed = firstSigned.get(key.kid)
+    assert.ok(signed === undefined || signed - key.createdAtMs >= DAY_MS * 0.99, 'published a day before')
+  }
+})
+
+test('only the first key of all signs at once; a region that slept publishes before it signs', () => {
+  const now = 1_800_000_000_000
+  const key = {
+    kid: 'k',
+    privateJwk: {},
+    publicJwk: {},
+    createdAtMs: now,
+    signsFromMs: now,
+    retiresAtMs: now + 32 * DAY_MS,
+  }
+  assert.equal(nextKeyDue([], now), now)
+  assert.equal(nextKeyDue([key], now + 28 * DAY_MS), undefined)
+  assert.equal(nextKeyDue([key], now + 29 * DAY_MS), now + 30 * DAY_MS)
+  assert.equal(nextKeyDue([key], now + 31 * DAY_MS), now + 32 * DAY_MS)
+  assert.equal(signingKey([key, { ...key, kid: 'later', signsFromMs: now + DAY_MS }], now)?.kid, 'k')
+})
+
+test('unknown key ids make the store be asked at most once in five seconds', async () => {
+  const store = memoryStore()
+  const clock = { nowMs: 1_800_000_000_000 }
+  const ring = createKeyRing({ store, nowMs: () => clock.nowMs })
+  await ring.signing()
+  const before = store.counts.lists
+  for (let index = 0; index < 1_000; index++)
+    assert.equal(await ring.verifying(`unknown-${index}`), undefined)
+  assert.equal(store.counts.lists, before)
+  clock.nowMs += 5_000
+  for (let index = 0; index < 1_000; index++) await ring.verifying(`unknown-${index}`)
+  assert.equal(store.counts.lists, before + 1)
+})
