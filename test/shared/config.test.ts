@@ -1,0 +1,120 @@
+import assert from 'node:assert/strict'
+import { writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import { ConfigError, loadConfig } from '#shared/config.ts'
+import { environmentExample, printConfig } from '#shared/config-docs.ts'
+import { testDirectory } from '../support/region.ts'
+
+function problems(environment: Record<string, string>): readonly string[] {
+  try {
+    loadConfig(environment)
+  } catch (thrown) {
+    assert.ok(thrown instanceof ConfigError)
+    return thrown.problems
+  }
+  return []
+}
+
+test('nothing set is a registry on loopback with everything embedded, frozen to the bottom', () => {
+  const config = loadConfig({ PATH: '/bin' })
+  assert.deepEqual(config.listen, { host: 'localhost', port: 5000 })
+  assert.equal(config.region, 'eu')
+  assert.equal(config.dataDir, '.portolan')
+  assert.equal(config.database.url, undefined)
+  assert.equal(config.auth.mode, 'none')
+  assert.ok(Object.isFrozen(config) && Object.isFrozen(config.auth) && Object.isFrozen(config.auth.admins))
+})
+
+test('all problems are told at once, and a misspelt name with the one that was meant', () => {
+  const found = problems({
+    PORTOLAN_LISTN: 'x',
+    PORTOLAN_REGION: 'EU',
+    PORTOLAN_PROCESSES: '0',
+    PORTOLAN_SPARSE: 'some',
+    PORTOLAN_CACHE_BYTES: '1TiB',
+  })
+  assert.equal(found.length, 5)
+  assert.match(found[0] ?? '', /PORTOLAN_LISTN is unknown; the nearest name is PORTOLAN_LISTEN/)
+})
+
+test('names of CI and of others are no business of ours', () => {
+  assert.deepEqual(problems({ PORTOLAN_CI_CACHE: '/x', PORTO: 'x', OTEL_SERVICE_NAME: 'x' }), [])
+})
+
+test('without authentication anything but loopback must be asked for', () => {
+  for (const listen of [':5000', '0.0.0.0:5000', '[::]:5000', '10.0.0.1:5000', 'registry.example:5000']) {
+    assert.match(
+      problems({ PORTOLAN_LISTEN: listen })[0] ?? '',
+      /PORTOLAN_AUTH=accounts.*PORTOLAN_AUTH=none/s,
+      listen,
+    )
+    assert.deepEqual(problems({ PORTOLAN_LISTEN: listen, PORTOLAN_AUTH: 'none' }), [])
+  }
+  for (const listen of ['localhost:1', '127.0.0.1:5000', '127.8.9.1:5000', '[::1]:5000'])
+    assert.deepEqual(problems({ PORTOLAN_LISTEN: listen }), [])
+})
+
+test('what belongs together is asked for together', () => {
+  assert.match(problems({ PORTOLAN_AUTH: 'accounts' })[0] ?? '', /PORTOLAN_HTPASSWD_FILE/)
+  assert.match(problems({ PORTOLAN_EMBEDDED: 'forbid' })[0] ?? '', /PORTOLAN_DATABASE_URL/)
+  assert.deepEqual(problems({ PORTOLAN_EMBEDDED: 'forbid', PORTOLAN_DATABASE_URL: 'postgres://h/d' }), [])
+})
+
+test('a secret may come from a file, but not from two places', async (t) => {
+  const path = join(await testDirectory(t), 'url')
+  await writeFile(path, 'postgres://u:p@h/d\n')
+  assert.equal(loadConfig({ PORTOLAN_DATABASE_URL_FILE: path }).database.url, 'postgres://u:p@h/d')
+  assert.match(
+    problems({ PORTOLAN_DATABASE_URL_FILE: path, PORTOLAN_DATABASE_URL: 'postgres://h/d' })[0] ?? '',
+    /choose one/,
+  )
+  assert.match(problems({ PORTOLAN_DATABASE_URL_FILE: `${path}x` })[0] ?? '', /cannot be read/)
+  assert.match(problems({ PORTOLAN_REGION_FILE: path })[0] ?? '', /unknown/)
+})
+
+test('printing masks every secret', () => {
+  const text = printConfig(
+    loadConfig({ PORTOLAN_DATABASE_URL: 'postgres://user:hunter2@h/d?password=hunter3' }),
+  )
+  assert.doesNotMatch(text, /hunter/)
+  assert.match(text, /user:\*\*\*@h/)
+})
+
+test('values are parsed to the letter', () => {
+  const config = loadConfig({
+    PORTOLAN_CACHE_BYTES: '2GiB',
+    PORTOLAN_FREE_BYTES_MIN: '0',
+    PORTOLAN_METRICS_LISTEN: 'off',
+    PORTOLAN_TRUSTED_PROXIES: '10.0.0.0/8, ::1',
+    PORTOLAN_ADMINS: 'alice, bob',
+    PORTOLAN_PUBLIC_URL: 'https://registry.example/',
+    PORTOLAN_DELETE: 'false',
+  })
+  assert.equal(config.bytes.cache, 2 ** 31)
+  assert.equal(config.metricsListen, undefined)
+  assert.deepEqual(config.trustedProxies, ['10.0.0.0/8', '::1/128'])
+  assert.deepEqual(config.auth.admins, ['alice', 'bob'])
+  assert.equal(config.publicUrl, 'https://registry.example')
+  assert.equal(config.registry.deletes, false)
+  for (const bad of [
+    { PORTOLAN_LISTEN: 'x' },
+    { PORTOLAN_LISTEN: 'h:99999' },
+    { PORTOLAN_PUBLIC_URL: 'https://h/path' },
+    { PORTOLAN_PUBLIC_URL: 'ftp://h' },
+    { PORTOLAN_TRUSTED_PROXIES: '10.0.0.0/33' },
+    { PORTOLAN_DATABASE_URL: 'mysql://h/d' },
+    { PORTOLAN_DELETE: 'yes' },
+    { PORTOLAN_DATA_DIR: '' },
+  ]) {
+    assert.equal(problems(bad as unknown as Record<string, string>).length, 1, JSON.stringify(bad))
+  }
+})
+
+test('the example, as it is, changes nothing', () => {
+  const uncommented = environmentExample()
+    .split('\n')
+    .filter((line) => /^# PORTOLAN_[A-Z_]+=./.test(line))
+    .map((line) => line.slice(2).split(/=(.*)/s, 2) as [string, string])
+  assert.deepEqual(loadConfig(Object.fromEntries(uncommented)), loadConfig({}))
+})

@@ -1,0 +1,45 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { aggregateMetrics, createMetrics } from '#shared/observability/metrics.ts'
+
+const gauges = {
+  manifests: async () => 7,
+  uploadsOpen: async () => 3,
+  pool: () => ({ total: 8, idle: 5, waiting: 0 }),
+}
+const request = { method: 'GET', route: 'manifest', status: 200, seconds: 0.002, bytesOut: 100 }
+
+test('requests, errors, bytes and gauges are in the text', async () => {
+  const metrics = createMetrics(gauges)
+  metrics.request(request)
+  metrics.request({ ...request, status: 404, bytesOut: 0 })
+  metrics.error('MANIFEST_UNKNOWN')
+  metrics.bytesIn(50)
+  const text = await metrics.text()
+  for (const line of [
+    'portolan_requests_total{route="manifest",method="GET",status="200"} 1',
+    'portolan_requests_total{route="manifest",method="GET",status="404"} 1',
+    'portolan_request_seconds_count{route="manifest",method="GET"} 2',
+    'portolan_errors_total{code="MANIFEST_UNKNOWN"} 1',
+    'portolan_sent_bytes_total 100',
+    'portolan_received_bytes_total 50',
+    'portolan_manifests 7',
+    'portolan_uploads_open 3',
+    'portolan_database_connections{state="idle"} 5',
+  ]) {
+    assert.ok(text.includes(line), line)
+  }
+})
+
+test('two regions in a process share no number', async () => {
+  const [one, two] = [createMetrics(gauges), createMetrics(gauges)]
+  one.request(request)
+  assert.ok(!(await two.text()).includes('route="manifest"'))
+})
+
+test('numbers of several processes add up', async () => {
+  const processes = [createMetrics(gauges), createMetrics(gauges)]
+  for (const metrics of processes) metrics.request(request)
+  const text = await aggregateMetrics(await Promise.all(processes.map((metrics) => metrics.values())))
+  assert.ok(text.includes('portolan_requests_total{route="manifest",method="GET",status="200"} 2'), text)
+})
