@@ -65,13 +65,16 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
   const directory = resolve(options.directory)
   const binaries = await postgresBinaries()
   await mkdir(directory, { recursive: true, mode: 0o711 })
-  const release = await lockDirectory(directory)
+  await using held = new AsyncDisposableStack()
+  held.defer(await lockDirectory(directory))
   const data = join(directory, 'data')
   const launcher = await postgresLauncher([binaries.postgres, data])
   const password = await initializeCluster({ directory, data, initdb: binaries.initdb, launcher })
   await stopOrphan(data)
   const address = await addressFor(directory, launcher)
+  held.defer(address.remove)
   const log = createServerLog(join(directory, 'log'))
+  held.defer(log.close)
   const settings = { ...SETTINGS, ...options.settings, ...address.settings }
   const command = launcher.wrap(binaries.postgres, [
     '-D',
@@ -122,6 +125,7 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
 
   await start()
 
+  const release = held.move()
   return {
     url: `postgres://portolan:${password}@${address.host}/${DATABASE}`,
     failed,
@@ -130,9 +134,7 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
       if (stopping) return
       stopping = true
       if (child !== undefined) await stop(child)
-      log.close()
-      await address.remove()
-      await release()
+      await release.disposeAsync()
     },
   }
 }

@@ -1,0 +1,83 @@
+import assert from 'node:assert/strict'
+import { utimes } from 'node:fs/promises'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import { EMPTY_SESSION } from '#shared/blobs/blob-store.ts'
+import { withLease } from '#shared/db/lease.ts'
+import { expireUploads } from '../../../services/janitor/expire-uploads.ts'
+import { startJanitor } from '../../../services/janitor/service.ts'
+import { createOrphanSweep } from '../../../services/janitor/sweep-orphans.ts'
+import { append } from '../../contract/blob-store.ts'
+import { eventually } from '../../support/eventually.ts'
+import { sha256 } from '../../support/image.ts'
+import { ociClient } from '../../support/oci-client.ts'
+import { execute } from '../../support/postgres.ts'
+import { type TestNode, testNode } from '../../support/region.ts'
+
+const signal = new AbortController().signal
+
+async function age(node: TestNode): Promise<void> {
+  const long = new Date(Date.now() - 3 * 86_400_000)
+  for (const { key } of await node.region.blobs.list('', 1_000)) {
+    await utimes(join(node.region.config.dataDir, 'eu', 'blobs', key.slice(0, 2), key), long, long)
+  }
+}
+
+test('an upload that rested too long is unknown at once, and its bytes go with its row', async (t) => {
+  const node = await testNode(t)
+  const client = ociClient(node.url)
+  const location = (await client.request('POST', '/v2/a/blobs/uploads/')).headers.get('location') ?? ''
+  const other = (await client.request('POST', '/v2/a/blobs/uploads/')).headers.get('location') ?? ''
+  await client.request('PATCH', location, { body: Buffer.from('abandoned') })
+  const id = location.split('.').at(-1)
+  await execute(
+    node.region.databaseUrl,
+    `update upload set expires_at = clock_timestamp() where id = '${id}'`,
+  )
+  assert.equal((await client.request('GET', location)).status, 404)
+  assert.equal(await expireUploads(node.region, signal), 1)
+  assert.equal(await expireUploads(node.region, signal), 0)
+  assert.deepEqual(await node.region.blobs.list('', 10), [])
+  assert.equal((await client.request('GET', other)).status, 204)
+})
+
+test('bytes that no row names go after their grace; what a blob, a session or youth protects stays', async (t) => {
+  const node = await testNode(t)
+  const client = ociClient(node.url)
+  const sweep = createOrphanSweep(node.region)
+  await client.pushBlob('a', Buffer.from('a blob'))
+  const location = (await client.request('POST', '/v2/a/blobs/uploads/')).headers.get('location') ?? ''
+  await client.request('PATCH', location, { body: Buffer.from('a session') })
+  await append(node.region.blobs, EMPTY_SESSION, Buffer.from('an orphan'))
+  assert.equal(await sweep(signal), 0, 'everything is young')
+  await age(node)
+  await append(node.region.blobs, EMPTY_SESSION, Buffer.from('a young one'))
+  assert.equal(await sweep(signal), 1)
+  assert.equal((await node.region.blobs.list('', 10)).length, 3)
+  assert.equal((await client.get(`/v2/a/blobs/${sha256('a blob')}`)).body.toString(), 'a blob')
+  assert.equal((await client.request('PUT', `${location}?digest=${sha256('a session')}`)).status, 201)
+})
+
+test('the janitor does both by itself, and one at a time works in a region', async (t) => {
+  const node = await testNode(t, { env: { PORTOLAN_SWEEP_SECONDS: '1', PORTOLAN_ORPHAN_GRACE_SECONDS: '1' } })
+  await append(node.region.blobs, EMPTY_SESSION, Buffer.from('an orphan'))
+  await age(node)
+  let release = () => {}
+  const held = new Promise<void>((resolve) => {
+    release = resolve
+  })
+  const holding = Promise.withResolvers<void>()
+  const lease = withLease(node.region.databaseUrl, 'janitor', () => {
+    holding.resolve()
+    return held
+  })
+  await holding.promise
+  {
+    await using _ = await startJanitor(node.region)
+  }
+  assert.equal((await node.region.blobs.list('', 10)).length, 1, 'somebody else is at it')
+  release()
+  await lease
+  await using _ = await startJanitor(node.region)
+  await eventually('the orphan to go', async () => (await node.region.blobs.list('', 10)).length === 0)
+})
