@@ -55,10 +55,14 @@ export async function startApi(region: Region, options: { reusePort?: boolean } 
   }
 }
 
+/** How often connections that have become idle are closed: a kept-alive one would hold the process for its timeout. */
+const IDLE_LOOK_MS = 50
+
 async function drain(server: Server, drainMs: number): Promise<void> {
   const closed = new Promise((done) => server.close(done))
-  server.closeIdleConnections()
+  const idle = setInterval(() => server.closeIdleConnections(), IDLE_LOOK_MS)
   const cut = setTimeout(() => server.closeAllConnections(), drainMs)
   await closed
+  clearInterval(idle)
   clearTimeout(cut)
 }
