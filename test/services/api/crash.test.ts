@@ -1,0 +1,212 @@
+// Nothing acknowledged is lost: a node is killed at each point between two durable steps, under load, and afterwards
+// every 201 reads back with its digest, no row lacks its bytes, and no readable blob has a wrong hash. The same with
+// Postgres killed under the registry.
+
+import assert from 'node:assert/strict'
+import { type ChildProcess, fork } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
+import { once } from 'node:events'
+import { join } from 'node:path'
+import { type TestContext, test } from 'node:test'
+import { startEmbeddedPostgres } from '#shared/embedded/postgres.ts'
+import { FAILPOINTS, type Failpoint } from '#shared/registry/failpoints.ts'
+import { startJanitor } from '../../../services/janitor/service.ts'
+import { eventually } from '../../support/eventually.ts'
+import { sha256, type TestImage, testImage } from '../../support/image.ts'
+import { type OciClient, ociClient } from '../../support/oci-client.ts'
+import { testDatabase } from '../../support/postgres.ts'
+import { testDirectory, testNode, testRegion } from '../../support/region.ts'
+
+const nodeScript = join(import.meta.dirname, '../../support/crash-node.ts')
+
+async function startNode(
+  t: TestContext,
+  options: { databaseUrl: string; dataDir: string; failpoint?: Failpoint; after?: number },
+): Promise<{ child: ChildProcess; url: string }> {
+  const child = fork(nodeScript, [
+    options.databaseUrl,
+    options.dataDir,
+    options.failpoint ?? '',
+    String(options.after ?? 0),
+  ])
+  t.after(() => child.kill('SIGKILL'))
+  const [port] = (await once(child, 'message')) as [number]
+  return { child, url: `http://127.0.0.1:${port}` }
+}
+
+/** What was answered 201, to be asked for again. */
+interface Acknowledged {
+  blobs: Map<string, string>
+  manifests: Map<string, { repository: string; image: TestImage }>
+}
+
+/** Pushes until the node is gone; whatever breaks is the node's death. */
+async function pushUntilDead(
+  client: OciClient,
+  repository: string,
+  acknowledged: Acknowledged,
+): Promise<void> {
+  for (let round = 0; round < 200; round++) {
+    try {
+      const image = testImage({}, randomBytes(round % 3 === 0 ? 200_000 : 500))
+      for (const [index, blob] of image.blobs.entries()) {
+        const location = (await client.request('POST', `/v2/${repository}/blobs/uploads/`)).headers.get(
+          'location',
+        )
+        const half = Math.floor(blob.length / 2)
+        if (index === 0) await client.request('PATCH', location ?? '', { body: blob.subarray(0, half) })
+        const rest = index === 0 ? blob.subarray(half) : blob
+        const put = await client.request('PUT', `${location}?digest=${sha256(blob)}`, { body: rest })
+        if (put.status === 201) acknowledged.blobs.set(sha256(blob), repository)
+      }
+      const pushed = await client.pushManifest(repository, `t${round}`, image)
+      if (pushed.status === 201) acknowledged.manifests.set(`${repository}:t${round}`, { repository, image })
+      // The same layer again, to another repository: its bytes are surplus.
+      const layer = image.blobs[1] ?? Buffer.alloc(0)
+      const again = await client.request(
+        'POST',
+        `/v2/${repository}-again/blobs/uploads/?digest=${sha256(layer)}`,
+        { body: layer },
+      )
+      if (again.status === 201) acknowledged.blobs.set(`${sha256(layer)} again`, `${repository}-again`)
+      const cancelled = (await client.request('POST', `/v2/${repository}/blobs/uploads/`)).headers.get(
+        'location',
+      )
+      await client.request('PATCH', cancelled ?? '', { body: 'never mind' })
+      await client.request('DELETE', cancelled ?? '')
+    } catch {
+      return
+    }
+  }
+}
+
+async function verify(
+  t: TestContext,
+  options: { databaseUrl: string; dataDir: string },
+  acknowledged: Acknowledged,
+) {
+  const node = await testNode(t, {
+    env: {
+      PORTOLAN_DATABASE_URL: options.databaseUrl,
+      PORTOLAN_DATA_DIR: options.dataDir,
+      PORTOLAN_ORPHAN_GRACE_SECONDS: '1',
+      PORTOLAN_SWEEP_SECONDS: '1',
+    },
+  })
+  const client = ociClient(node.url)
+  for (const [key, repository] of acknowledged.blobs) {
+    const digest = key.split(' ')[0] ?? ''
+    const got = await client.get(`/v2/${repository}/blobs/${digest}`)
+    assert.equal(got.status, 200, `${repository}@${digest} was answered 201`)
+    assert.equal(sha256(got.body), digest)
+  }
+  for (const [reference, { image, repository }] of acknowledged.manifests) {
+    const got = await client.get(`/v2/${repository}/manifests/${reference.split(':')[1]}`)
+    assert.equal(got.status, 200, `${reference} was answered 201`)
+    assert.deepEqual(got.body, image.bytes)
+  }
+  const rows = await node.region.db.rows<{ digest: string; key: string; size: number }>({
+    name: 'all-blobs',
+    text: 'select digest, key, size from blob',
+    parameters: [],
+  })
+  for (const { digest, key, size } of rows)
+    assert.equal(sha256(await node.region.blobs.read(key, size)), digest, 'a row has its bytes')
+  await using _ = await startJanitor(node.region)
+  const keys = new Set(rows.map(({ key }) => key))
+  await node.region.db.rows({
+    name: 'expire-all',
+    text: 'update upload set expires_at = clock_timestamp()',
+    parameters: [],
+  })
+  await eventually(
+    'what the dead left to be swept',
+    async () => (await node.region.blobs.list('', 1_000)).every(({ key }) => keys.has(key)),
+    30_000,
+  )
+}
+
+/** Reached only by the janitor: it is what runs under load there. */
+const BY_JANITOR: readonly Failpoint[] = ['expired-taken']
+
+for (const failpoint of FAILPOINTS.filter((name) => !BY_JANITOR.includes(name))) {
+  test(`killed at "${failpoint}" under load: what was answered is there, the rest is swept`, async (t) => {
+    const where = { databaseUrl: await testDatabase(t), dataDir: await testDirectory(t) }
+    const acknowledged: Acknowledged = { blobs: new Map(), manifests: new Map() }
+    const { child, url } = await startNode(t, { ...where, failpoint, after: 15 })
+    const exited = once(child, 'exit')
+    await Promise.all(
+      ['a', 'b', 'c'].map((repository) => pushUntilDead(ociClient(url), repository, acknowledged)),
+    )
+    const [, signal] = await exited
+    assert.equal(signal, 'SIGKILL', 'the point was reached')
+    assert.ok(acknowledged.blobs.size > 0)
+    await verify(t, where, acknowledged)
+  })
+}
+
+test('killed at "expired-taken": the bytes of expired uploads are found by the sweep', async (t) => {
+  const where = { databaseUrl: await testDatabase(t), dataDir: await testDirectory(t) }
+  const { child, url } = await startNode(t, { ...where, failpoint: 'expired-taken' })
+  const client = ociClient(url)
+  const exited = once(child, 'exit')
+  for (let count = 0; count < 5; count++) {
+    const location = (await client.request('POST', '/v2/a/blobs/uploads/')).headers.get('location')
+    await client.request('PATCH', location ?? '', { body: 'abandoned' })
+  }
+  const { region } = await testRegion(t, {
+    env: { PORTOLAN_DATABASE_URL: where.databaseUrl, PORTOLAN_DATA_DIR: where.dataDir },
+  })
+  await region.db.rows({
+    name: 'expire-all',
+    text: 'update upload set expires_at = clock_timestamp()',
+    parameters: [],
+  })
+  child.send('janitor')
+  assert.equal((await exited)[1], 'SIGKILL')
+  await verify(t, where, { blobs: new Map(), manifests: new Map() })
+})
+
+test('Postgres killed twenty times under load: nothing acknowledged is lost, and the registry comes back each time', async (t) => {
+  const dataDir = await testDirectory(t)
+  const postgres = await startEmbeddedPostgres({ directory: join(dataDir, 'pg') })
+  t.after(() => postgres[Symbol.asyncDispose]())
+  const node = await testNode(t, { env: { PORTOLAN_DATABASE_URL: postgres.url, PORTOLAN_DATA_DIR: dataDir } })
+  const client = ociClient(node.url)
+  const acknowledged: Acknowledged = { blobs: new Map(), manifests: new Map() }
+  let stop = false
+  const statuses = new Map<number, number>()
+  const load = ['a', 'b'].map(async (repository) => {
+    for (let _round = 0; !stop; _round++) {
+      const blob = randomBytes(300)
+      const pushed = await client.request('POST', `/v2/${repository}/blobs/uploads/?digest=${sha256(blob)}`, {
+        body: blob,
+      })
+      await pushed.arrayBuffer()
+      statuses.set(pushed.status, (statuses.get(pushed.status) ?? 0) + 1)
+      if (pushed.status === 201) acknowledged.blobs.set(sha256(blob), repository)
+    }
+  })
+  for (let kill = 0; kill < 20; kill++) {
+    const before = acknowledged.blobs.size
+    await eventually('pushes to be accepted', () => acknowledged.blobs.size > before + 3, 20_000)
+    const pid = postgres.pid()
+    assert.ok(pid)
+    process.kill(pid, 'SIGKILL')
+    await eventually('another Postgres', () => postgres.pid() !== pid)
+  }
+  const before = acknowledged.blobs.size
+  await eventually('pushes to be accepted after the last', () => acknowledged.blobs.size > before + 3, 20_000)
+  stop = true
+  await Promise.all(load)
+  t.diagnostic(
+    `${acknowledged.blobs.size} blobs acknowledged; answers by status: ${JSON.stringify([...statuses])}`,
+  )
+  for (const status of statuses.keys())
+    assert.ok([201, 503].includes(status), `no other answer than done or unavailable: ${status}`)
+  for (const [digest, repository] of acknowledged.blobs) {
+    const got = await client.get(`/v2/${repository}/blobs/${digest}`)
+    assert.equal(got.status, 200)
+    assert.equal(sha256(got.body), digest)
+  }
+})
