@@ -33,7 +33,7 @@ const TESTED_ELSEWHERE: Readonly<Record<string, string>> = {
   'shared/blobs/file-pump.ts': 'test/shared/blobs/file-store.test.ts',
   'shared/registry/mount-blob.ts': 'test/services/api/uploads.test.ts',
   'shared/blobs/blob-store.ts': 'the interface; test/contract/blob-store.ts is its test',
-  'shared/db/provenance.ts': 'a type and its columns, seen in test/shared/db/push-manifest.test.ts',
+  'shared/db/provenance.ts': 'a type and its columns, seen in test/shared/db/registers.test.ts',
   'shared/db/region.ts': 'one select, in test/shared/db/migrate.test.ts',
   'shared/db/lookups.ts': 'test/shared/db/registers.test.ts and every pull',
   'shared/db/push-manifest.ts': 'test/shared/db/registers.test.ts and test/shared/db/races.test.ts',

@@ -118,7 +118,8 @@ for (const auth of [false, true]) {
       await assert.rejects(run(regctl, ['image', 'digest', `${image}:v2`]))
     })
 
-    test('whoever has not logged in may pull but not push', { skip: !auth && 'everybody may' }, async () => {
+    if (!auth) return
+    test('whoever has not logged in may pull but not push', async () => {
       const layout = await makeLayout(join(home, 'anonymous'))
       await run(crane, ['push', layout.directory, `${portolan.host}/public/app:v1`, '--insecure'])
       const nobody = { env: { HOME: '/nonexistent', DOCKER_CONFIG: '/nonexistent' } }
