@@ -26,7 +26,7 @@ export function ociClient(url: string, authorization?: string): OciClient {
   const client: OciClient = {
     url,
     request(method, path, options = {}) {
-      return fetch(`${url}${path}`, {
+      return fetch(new URL(path, url), {
         method,
         headers: { ...(authorization && { Authorization: authorization }), ...options.headers },
         redirect: 'manual',
@@ -37,7 +37,8 @@ export function ociClient(url: string, authorization?: string): OciClient {
       const started = await client.request('POST', `/v2/${repository}/blobs/uploads/`)
       assert.equal(started.status, 202, await started.text())
       const location = started.headers.get('location')
-      const ended = await client.request('PUT', `${location}?digest=${sha256(bytes)}`, { body: bytes })
+      const target = `${location}${location?.includes('?') ? '&' : '?'}digest=${sha256(bytes)}`
+      const ended = await client.request('PUT', target, { body: bytes })
       assert.equal(ended.status, 201, await ended.text())
     },
     pushManifest(repository, reference, manifest) {

@@ -94,7 +94,8 @@ async function ready(child: ChildProcess, host: string, output: () => string): P
     if (child.exitCode !== null) break
     try {
       const { status } = await fetch(`http://${host}/readyz`)
-      if (status === 200) return
+      // The greeting comes last: everything it names is listening by then.
+      if (status === 200 && output().includes('Ctrl-C')) return
     } catch {
       // Not listening yet.
     }
