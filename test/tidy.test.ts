@@ -30,6 +30,7 @@ const TESTED_ELSEWHERE: Readonly<Record<string, string>> = {
   'shared/config-docs.ts': 'test/shared/config.test.ts',
   'shared/config-spelling.ts': 'test/shared/config.test.ts',
   'shared/blobs/write-once-file.ts': 'test/shared/blobs/file-store.test.ts',
+  'shared/blobs/directory-sync.ts': 'test/shared/blobs/file-store.test.ts',
   'shared/blobs/file-pump.ts': 'test/shared/blobs/file-store.test.ts',
   'shared/registry/mount-blob.ts': 'test/services/api/uploads.test.ts',
   'shared/blobs/blob-store.ts': 'the interface; test/contract/blob-store.ts is its test',

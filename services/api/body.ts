@@ -21,15 +21,10 @@ async function* chunksOf(exchange: Exchange): AsyncGenerator<Buffer> {
   const { request, response, region } = exchange
   // Only now, when the request was found worth its body, is a client that asked first told to send it.
   if (request.headers.expect !== undefined) response.writeContinue()
-  const tooSlow = new RegistryError('REQUEST_INVALID', {
-    status: 408,
-    message: 'the body arrives too slowly',
-    closeConnection: true,
-  })
   let slow = false
   using watch = region.rateGuard.watch(() => {
     slow = true
-    request.destroy(tooSlow)
+    request.destroy()
   })
   try {
     for await (const chunk of request as AsyncIterable<Buffer>) {
@@ -38,9 +33,17 @@ async function* chunksOf(exchange: Exchange): AsyncGenerator<Buffer> {
       yield chunk
     }
   } catch (thrown) {
-    throw slow ? tooSlow : clientGone(thrown)
+    throw slow ? tooSlow() : clientGone(thrown)
   }
-  if (!request.complete) throw clientGone(undefined)
+  if (!request.complete) throw slow ? tooSlow() : clientGone(undefined)
+}
+
+function tooSlow(): RegistryError {
+  return new RegistryError('REQUEST_INVALID', {
+    status: 408,
+    message: 'the body arrives too slowly',
+    closeConnection: true,
+  })
 }
 
 function clientGone(cause: unknown): RegistryError {

@@ -43,7 +43,12 @@ export class Exchange {
       const abort = new AbortController()
       this.#abort = abort
       if (this.response.destroyed) abort.abort()
-      else this.response.once('close', () => abort.abort())
+      else {
+        // An answer that went out whole also closes: nothing is left to abort then, and an abort is not for free.
+        this.response.once('close', () => {
+          if (!this.response.writableFinished) abort.abort()
+        })
+      }
     }
     return this.#abort.signal
   }

@@ -6,9 +6,12 @@
 const LARGE_BYTES = 1024 * 1024
 const MEDIUM_BYTES = 256 * 1024
 const SMALL_BYTES = 64 * 1024
-/** Fractions of the budget in use at which streams get smaller buffers. */
-const LARGE_UNTIL = 1 / 4
-const MEDIUM_UNTIL = 3 / 4
+/**
+ * Fractions of the budget in use at which streams get smaller buffers. Early ones, so that hundreds of clients that
+ * stand still leave most of the budget to those that read.
+ */
+const LARGE_UNTIL = 1 / 8
+const MEDIUM_UNTIL = 3 / 8
 
 export interface ByteBudget {
   /**
@@ -19,7 +22,7 @@ export interface ByteBudget {
   give(buffer: Buffer): void
   /** Bytes handed out now. */
   inUse(): number
-  /** More than half is handed out: a stream should hold one buffer, not two. */
+  /** Past the large buffers: a stream should hold one, not two. */
   isTight(): boolean
 }
 
@@ -53,7 +56,7 @@ export function createByteBudget(options: { bytesMax: number }): ByteBudget {
 
   return {
     inUse: () => used,
-    isTight: () => used * 2 > bytesMax,
+    isTight: () => used > bytesMax * LARGE_UNTIL,
     async take(wanted, signal) {
       signal.throwIfAborted()
       const buffer = waiting.length === 0 ? allocate(wanted) : undefined

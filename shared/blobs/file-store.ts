@@ -24,8 +24,9 @@ import {
   StoreError,
 } from './blob-store.ts'
 import type { ByteBudget } from './byte-budget.ts'
+import { createDirectorySyncer, type DirectorySyncer } from './directory-sync.ts'
 import { pumpFile, shortFile } from './file-pump.ts'
-import { createWriteOnceFile, syncDirectory, unlinkIfThere, type WriteOnceFile } from './write-once-file.ts'
+import { createWriteOnceFile, unlinkIfThere, type WriteOnceFile } from './write-once-file.ts'
 
 /** Free space is asked of the file system at most this often. */
 const FREE_SPACE_TTL_MS = 1_000
@@ -47,7 +48,8 @@ export interface FileStoreOptions {
 
 export async function openFileStore(options: FileStoreOptions): Promise<BlobStore> {
   const { directory, budget } = options
-  await makeDirectories(directory)
+  const directories = createDirectorySyncer()
+  await makeDirectories(directory, directories)
   let freeBytes = { value: Number.POSITIVE_INFINITY, asOfMs: Number.NEGATIVE_INFINITY }
 
   const pathOf = (key: string): string => {
@@ -68,7 +70,7 @@ export async function openFileStore(options: FileStoreOptions): Promise<BlobStor
 
   async function create(algorithm: DigestAlgorithm): Promise<{ key: string; file: WriteOnceFile }> {
     const key = randomBytes(16).toString('hex')
-    return { key, file: await createWriteOnceFile(pathOf(key), algorithm) }
+    return { key, file: await createWriteOnceFile(pathOf(key), { algorithm, directories }) }
   }
 
   async function begin(session: StoredSession, begun: AttemptOptions): Promise<Attempt> {
@@ -199,7 +201,7 @@ export async function openFileStore(options: FileStoreOptions): Promise<BlobStor
         }
       }),
 
-    async [Symbol.asyncDispose]() {},
+    [Symbol.asyncDispose]: () => directories[Symbol.asyncDispose](),
   }
 }
 
@@ -210,7 +212,7 @@ function partsOf(session: StoredSession): readonly FilePart[] {
 }
 
 /** All 256 directories exist from the start, each entry synced: no push has to make one. */
-async function makeDirectories(directory: string): Promise<void> {
+async function makeDirectories(directory: string, directories: DirectorySyncer): Promise<void> {
   await mkdir(directory, { recursive: true, mode: 0o700 })
   const present = new Set(await readdir(directory))
   if (present.size >= 256) return
@@ -218,7 +220,7 @@ async function makeDirectories(directory: string): Promise<void> {
     const name = value.toString(16).padStart(2, '0')
     if (!present.has(name)) await mkdir(join(directory, name), { mode: 0o700 })
   }
-  await syncDirectory(directory)
+  await directories.sync(directory)
 }
 
 async function listFiles(directory: string, after: string, limit: number): Promise<ListedObject[]> {

@@ -6,20 +6,26 @@ import { constants } from 'node:fs'
 import { type FileHandle, open, unlink } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { createDigester, type Digest, type DigestAlgorithm, type Digester } from '#shared/oci/digest.ts'
+import type { DirectorySyncer } from './directory-sync.ts'
 
 /** Chunks are collected to this many bytes and then written in one call. */
 const WRITE_BYTES = 512 * 1024
 
 /** Makes the file; it must not exist. */
-export async function createWriteOnceFile(path: string, algorithm: DigestAlgorithm): Promise<WriteOnceFile> {
+export async function createWriteOnceFile(
+  path: string,
+  options: { algorithm: DigestAlgorithm; directories: DirectorySyncer },
+): Promise<WriteOnceFile> {
   const handle = await open(path, constants.O_CREAT | constants.O_EXCL | constants.O_WRONLY, 0o600)
-  return new WriteOnceFile({ path, handle, digester: createDigester(algorithm) })
+  const { algorithm, directories } = options
+  return new WriteOnceFile({ path, handle, directories, digester: createDigester(algorithm) })
 }
 
 export class WriteOnceFile {
   readonly #path: string
   readonly #handle: FileHandle
   readonly #digester: Digester
+  readonly #directories: DirectorySyncer
   #collected: Buffer[] = []
   #collectedBytes = 0
   #size = 0
@@ -27,10 +33,16 @@ export class WriteOnceFile {
   #failure: unknown
   #closed = false
 
-  constructor(options: { path: string; handle: FileHandle; digester: Digester }) {
+  constructor(options: {
+    path: string
+    handle: FileHandle
+    digester: Digester
+    directories: DirectorySyncer
+  }) {
     this.#path = options.path
     this.#handle = options.handle
     this.#digester = options.digester
+    this.#directories = options.directories
   }
 
   async write(chunk: Buffer): Promise<void> {
@@ -61,7 +73,7 @@ export class WriteOnceFile {
     if (this.#failure !== undefined) throw this.#failure
     await this.#handle.datasync()
     await this.#close()
-    await syncDirectory(dirname(this.#path))
+    await this.#directories.sync(dirname(this.#path))
     return { size: this.#size, digest: this.#digester.digest() }
   }
 
@@ -100,15 +112,6 @@ function without(chunks: Buffer[], bytes: number): Buffer[] {
     }
   }
   return rest
-}
-
-export async function syncDirectory(path: string): Promise<void> {
-  const handle = await open(path, 'r')
-  try {
-    await handle.sync()
-  } finally {
-    await handle.close()
-  }
 }
 
 /** Removes a file; one that is gone already is fine. */

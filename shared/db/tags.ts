@@ -4,16 +4,19 @@ import type { RepositoryName, Tag } from '#shared/oci/reference.ts'
 import { type Provenance, provenanceParameters } from './provenance.ts'
 import { maybe, type Queryable, statement } from './statement.ts'
 
+// One walk along the index of live tags, ended by the limit. `offset 0` keeps the planner from turning the check of each
+// tag into a join of all of them, which it then sorts: at a hundred thousand tags the difference is 0.1 ms and 35 ms.
 const page = statement<{ name: Tag }>(
   'tag-page',
   `select tag.name
-   from repository
-   join tag on tag.repository_id = repository.id
-   join membership on membership.repository_id = tag.repository_id
-     and membership.kind = 'manifest' and membership.digest = tag.digest
-   where repository.name = :repository and tag.alive and tag.name > :last
-     and (tag.h, tag.origin) > (membership.dead_h, membership.dead_origin)
-     and (tag.h, tag.origin) > (repository.dead_h, repository.dead_origin)
+   from tag
+   where tag.repository_id = (select id from repository where name = :repository) and tag.alive and tag.name > :last
+     and (tag.h, tag.origin) > (select dead_h, dead_origin from repository where name = :repository)
+     and exists (
+       select from membership
+       where membership.repository_id = tag.repository_id and membership.kind = 'manifest'
+         and membership.digest = tag.digest and (tag.h, tag.origin) > (membership.dead_h, membership.dead_origin)
+       offset 0)
    order by tag.name
    limit :limit`,
 )

@@ -288,3 +288,19 @@ test('below the floor of free space pushes are 503 and pulls go on', async (t) =
   assert.match(await refused.text(), /UNAVAILABLE/)
   assert.equal((await client.get(`/v2/a/blobs/${sha256('kept')}`)).body.toString(), 'kept')
 })
+
+test('D3: a writer that stands still is cut by the minimum rate, and its session is where it was', async (t) => {
+  const { url, port } = await testNode(t, {
+    env: { PORTOLAN_RATE_WINDOW_SECONDS: '1', PORTOLAN_RATE_BYTES_PER_SECOND_MIN: '1KiB' },
+  })
+  const client = ociClient(url)
+  const location = (await client.request('POST', '/v2/a/blobs/uploads/')).headers.get('location') ?? ''
+  await client.request('PATCH', location, { body: 'first' })
+  const slow = await rawHttp(
+    port,
+    [`PATCH ${location} HTTP/1.1\r\nHost: h\r\nContent-Length: 1000\r\n\r\nbut then`],
+    10_000,
+  )
+  assert.equal(slow.closed, true)
+  assert.equal((await client.request('GET', location)).headers.get('range'), '0-4')
+})

@@ -1,13 +1,15 @@
 import assert from 'node:assert/strict'
 import { fork } from 'node:child_process'
 import { once } from 'node:events'
-import { readdir, truncate } from 'node:fs/promises'
+import { open as openHandle, readdir, truncate } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { type BlobStore, EMPTY_SESSION, StoreError } from '#shared/blobs/blob-store.ts'
 import { createByteBudget } from '#shared/blobs/byte-budget.ts'
+import { createDirectorySyncer } from '#shared/blobs/directory-sync.ts'
 import { openFileStore } from '#shared/blobs/file-store.ts'
 import { append, blobStoreContract, collector } from '../../contract/blob-store.ts'
+import { eventually } from '../../support/eventually.ts'
 import { sha256 } from '../../support/image.ts'
 import { testDirectory } from '../../support/region.ts'
 
@@ -87,4 +89,43 @@ test('attempts are files of their own in one of 256 directories, never written i
   const first = await append(store, EMPTY_SESSION, Buffer.from('a'))
   const second = await append(store, first, Buffer.from('b'))
   assert.equal(new Set(store.keysOf(second.parts)).size, 2)
+})
+
+test('a directory sync counts only for those who came before it began: late callers share the next one', async (t) => {
+  const directory = await testDirectory(t)
+  const probe = await openHandle(directory)
+  const prototype = Object.getPrototypeOf(probe) as { sync(): Promise<void> }
+  await probe.close()
+  const real = prototype.sync
+  let syncs = 0
+  let finish = () => {}
+  t.mock.method(prototype, 'sync', async function (this: unknown) {
+    syncs++
+    if (syncs === 1) {
+      await new Promise<void>((resolve) => {
+        finish = resolve
+      })
+    }
+    await real.call(this as never)
+  })
+  await using directories = createDirectorySyncer()
+  const first = directories.sync(directory)
+  await eventually('the first sync to begin', () => syncs === 1)
+  const late = [directories.sync(directory), directories.sync(directory), directories.sync(directory)]
+  assert.equal(syncs, 1)
+  finish()
+  await Promise.all([first, ...late])
+  assert.equal(syncs, 2)
+})
+
+test('what is finished was synced: the file and its directory', async (t) => {
+  const store = await open(t)
+  const probe = await openHandle(await testDirectory(t))
+  const prototype = Object.getPrototypeOf(probe) as { sync(): Promise<void>; datasync(): Promise<void> }
+  await probe.close()
+  const data = t.mock.method(prototype, 'datasync')
+  const directory = t.mock.method(prototype, 'sync')
+  await append(store, EMPTY_SESSION, Buffer.from('durable'))
+  assert.equal(data.mock.callCount(), 1)
+  assert.equal(directory.mock.callCount(), 1)
 })
