@@ -66,6 +66,14 @@ export function findTool(name: ToolName): string | undefined {
   return undefined
 }
 
+/** cosign 2.5 as Debian built it (.ci/cosign-from-debian): it writes signatures as tags. */
+export function findDebianCosign(): string | undefined {
+  const path = join(cacheDirectory(), 'bin', 'cosign-debian-2.5.0')
+  if (existsSync(path)) return path
+  if (process.env.CI === 'true') throw new Error('CI has no cosign: .ci/install brings it')
+  return undefined
+}
+
 export async function buildTool(name: ToolName): Promise<void> {
   const { module, version } = tools[name]
   const path = toolPath(name)
