@@ -1,6 +1,7 @@
 // Clients that are slow to build: cosign 3, which writes signatures as referrers, and helm.
 
 import assert from 'node:assert/strict'
+import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { command } from '../support/parts/command.ts'
@@ -54,6 +55,7 @@ test('helm pushes a chart, shows it and pulls it', { skip: !helm && 'helm is not
     ),
     /name: chart/,
   )
+  await mkdir(join(directory, 'pulled'))
   await run(
     'pull',
     '--plain-http',
