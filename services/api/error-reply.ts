@@ -16,8 +16,23 @@ const LINGER_BYTES_MAX = 256 * 1024
 const LINGER_MS = 1_000
 const RETRY_AFTER_SECONDS = '2'
 
-/** Answers with the error, or cuts the connection when an answer is under way: never a short body that looks whole. */
+/**
+ * Answers with the error, or cuts the connection when an answer is under way: never a short body that looks whole.
+ * Never throws: an answer that cannot even be written ends the connection and is in the log.
+ */
 export function replyError(exchange: Exchange, thrown: unknown): void {
+  try {
+    reply(exchange, thrown)
+  } catch (failure) {
+    exchange.region.log.error(
+      { error: toError(failure), requestId: exchange.requestId },
+      'an error could not be answered',
+    )
+    exchange.response.destroy()
+  }
+}
+
+function reply(exchange: Exchange, thrown: unknown): void {
   const { request, response, region } = exchange
   const error = toRegistryError(thrown)
   exchange.errorCode = error.code

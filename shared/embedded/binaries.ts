@@ -4,7 +4,7 @@
 // and execute bits are normally made by an install script; they are made here instead, so that `npm ci
 // --ignore-scripts` is enough.
 
-import { chmod, lstat, mkdir, readFile, stat, symlink } from 'node:fs/promises'
+import { chmod, mkdir, readFile, stat, symlink } from 'node:fs/promises'
 import { createRequire } from 'node:module'
 import { dirname, join, relative } from 'node:path'
 
@@ -54,27 +54,17 @@ async function makeLinks(root: string): Promise<void> {
   const text = await readFile(join(root, 'native', 'pg-symlinks.json'), 'utf8')
   for (const { source, target } of JSON.parse(text) as { source: string; target: string }[]) {
     const link = join(root, target)
-    if (await isThere(link)) continue
     await mkdir(dirname(link), { recursive: true })
     try {
       await symlink(relative(dirname(link), join(root, source)), link)
     } catch (thrown) {
-      // Two processes that start at once make the same links.
+      // Made before, or just now by another process that starts.
       if ((thrown as NodeJS.ErrnoException).code !== 'EEXIST') {
         throw new Error(`The libraries of the embedded Postgres cannot be linked in ${root}`, {
           cause: thrown,
         })
       }
     }
-  }
-}
-
-async function isThere(path: string): Promise<boolean> {
-  try {
-    await lstat(path)
-    return true
-  } catch {
-    return false
   }
 }
 
