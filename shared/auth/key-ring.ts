@@ -78,7 +78,7 @@ export function createKeyRing(options: { store: KeyStore; nowMs?: () => number }
   const imported = new Map<string, Promise<CryptoKey>>()
 
   async function look(): Promise<void> {
-    lookedAtMs = nowMs()
+    const startedAtMs = nowMs()
     keys = await store.list()
     const signsFromMs = nextKeyDue(keys, nowMs())
     if (signsFromMs !== undefined) {
@@ -87,6 +87,8 @@ export function createKeyRing(options: { store: KeyStore; nowMs?: () => number }
     }
     const kids = new Set(keys.map(({ kid }) => kid))
     for (const name of imported.keys()) if (!kids.has(name.slice(1))) imported.delete(name)
+    // Only now: after a look that failed the next request looks again, instead of living a minute without keys.
+    lookedAtMs = startedAtMs
   }
 
   async function refresh(olderThanMs: number): Promise<void> {

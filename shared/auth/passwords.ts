@@ -90,21 +90,23 @@ function tooMany(message: string, waitMs: number): RegistryError {
   })
 }
 
-/** At most `atOnce` at a time and `waitingMax` in line; beyond that 429. */
+/** At most `atOnce` at a time and `waitingMax` in line, first come first served; beyond that 429. */
 function createGate(atOnce: number, waitingMax: number): <T>(work: () => Promise<T>) => Promise<T> {
   let running = 0
   const waiting: (() => void)[] = []
   return async (work) => {
-    if (running >= atOnce) {
+    if (running < atOnce) running++
+    else {
       if (waiting.length >= waitingMax) throw tooMany('too many logins at once', 1_000)
       await new Promise<void>((next) => waiting.push(next))
     }
-    running++
     try {
       return await work()
     } finally {
-      running--
-      waiting.shift()?.()
+      // The place goes from hand to hand: were it given back first, a newcomer could take it before the one in line.
+      const next = waiting.shift()
+      if (next === undefined) running--
+      else next()
     }
   }
 }

@@ -77,3 +77,28 @@ test('unknown key ids make the store be asked at most once in five seconds', asy
   for (let index = 0; index < 1_000; index++) await ring.verifying(`unknown-${index}`)
   assert.equal(store.counts.lists, before + 1)
 })
+
+test('a database that is away when keys are first asked for is asked again at the next request', async () => {
+  const store = memoryStore()
+  let away = true
+  const ring = createKeyRing({
+    store: {
+      ...store,
+      list: async () => {
+        if (away) throw new Error('away')
+        return store.list()
+      },
+    },
+    nowMs: () => 1_800_000_000_000,
+  })
+  await assert.rejects(ring.signing(), /away/)
+  away = false
+  assert.ok(await ring.signing())
+})
+
+test('requests that come while keys are first read wait for them', async () => {
+  const store = memoryStore()
+  const ring = createKeyRing({ store, nowMs: () => 1_800_000_000_000 })
+  const kids = await Promise.all([1, 2, 3].map(async () => (await ring.signing()).kid))
+  assert.equal(new Set(kids).size, 1)
+})

@@ -112,3 +112,38 @@ test('T4: failures make the next try from there wait, longer each time, and nobo
   clock.nowMs += 60_000
   assert.ok(await check('alice', 'secret'))
 })
+
+test('T4: somebody who comes as a hash ends does not pass those in line', async (t) => {
+  let running = 0
+  let most = 0
+  const ends: (() => void)[] = []
+  const { check } = await setUp(t, async () => {
+    most = Math.max(most, ++running)
+    await new Promise<void>((end) => ends.push(end))
+    running--
+    return false
+  })
+  const turn = () => new Promise((next) => setImmediate(next))
+  const first = [1, 2, 3].map((index) => check(`user${index}`, 'x', `10.0.0.${index}`))
+  while (ends.length < 2) await turn()
+  const newcomers: Promise<unknown>[] = []
+  // Each newcomer arrives some microtasks after the end of a hash: one of them finds the place between two hands.
+  for (let delay = 0; delay < 20; delay++) {
+    newcomers.push(
+      (async () => {
+        for (let step = 0; step < delay; step++) await undefined
+        return check(`late${delay}`, 'x', `10.0.1.${delay}`)
+      })(),
+    )
+  }
+  ends.shift()?.()
+  let idle = 0
+  while (idle < 100) {
+    await turn()
+    const end = ends.shift()
+    idle = end === undefined ? idle + 1 : 0
+    end?.()
+  }
+  await Promise.all([...first, ...newcomers])
+  assert.equal(most, 2)
+})
