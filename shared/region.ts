@@ -18,7 +18,7 @@ import type { Config } from './config.ts'
 import { type Database, openDatabase } from './db/connect.ts'
 import { type Found, type Lookup, lookups } from './db/lookups.ts'
 import { countManifests } from './db/memberships.ts'
-import { migrate } from './db/migrate.ts'
+import { holdSchema, migrate, readMigrations } from './db/migrate.ts'
 import { regionRow } from './db/region.ts'
 import { insertSigningKeyIfAbsent, listSigningKeys } from './db/signing-keys.ts'
 import { openSnapshotReader, type SnapshotReader } from './db/snapshot-reader.ts'
@@ -76,7 +76,8 @@ export async function openRegion(config: Config, options: RegionOptions = {}): P
   const directory = join(config.dataDir, config.region)
   await mkdir(directory, { recursive: true, mode: 0o711 })
   const database = await databaseOf(config, { directory, log, opened })
-  await migrate(database.url, config.region)
+  const migrations = await readMigrations()
+  await migrate(database.url, config.region, migrations)
   const onError = (error: Error) => log.warn({ error }, 'the database connection had an error')
   const db = opened.use(
     openDatabase({ url: database.url, connections: config.database.connections, onIdleError: onError }),
@@ -90,8 +91,15 @@ export async function openRegion(config: Config, options: RegionOptions = {}): P
     }),
   )
   const reader = opened.use(
-    openSnapshotReader(lookups, { url: database.url, entriesMax: LOOKUP_ENTRIES_MAX, onError }),
+    openSnapshotReader(lookups, {
+      url: database.url,
+      entriesMax: LOOKUP_ENTRIES_MAX,
+      onError,
+      // This connection lives as long as the node serves: it is what tells a newer release that an older one runs.
+      prepare: (client) => holdSchema(client, migrations.length),
+    }),
   )
+  await reader.connect()
   const rateGuard = opened.use(
     createRateGuard({
       bytesPerSecondMin: config.bytes.ratePerSecondMin,

@@ -95,9 +95,13 @@ export function sendEmpty(exchange: Exchange, status: number, headers: Headers =
   exchange.response.end()
 }
 
-/** On every answer under /v2/: clients and caches of the docker era look for the version. */
+/**
+ * On every answer under /v2/: clients of the docker era look for the version. What is not content (lists, sessions,
+ * errors) says no-store: a shared cache that is told to keep answers by default kept a 401 for those who may pull.
+ */
 export function registryHeaders(): Headers {
   return {
+    'Cache-Control': 'no-store',
     'Docker-Distribution-API-Version': 'registry/2.0',
     'X-Content-Type-Options': 'nosniff',
   }

@@ -3,7 +3,8 @@
 // One transaction-scoped advisory lock makes starts of several nodes take turns; each migration and its row in
 // schema_migration commit together. The first line of a file says whether the release before this one may go on
 // running beside it: `--! compatible` or `--! breaking`. A database that is newer than this program is refused when
-// a migration this program does not know is breaking, in one sentence.
+// a migration this program does not know is breaking, in one sentence; and a breaking migration is refused while a
+// node of an older release lives: each holds a shared advisory lock that names the schema it knows (`holdSchema`).
 
 import { readdir, readFile } from 'node:fs/promises'
 import pg from 'pg'
@@ -11,6 +12,8 @@ import { connectionOptions } from './connect.ts'
 
 /** Any fixed number of ours: the advisory lock that starts of several nodes queue on. */
 const MIGRATION_LOCK = 7_065_811
+/** First key of the advisory locks of living nodes; the second is the number of the last migration each knows. */
+const SCHEMA_LOCK = 7_065_812
 const directory = new URL('./migrations/', import.meta.url)
 
 export interface Migration {
@@ -22,6 +25,10 @@ export interface Migration {
 
 export class SchemaTooNewError extends Error {
   override readonly name = 'SchemaTooNewError'
+}
+
+export class OlderNodesError extends Error {
+  override readonly name = 'OlderNodesError'
 }
 
 /** The migrations of this program, in order. Throws when a file breaks the naming or lacks its first line. */
@@ -36,6 +43,16 @@ export async function readMigrations(): Promise<Migration[]> {
       return { number, name: file.slice(0, -'.sql'.length), breaking: mark === 'breaking', sql }
     }),
   )
+}
+
+/**
+ * Tells whoever would migrate that a node which knows the schema up to `number` lives as long as this connection.
+ * @throws SchemaTooNewError when a breaking migration came first
+ */
+export async function holdSchema(client: pg.Client, number: number): Promise<void> {
+  await client.query('select pg_advisory_lock_shared($1, $2)', [SCHEMA_LOCK, number])
+  // After the lock: whoever is migrating holds it alone, so what it did is to be seen by now.
+  refuseNewer(await appliedMigrations(client), number)
 }
 
 /**
@@ -58,18 +75,12 @@ export async function migrate(url: string, region: string, migrations?: readonly
          applied_at timestamptz not null default clock_timestamp()
        )`,
     )
-    const applied = await client.query<{ number: number; name: string; breaking: boolean }>(
-      'select number, name, breaking from schema_migration order by number',
-    )
-    const last = applied.rows.at(-1)?.number ?? 0
-    const unknown = applied.rows.filter((row) => row.number > known.length)
-    const breaking = unknown.find((row) => row.breaking)
-    if (breaking !== undefined) {
-      throw new SchemaTooNewError(
-        `The database was changed by a newer Portolan (${breaking.name}) that this release cannot work with: start that release, or restore a backup from before it.`,
-      )
-    }
+    const applied = await appliedMigrations(client)
+    refuseNewer(applied, known.length)
+    const last = applied.at(-1)?.number ?? 0
     for (const migration of known.filter(({ number }) => number > last)) {
+      // A database without a schema has no nodes.
+      if (migration.breaking && last > 0) await requireNoOlderNodes(client, migration)
       await client.query(migration.sql)
       await client.query('insert into schema_migration (number, name, breaking) values ($1, $2, $3)', [
         migration.number,
@@ -81,6 +92,41 @@ export async function migrate(url: string, region: string, migrations?: readonly
     await client.query('commit')
   } finally {
     await client.end()
+  }
+}
+
+interface AppliedMigration {
+  readonly number: number
+  readonly name: string
+  readonly breaking: boolean
+}
+
+async function appliedMigrations(client: pg.Client): Promise<AppliedMigration[]> {
+  const { rows } = await client.query<AppliedMigration>(
+    'select number, name, breaking from schema_migration order by number',
+  )
+  return rows
+}
+
+function refuseNewer(applied: readonly AppliedMigration[], known: number): void {
+  const breaking = applied.find((row) => row.number > known && row.breaking)
+  if (breaking === undefined) return
+  throw new SchemaTooNewError(
+    `The database was changed by a newer Portolan (${breaking.name}) that this release cannot work with: start that release, or restore a backup from before it.`,
+  )
+}
+
+/** Takes the older schemas' locks alone until the migration has committed. */
+async function requireNoOlderNodes(client: pg.Client, migration: Migration): Promise<void> {
+  for (let older = 1; older < migration.number; older++) {
+    const { rows } = await client.query<{ free: boolean }>(
+      'select pg_try_advisory_xact_lock($1, $2) as free',
+      [SCHEMA_LOCK, older],
+    )
+    if (rows[0]?.free === true) continue
+    throw new OlderNodesError(
+      `The change of the database that this release makes (${migration.name}) would break nodes of an older release that are still running: stop every older node of this region, then start again.`,
+    )
   }
 }
 

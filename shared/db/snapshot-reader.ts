@@ -53,6 +53,8 @@ export interface SnapshotQuery<Key, Row> {
 export interface SnapshotReader<Key, Row> extends AsyncDisposable {
   /** The key's row as of a moment between call and answer; undefined when there is none. */
   read(key: Key): Promise<Row | undefined>
+  /** Connects before the first read, so that what stands in the way is told at start. Not to be called beside reads. */
+  connect(): Promise<void>
   /** Counters for metrics and tests. */
   counts(): SnapshotReaderCounts
 }
@@ -72,6 +74,8 @@ export interface SnapshotReaderOptions {
   /** How long a request is held while the database is away. */
   holdMs?: number
   onError(error: Error): void
+  /** Runs on each new connection before the first read; rejecting, the connection is not used. */
+  prepare?: (client: pg.Client) => Promise<void>
   /** Test seam: what the snapshot rule must never see. The `FOR SHARE` and standby variants of the stress test use it. */
   unsafe?: { cacheInRecovery?: boolean }
 }
@@ -131,6 +135,12 @@ export function openSnapshotReader<Key, Row>(
       if (session?.client === client) session = undefined
     })
     await client.connect()
+    try {
+      await options.prepare?.(client)
+    } catch (thrown) {
+      await client.end()
+      throw thrown
+    }
     const { processID } = client as pg.Client & { processID: number }
     const entries = new LRUCache<string, Entry<Row>>({ max: options.entriesMax })
     return { client, pid: processID, entries, current: undefined }
@@ -245,6 +255,9 @@ export function openSnapshotReader<Key, Row>(
         queue.push({ key, id: query.id(key), giveUpAtMs: performance.now() + holdMs, resolve, reject })
         start()
       })
+    },
+    async connect() {
+      session ??= await connect()
     },
     counts: () => ({ ...counts }),
     async [Symbol.asyncDispose]() {

@@ -22,7 +22,7 @@ export async function token(exchange: Exchange): Promise<void> {
   try {
     const request = method === 'GET' ? fromQuery(exchange) : await fromForm(exchange)
     const answer = await answerTokenRequest(auth, request)
-    sendJson(exchange, answer, { headers: { 'Cache-Control': 'no-store' } })
+    sendJson(exchange, answer)
   } catch (thrown) {
     if (!(thrown instanceof RegistryError) || thrown.code !== 'UNAUTHORIZED') throw thrown
     // RFC 9110, 15.5.2 wants a challenge; Bearer would send the client here again.

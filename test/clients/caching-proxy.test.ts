@@ -1,0 +1,106 @@
+// I9: a shared cache in front of Portolan (a real nginx with proxy_cache) never serves one caller's answer to another.
+
+import assert from 'node:assert/strict'
+import { spawn } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
+import { writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { type TestContext, test } from 'node:test'
+import bcrypt from 'bcrypt'
+import { eventually } from '../support/eventually.ts'
+import { sha256, testImage } from '../support/image.ts'
+import { ociClient } from '../support/oci-client.ts'
+import { missing } from '../support/parts/command.ts'
+import { freePort, startPortolan } from '../support/portolan-process.ts'
+import { testDirectory } from '../support/region.ts'
+
+const skip = missing('nginx')
+const basic = (name: string) => `Basic ${btoa(`${name}:${name}-password`)}`
+
+/** nginx that caches whatever the upstream lets it; with `ignoring`, also what the upstream forbids. */
+async function startCache(t: TestContext, options: { upstream: string; ignoring: string }): Promise<string> {
+  const directory = await testDirectory(t)
+  const port = await freePort()
+  await writeFile(
+    join(directory, 'nginx.conf'),
+    `daemon off; pid ${directory}/nginx.pid; error_log ${directory}/nginx.log; worker_processes 1; user root;
+events {}
+http {
+  access_log off;
+  client_body_temp_path ${directory}/body; proxy_temp_path ${directory}/proxy; fastcgi_temp_path ${directory}/f; uwsgi_temp_path ${directory}/u; scgi_temp_path ${directory}/s;
+  proxy_cache_path ${directory}/cache keys_zone=shared:1m;
+  server {
+    listen 127.0.0.1:${port};
+    location / {
+      proxy_pass http://${options.upstream};
+      proxy_set_header Host $http_host;
+      proxy_cache shared;
+      proxy_cache_valid any 10m;
+      ${options.ignoring}
+      add_header X-Cache-Status $upstream_cache_status always;
+    }
+  }
+}
+`,
+  )
+  const nginx = spawn('nginx', ['-c', join(directory, 'nginx.conf'), '-p', directory], { stdio: 'ignore' })
+  t.after(async () => {
+    const exited = new Promise((done) => nginx.once('exit', done))
+    nginx.kill('SIGTERM')
+    await exited
+  })
+  const url = `http://127.0.0.1:${port}`
+  await eventually('nginx to listen', () =>
+    fetch(`${url}/livez`).then(
+      () => true,
+      () => false,
+    ),
+  )
+  return url
+}
+
+test("I9: behind a shared cache nobody sees what another was allowed to pull, nor another's refusal", {
+  skip,
+}, async (t) => {
+  const htpasswd = join(await testDirectory(t), 'htpasswd')
+  const lines = ['alice', 'bob'].map(async (name) => `${name}:${await bcrypt.hash(`${name}-password`, 4)}\n`)
+  await writeFile(htpasswd, (await Promise.all(lines)).join(''))
+  const portolan = await startPortolan({
+    env: { PORTOLAN_AUTH: 'accounts', PORTOLAN_HTPASSWD_FILE: htpasswd },
+  })
+  t.after(() => portolan[Symbol.asyncDispose]())
+  const image = testImage({}, randomBytes(100))
+  await ociClient(portolan.url, basic('alice')).pushImage('team/app', image, 'v1')
+  const paths = [
+    '/v2/',
+    '/v2/_catalog',
+    '/v2/team/app/tags/list',
+    '/v2/team/app/manifests/v1',
+    `/v2/team/app/manifests/${image.digest}`,
+    `/v2/team/app/blobs/${sha256(image.blobs[0] ?? '')}`,
+    `/v2/team/app/referrers/${image.digest}`,
+    '/token?scope=repository:team/app:pull',
+  ]
+  const status = async (url: string, authorization?: string) => {
+    const answer = await fetch(url, { headers: authorization ? { Authorization: authorization } : {} })
+    await answer.arrayBuffer()
+    return { status: answer.status, cache: answer.headers.get('x-cache-status') }
+  }
+  const cache = await startCache(t, { upstream: portolan.host, ignoring: '' })
+  for (const path of paths) {
+    const url = cache + path
+    assert.deepEqual(await status(url), { status: 401, cache: 'MISS' }, path)
+    assert.deepEqual(await status(url, basic('alice')), { status: 200, cache: 'MISS' }, path)
+    assert.deepEqual(await status(url, basic('bob')), { status: 200, cache: 'MISS' }, path)
+    assert.deepEqual(await status(url, basic('mallory')), { status: 401, cache: 'MISS' }, path)
+    assert.deepEqual(await status(url), { status: 401, cache: 'MISS' }, path)
+  }
+  // The same cache, told to ignore what we say, does leak: it is our headers that hold it back.
+  const leaking = await startCache(t, {
+    upstream: portolan.host,
+    ignoring: 'proxy_ignore_headers Cache-Control Vary;',
+  })
+  const url = `${leaking}/v2/team/app/manifests/v1`
+  assert.equal((await status(url, basic('alice'))).status, 200)
+  assert.deepEqual(await status(url), { status: 200, cache: 'HIT' })
+})
