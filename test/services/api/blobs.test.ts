@@ -67,7 +67,7 @@ test('I8, I9: what was uploaded never runs in a browser, and shared caches never
   assert.equal(headers.get('content-security-policy'), 'sandbox')
   assert.match(headers.get('cache-control') ?? '', /^private\b/)
   const missing = await client.get(`/v2/a/blobs/${sha256('missing')}`)
-  assert.equal(missing.headers.get('cache-control'), null)
+  assert.equal(missing.headers.get('cache-control'), 'no-store')
   assert.equal(missing.headers.get('access-control-allow-origin'), null)
 })
 
