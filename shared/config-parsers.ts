@@ -121,3 +121,22 @@ export function plain(text: string): string {
 export function orOff<T>(parser: (text: string) => T): (text: string) => T | undefined {
   return (text) => (text === 'off' ? undefined : parser(text))
 }
+
+/** Where a service is: scheme, host, port and perhaps a path. */
+export function serviceUrl(text: string): string {
+  const url = URL.canParse(text) ? new URL(text) : undefined
+  if (url === undefined || !['http:', 'https:'].includes(url.protocol) || url.username || url.search) {
+    throw new ConfigValueError('is no http:// or https:// URL (credentials do not belong into it)')
+  }
+  return url.href.replace(/\/$/, '')
+}
+
+/** Put before keys; ends with a slash unless empty. */
+export function objectPrefix(text: string): string {
+  if (!/^[A-Za-z0-9._/-]{0,200}$/.test(text) || /(^|\/)\.\.?(\/|$)|^\/|\/\//.test(text)) {
+    throw new ConfigValueError(
+      'is no prefix of letters, digits, dots, dashes and single slashes (at most 200)',
+    )
+  }
+  return text === '' || text.endsWith('/') ? text : `${text}/`
+}

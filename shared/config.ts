@@ -1,190 +1,44 @@
-// Configuration: one table, read once, frozen. This is the only place that looks at the environment.
+// Configuration: one table (config-variables.ts), read once, frozen. This is the only place that looks at the environment.
 //
-// Each variable has a parser, a default and one sentence that says what it trades for what; README.md and .env.example
-// are compared with this table by test/tidy.test.ts. All problems are reported together, and an unknown PORTOLAN_ name
+// All problems are reported together, and an unknown PORTOLAN_ name
 // is one of them: a misspelt variable that is silently ignored is the commonest cause of an outage. Secrets may come
 // from a file (`..._FILE`). Where infrastructure is not configured it is embedded, unless PORTOLAN_EMBEDDED=forbid.
 
 import { readFileSync } from 'node:fs'
-import {
-  addressRanges,
-  bytes,
-  ConfigValueError,
-  databaseUrl,
-  flag,
-  integer,
-  isLoopback,
-  type ListenAddress,
-  listenAddress,
-  oneOf,
-  orOff,
-  plain,
-  publicUrl,
-  regionName,
-  words,
-} from './config-parsers.ts'
+import { ConfigValueError, isLoopback, type ListenAddress } from './config-parsers.ts'
 import { nearest } from './config-spelling.ts'
+import { type Variable, type VariableName, variables } from './config-variables.ts'
 
-export interface Variable<T> {
-  readonly parse: (text: string) => T
-  /** As one would write it in the environment; undefined: unset has a meaning of its own. */
-  readonly default?: string
-  readonly meaning: string
-  readonly secret?: true
-}
-
-const variable = <T>(
-  parse: (text: string) => T,
-  fallback: string,
-  meaning: string,
-): Variable<T> & { default: string } => Object.freeze({ parse, default: fallback, meaning })
-const optional = <T>(parse: (text: string) => T, meaning: string): Variable<T> =>
-  Object.freeze({ parse, meaning })
-
-const KIB = 2 ** 10
-const MIB = 2 ** 20
-const GIB = 2 ** 30
-const DAY_SECONDS = 86_400
-
-export const variables = Object.freeze({
-  PORTOLAN_LISTEN: variable(
-    listenAddress,
-    'localhost:5000',
-    'Address of the registry; `localhost` is both loopback families, `:5000` is every interface and then PORTOLAN_AUTH must be set.',
-  ),
-  PORTOLAN_METRICS_LISTEN: variable(
-    orOff(listenAddress),
-    'localhost:5001',
-    'Address of `/metrics`, `/livez` and `/readyz`, or `off`; keep it away from clients, it tells what the registry does.',
-  ),
-  PORTOLAN_PUBLIC_URL: optional(
-    publicUrl,
-    'What clients call the registry, for the token realm; unset, the Host header (or a trusted proxy) decides, which is right unless a proxy rewrites it.',
-  ),
-  PORTOLAN_TRUSTED_PROXIES: variable(
-    addressRanges,
-    '',
-    'Address ranges whose Forwarded and X-Forwarded-* headers count; anyone else could forge them, so the default is nobody.',
-  ),
-  PORTOLAN_REGION: variable(
-    regionName,
-    'eu',
-    'Name of this region; it is in every version written, so it never changes for a database.',
-  ),
-  PORTOLAN_DATA_DIR: variable(
-    plain,
-    '.portolan',
-    'Directory of what is embedded (Postgres) and of blobs; each region has a folder in it.',
-  ),
-  PORTOLAN_DATABASE_URL: Object.freeze({
-    ...optional(
-      databaseUrl,
-      'Postgres 15 to 18 of this region, by a direct connection or a session pooler; unset, an embedded Postgres runs in the data directory.',
-    ),
-    secret: true as const,
-  }),
-  PORTOLAN_DATABASE_CONNECTIONS: variable(
-    integer({ min: 2, max: 100 }),
-    '8',
-    'Connections each process keeps for writes; more than the database has cores mostly adds waiting.',
-  ),
-  PORTOLAN_EMBEDDED: variable(
-    oneOf('allow', 'forbid'),
-    'allow',
-    '`forbid` makes a missing PORTOLAN_DATABASE_URL an error instead of starting an embedded Postgres: set it in production.',
-  ),
-  PORTOLAN_PROCESSES: variable(
-    integer({ min: 1, max: 64 }),
-    '1',
-    'API processes on the one port, where the system can share it (Linux); one per core serves more, each with caches of its own.',
-  ),
-  PORTOLAN_AUTH: optional(
-    oneOf('none', 'accounts'),
-    '`none` lets everybody do everything, `accounts` asks for a name in PORTOLAN_HTPASSWD_FILE; unset is `none` on loopback and an error elsewhere.',
-  ),
-  PORTOLAN_HTPASSWD_FILE: optional(
-    plain,
-    'File of accounts as `htpasswd -B` writes it; changes are taken up within a second.',
-  ),
-  PORTOLAN_ANONYMOUS_PULL: variable(
-    flag,
-    'false',
-    'With accounts, `true` lets everybody pull everything and list the catalog; pushing still needs an account.',
-  ),
-  PORTOLAN_ADMINS: variable(words, '', 'Comma-separated accounts that may use `/api/v1`.'),
-  PORTOLAN_TOKEN_TTL_SECONDS: variable(
-    integer({ min: 60, max: 3600 }),
-    '300',
-    'Life of an access token; shorter revokes sooner, longer asks for fewer tokens.',
-  ),
-  PORTOLAN_SPARSE: variable(
-    oneOf('none', 'index', 'all'),
-    'none',
-    'What a manifest may refer to without having it: nothing, an index its children, or an image its blobs too; mirrors of parts need it, everyone else is safer without.',
-  ),
-  PORTOLAN_DELETE: variable(
-    flag,
-    'true',
-    '`false` answers every delete of tags, manifests and blobs with 405.',
-  ),
-  PORTOLAN_UPLOAD_TTL_SECONDS: variable(
-    integer({ min: 60, max: 30 * DAY_SECONDS }),
-    '604800',
-    'How long an upload may rest before its bytes are dropped.',
-  ),
-  PORTOLAN_UPLOADS_PER_REPOSITORY_MAX: variable(
-    integer({ min: 1, max: 100_000 }),
-    '1000',
-    'Open uploads in one repository; more are answered 429.',
-  ),
-  PORTOLAN_ORPHAN_GRACE_SECONDS: variable(
-    integer({ min: 1, max: 90 * DAY_SECONDS }),
-    '172800',
-    'Age at which bytes that no row names are removed; must be longer than any upload takes.',
-  ),
-  PORTOLAN_SWEEP_SECONDS: variable(
-    integer({ min: 1, max: DAY_SECONDS }),
-    '300',
-    'How often the janitor looks for expired uploads and orphans.',
-  ),
-  PORTOLAN_FREE_BYTES_MIN: variable(
-    bytes({ min: 0, max: 2 ** 50 }),
-    '256MiB',
-    'Free space under which uploads are answered 503 while pulls go on.',
-  ),
-  PORTOLAN_CACHE_BYTES: variable(
-    bytes({ min: MIB, max: 64 * GIB }),
-    '128MiB',
-    'Memory of each process for manifests and small blobs; more keeps more pulls away from the disk.',
-  ),
-  PORTOLAN_READ_BUFFER_BYTES: variable(
-    bytes({ min: 2 * MIB, max: 4 * GIB }),
-    '64MiB',
-    'Memory of each process for blobs on their way to clients, however many clients there are.',
-  ),
-  PORTOLAN_RATE_BYTES_PER_SECOND_MIN: variable(
-    bytes({ min: 0, max: GIB }),
-    '1KiB',
-    'A client that stays slower than this for a whole window is cut off, up or down; 0 never cuts.',
-  ),
-  PORTOLAN_RATE_WINDOW_SECONDS: variable(
-    integer({ min: 1, max: 3600 }),
-    '60',
-    'The window of the minimum rate: a pause of this length is allowed.',
-  ),
-  PORTOLAN_LOG_LEVEL: variable(
-    oneOf('debug', 'info', 'warn', 'error'),
-    'info',
-    '`info` has a line per request, `warn` only trouble.',
-  ),
-  PORTOLAN_DRAIN_SECONDS: variable(
-    integer({ min: 0, max: 3600 }),
-    '30',
-    'How long a stopping process lets requests under way finish.',
-  ),
-} satisfies Record<string, Variable<unknown>>)
-
-export type VariableName = keyof typeof variables
+export type BlobsConfig =
+  | { readonly kind: 'file' }
+  | {
+      readonly kind: 's3'
+      readonly bucket: string
+      /** undefined: the SDK's chain decides. */
+      readonly region: string | undefined
+      readonly endpoint: string | undefined
+      readonly pathStyle: boolean
+      readonly prefix: string
+      readonly storageClass: string | undefined
+      readonly kmsKeyId: string | undefined
+    }
+  | {
+      readonly kind: 'gcs'
+      readonly bucket: string
+      readonly endpoint: string | undefined
+      readonly prefix: string
+      readonly storageClass: string | undefined
+      readonly kmsKey: string | undefined
+    }
+  | {
+      readonly kind: 'azure'
+      readonly container: string
+      readonly endpoint: string
+      /** undefined: an identity signs in. */
+      readonly account: { readonly name: string; readonly key: string } | undefined
+      readonly prefix: string
+      readonly tier: 'Hot' | 'Cool' | 'Cold' | undefined
+    }
 
 export interface Config {
   readonly listen: ListenAddress
@@ -194,6 +48,8 @@ export interface Config {
   readonly region: string
   readonly dataDir: string
   readonly database: { readonly url: string | undefined; readonly connections: number }
+  readonly blobs: BlobsConfig
+  readonly redirect: { readonly on: boolean; readonly bytesMin: number; readonly except: readonly string[] }
   readonly processes: number
   /** Set by the parent of several API processes: this is one of them and shares the port. */
   readonly child: boolean
@@ -215,6 +71,7 @@ export interface Config {
     readonly freeMin: number
     readonly cache: number
     readonly readBuffer: number
+    readonly writeBuffer: number
     readonly ratePerSecondMin: number
     readonly rateWindowSeconds: number
   }
@@ -242,7 +99,7 @@ type Environment = Readonly<Record<string, string | undefined>>
 /** @throws ConfigError with every problem there is. */
 export function loadConfig(environment: Environment): Config {
   const problems: string[] = unknownNames(environment)
-  const read = <Name extends VariableName>(name: Name): Value<Name> => {
+  const read: Read = <Name extends VariableName>(name: Name): Value<Name> => {
     const definition: Variable<unknown> = variables[name]
     try {
       const text = textOf(environment, name, definition) ?? definition.default
@@ -254,6 +111,7 @@ export function loadConfig(environment: Environment): Config {
     }
   }
   const auth = read('PORTOLAN_AUTH')
+  const embedded = read('PORTOLAN_EMBEDDED')
   const config: Config = {
     listen: read('PORTOLAN_LISTEN'),
     metricsListen: read('PORTOLAN_METRICS_LISTEN'),
@@ -262,6 +120,12 @@ export function loadConfig(environment: Environment): Config {
     region: read('PORTOLAN_REGION'),
     dataDir: read('PORTOLAN_DATA_DIR'),
     database: { url: read('PORTOLAN_DATABASE_URL'), connections: read('PORTOLAN_DATABASE_CONNECTIONS') },
+    blobs: blobsConfig(read, problems),
+    redirect: {
+      on: read('PORTOLAN_REDIRECT') === 'on',
+      bytesMin: read('PORTOLAN_REDIRECT_BYTES_MIN'),
+      except: read('PORTOLAN_REDIRECT_EXCEPT'),
+    },
     processes: read('PORTOLAN_PROCESSES'),
     child: environment[CHILD] === 'true',
     auth: {
@@ -285,6 +149,7 @@ export function loadConfig(environment: Environment): Config {
       freeMin: read('PORTOLAN_FREE_BYTES_MIN'),
       cache: read('PORTOLAN_CACHE_BYTES'),
       readBuffer: read('PORTOLAN_READ_BUFFER_BYTES'),
+      writeBuffer: read('PORTOLAN_WRITE_BUFFER_BYTES'),
       ratePerSecondMin: read('PORTOLAN_RATE_BYTES_PER_SECOND_MIN'),
       rateWindowSeconds: read('PORTOLAN_RATE_WINDOW_SECONDS'),
     },
@@ -293,18 +158,70 @@ export function loadConfig(environment: Environment): Config {
   }
   if (problems.length === 0) {
     problems.push(
-      ...contradictions(config, { authSaid: auth !== undefined, embedded: read('PORTOLAN_EMBEDDED') }),
+      ...contradictions(config, {
+        authSaid: auth !== undefined,
+        blobsSaid: read('PORTOLAN_BLOBS') !== undefined,
+        embedded,
+      }),
     )
   }
   if (problems.length > 0) throw new ConfigError(problems)
   return deepFreeze(config)
 }
 
+type Read = <Name extends VariableName>(name: Name) => Value<Name>
+
+/** The chosen store's own settings; those of the others are left alone. */
+function blobsConfig(read: Read, problems: string[]): BlobsConfig {
+  const kind = read('PORTOLAN_BLOBS') ?? 'file'
+  const need = <T>(name: VariableName, value: T | undefined): T => {
+    if (value === undefined) problems.push(`PORTOLAN_BLOBS=${kind} needs ${name}`)
+    return value as T
+  }
+  switch (kind) {
+    case 'file':
+      return { kind }
+    case 's3':
+      return {
+        kind,
+        bucket: need('PORTOLAN_S3_BUCKET', read('PORTOLAN_S3_BUCKET')),
+        region: read('PORTOLAN_S3_REGION'),
+        endpoint: read('PORTOLAN_S3_ENDPOINT'),
+        pathStyle: read('PORTOLAN_S3_PATH_STYLE'),
+        prefix: read('PORTOLAN_S3_PREFIX'),
+        storageClass: read('PORTOLAN_S3_STORAGE_CLASS'),
+        kmsKeyId: read('PORTOLAN_S3_KMS_KEY_ID'),
+      }
+    case 'gcs':
+      return {
+        kind,
+        bucket: need('PORTOLAN_GCS_BUCKET', read('PORTOLAN_GCS_BUCKET')),
+        endpoint: read('PORTOLAN_GCS_ENDPOINT'),
+        prefix: read('PORTOLAN_GCS_PREFIX'),
+        storageClass: read('PORTOLAN_GCS_STORAGE_CLASS'),
+        kmsKey: read('PORTOLAN_GCS_KMS_KEY'),
+      }
+    case 'azure': {
+      const name = read('PORTOLAN_AZURE_ACCOUNT')
+      const key = read('PORTOLAN_AZURE_ACCOUNT_KEY')
+      const account = key === undefined ? undefined : { name: need('PORTOLAN_AZURE_ACCOUNT', name), key }
+      return {
+        kind,
+        container: need('PORTOLAN_AZURE_CONTAINER', read('PORTOLAN_AZURE_CONTAINER')),
+        endpoint: need('PORTOLAN_AZURE_ENDPOINT', read('PORTOLAN_AZURE_ENDPOINT')),
+        account,
+        prefix: read('PORTOLAN_AZURE_PREFIX'),
+        tier: read('PORTOLAN_AZURE_TIER'),
+      }
+    }
+  }
+}
+
 type Value<Name extends VariableName> = (typeof variables)[Name] extends { default: string }
   ? ReturnType<(typeof variables)[Name]['parse']>
   : ReturnType<(typeof variables)[Name]['parse']> | undefined
 
-const SECRET_FILE_BYTES_MAX = 64 * KIB
+const SECRET_FILE_BYTES_MAX = 64 * 1024
 
 function textOf(environment: Environment, name: string, definition: Variable<unknown>): string | undefined {
   const text = environment[name]
@@ -322,7 +239,10 @@ function textOf(environment: Environment, name: string, definition: Variable<unk
   }
 }
 
-function contradictions(config: Config, said: { authSaid: boolean; embedded: string }): string[] {
+function contradictions(
+  config: Config,
+  said: { authSaid: boolean; blobsSaid: boolean; embedded: string },
+): string[] {
   const problems: string[] = []
   if (!said.authSaid && !isLoopback(config.listen.host)) {
     problems.push(
@@ -334,6 +254,12 @@ function contradictions(config: Config, said: { authSaid: boolean; embedded: str
   }
   if (said.embedded === 'forbid' && config.database.url === undefined) {
     problems.push('PORTOLAN_EMBEDDED=forbid needs PORTOLAN_DATABASE_URL')
+  }
+  if (said.embedded === 'forbid' && !said.blobsSaid) {
+    problems.push('PORTOLAN_EMBEDDED=forbid needs PORTOLAN_BLOBS: say where blobs are, even if it is `file`')
+  }
+  if (config.redirect.on && config.blobs.kind === 'file') {
+    problems.push('PORTOLAN_REDIRECT=on needs an object store: files are served from here')
   }
   return problems
 }

@@ -4,16 +4,18 @@
 import { randomUUID } from 'node:crypto'
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
+import { createAddressMatcher } from './auth/challenge.ts'
 import { openAccounts } from './auth/htpasswd.ts'
 import { createKeyRing } from './auth/key-ring.ts'
 import { createPasswordChecker } from './auth/passwords.ts'
 import type { Auth } from './auth/token-service.ts'
 import { createTokens } from './auth/tokens.ts'
 import { type BlobCache, createBlobCache } from './blobs/blob-cache.ts'
-import type { BlobStore } from './blobs/blob-store.ts'
+import { type BlobStore, StoreError } from './blobs/blob-store.ts'
 import { createByteBudget } from './blobs/byte-budget.ts'
-import { openFileStore } from './blobs/file-store.ts'
 import { createRateGuard, type RateGuard } from './blobs/minimum-rate.ts'
+import { openBlobStore } from './blobs/open-store.ts'
+import { createPartBuffers } from './blobs/part-buffers.ts'
 import type { Config } from './config.ts'
 import { type Database, openDatabase } from './db/connect.ts'
 import { type Found, type Lookup, lookups } from './db/lookups.ts'
@@ -47,6 +49,8 @@ export interface Region extends AsyncDisposable {
   readonly blobs: BlobStore
   readonly blobCache: BlobCache
   readonly manifests: ManifestCache
+  /** Whether a pull of so many bytes by a client at this address is sent to the object store. */
+  readonly redirects: (bytes: number, address: string) => boolean
   readonly rateGuard: RateGuard
   readonly limits: Config['registry']
   /** undefined: nobody is asked who they are. */
@@ -84,12 +88,14 @@ export async function openRegion(config: Config, options: RegionOptions = {}): P
   )
   const { epoch } = await regionRow(db)
   const blobs = opened.use(
-    await openFileStore({
+    await openBlobStore(config.blobs, {
       directory: join(directory, 'blobs'),
-      budget: createByteBudget({ bytesMax: config.bytes.readBuffer }),
       freeBytesMin: config.bytes.freeMin,
+      readBudget: createByteBudget({ bytesMax: config.bytes.readBuffer }),
+      partBuffers: createPartBuffers({ bytesMax: config.bytes.writeBuffer }),
     }),
   )
+  await requireUsable(blobs, log)
   const reader = opened.use(
     openSnapshotReader(lookups, {
       url: database.url,
@@ -123,6 +129,7 @@ export async function openRegion(config: Config, options: RegionOptions = {}): P
     blobs,
     blobCache: createBlobCache({ bytesMax: config.bytes.cache / 2 }),
     manifests: createManifestCache({ db, bytesMax: config.bytes.cache / 2 }),
+    redirects: redirectRule(config),
     rateGuard,
     limits: config.registry,
     auth,
@@ -133,6 +140,21 @@ export async function openRegion(config: Config, options: RegionOptions = {}): P
     failed: database.failed,
     readiness: () => readiness(db, blobs),
     [Symbol.asyncDispose]: () => stack.disposeAsync(),
+  }
+}
+
+function redirectRule({ redirect }: Config): Region['redirects'] {
+  const excepted = createAddressMatcher(redirect.except)
+  return (bytes, address) => redirect.on && bytes >= redirect.bytesMin && !excepted(address)
+}
+
+/** What the operator has to change is told at start; a store that is away for the moment is waited for, unready. */
+async function requireUsable(blobs: BlobStore, log: Log): Promise<void> {
+  try {
+    await blobs.check()
+  } catch (thrown) {
+    if (!(thrown instanceof StoreError) || !thrown.retryable) throw thrown
+    log.warn({ error: thrown }, 'the blob store is out of reach: pulls and pushes of blobs wait for it')
   }
 }
 

@@ -84,6 +84,12 @@ function linger(exchange: Exchange): void {
 export function toRegistryError(thrown: unknown): RegistryError {
   if (thrown instanceof RegistryError) return thrown
   const headers = { 'Retry-After': RETRY_AFTER_SECONDS }
+  if (thrown instanceof StoreError && thrown.kind === 'lost') {
+    return new RegistryError('BLOB_UPLOAD_UNKNOWN', {
+      cause: thrown,
+      message: 'the upload has to begin again',
+    })
+  }
   if (thrown instanceof StoreError) {
     const message = thrown.kind === 'full' ? 'the store is full: pulls go on, uploads wait' : undefined
     return new RegistryError('UNAVAILABLE', { cause: thrown, headers, ...(message && { message }) })

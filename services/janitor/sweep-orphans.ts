@@ -2,7 +2,7 @@
 //
 // The store is paged through in key order, a bounded number of objects a run, going on where the last run stopped. An
 // object is an orphan when it is older than the grace time (which is longer than any upload takes), no blob row names
-// its key and no open session holds it. Sessions are read after the listing: one that commits in between has its row
+// its key and no open session holds it; uploads in parts that a store keeps out of its listing are ended likewise. Sessions are read after the listing: one that commits in between has its row
 // by then.
 
 import { knownKeys } from '#shared/db/blobs.ts'
@@ -18,7 +18,8 @@ const FIRST_ID = '00000000-0000-0000-0000-000000000000'
 export function createOrphanSweep(region: Region): (signal: AbortSignal) => Promise<number> {
   let after = ''
   return async (signal) => {
-    let removed = 0
+    const graceMs = region.config.janitor.orphanGraceSeconds * 1_000
+    let removed = await region.blobs.dropUnfinished(Date.now() - graceMs, (keys) => keysInUse(region, keys))
     for (let looked = 0; looked < RUN_MAX && !signal.aborted; ) {
       const page = await region.blobs.list(after, PAGE)
       const last = page.at(-1)
@@ -26,7 +27,7 @@ export function createOrphanSweep(region: Region): (signal: AbortSignal) => Prom
         after = ''
         break
       }
-      const oldestMs = Date.now() - region.config.janitor.orphanGraceSeconds * 1_000
+      const oldestMs = Date.now() - graceMs
       const old = page.filter(({ modifiedAtMs }) => modifiedAtMs < oldestMs).map(({ key }) => key)
       const orphans = await withoutRow(region, old)
       await region.blobs.remove(orphans)
@@ -41,9 +42,15 @@ export function createOrphanSweep(region: Region): (signal: AbortSignal) => Prom
 
 async function withoutRow(region: Region, keys: readonly string[]): Promise<string[]> {
   if (keys.length === 0) return []
+  const used = await keysInUse(region, keys)
+  return keys.filter((key) => !used.has(key))
+}
+
+/** Of the keys, those that a row names, be it a blob's or a session's. */
+async function keysInUse(region: Region, keys: readonly string[]): Promise<Set<string>> {
   const held = await keysOfSessions(region, new Set(keys))
   const named = await knownKeys(region.db, { store: region.blobs.name, keys })
-  return keys.filter((key) => !named.has(key) && !held.has(key))
+  return held.union(named)
 }
 
 /** Of the keys, those that open sessions hold. A session's parts are the store's notes: their keys are strings in it. */

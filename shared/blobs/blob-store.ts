@@ -11,6 +11,8 @@
 //
 // Layout of the file store, drawn once:
 //   <data>/<region>/blobs/<first two of key>/<key>      one attempt or one concatenation, never reopened for writing
+// and of the others:
+//   <bucket>/<prefix><key>                              one upload in parts, or one small object; never overwritten
 //
 // Failures: a method rejects with StoreError; `retryable` says whether the same call may succeed later. Absence of an
 // object that a row names is a StoreError too ('missing'): it is never an empty answer.
@@ -41,6 +43,11 @@ export interface Attempt extends AsyncDisposable {
   write(chunk: Buffer): Promise<void>
   /** All bytes are durable when it resolves (files: data and directory are synced). Returns the session with them appended. */
   finish(): Promise<StoredSession>
+  /**
+   * To be called when the session's row counts on this attempt: removes what the session held before and needs no
+   * more. Dying before it leaves orphans for the sweep.
+   */
+  joined(): Promise<void>
   /** Drops this attempt's bytes, also after `finish`. Idempotent, never throws for bytes that are already gone. */
   abort(): Promise<void>
 }
@@ -48,6 +55,8 @@ export interface Attempt extends AsyncDisposable {
 export interface AttemptOptions {
   /** What the attempt's bytes are hashed with while they stream; the session's digest uses it. */
   algorithm: DigestAlgorithm
+  /** Bytes that will come, where it is known: less memory is set aside for a small body. */
+  length?: number | undefined
   /** Aborts pending work when the client goes away. */
   signal?: AbortSignal
 }
@@ -109,13 +118,29 @@ export interface BlobStore extends AsyncDisposable {
   /** The keys that a session's parts hold: what the orphan sweep must not touch. */
   keysOf(parts: readonly unknown[]): string[]
 
+  /**
+   * Removes up to 1,000 uploads that were begun before `startedBeforeMs`, never ended, and hold none of the keys that
+   * `held` says are in use. Returns how many. 0 for stores that keep nothing out of sight of `list`.
+   */
+  dropUnfinished(
+    startedBeforeMs: number,
+    held: (keys: readonly string[]) => Promise<ReadonlySet<string>>,
+  ): Promise<number>
+
+  /**
+   * Where a client may fetch the object itself, without asking us, until at least 20 minutes from now. The same for
+   * everybody who asks within some minutes, so that caches in between work. undefined: this store has no such thing.
+   */
+  url(key: string): Promise<string | undefined>
+
   /** Writes, reads back and removes a probe object. Rejects with one sentence that says what is wrong. */
   check(): Promise<void>
 }
 
 export class StoreError extends Error {
   override readonly name = 'StoreError'
-  readonly kind: 'missing' | 'full' | 'denied' | 'corrupt' | 'unavailable'
+  /** 'lost': the session's bytes are gone or not what the row says; the upload has to begin again. */
+  readonly kind: 'missing' | 'full' | 'denied' | 'corrupt' | 'lost' | 'unavailable'
   readonly retryable: boolean
 
   constructor(kind: StoreError['kind'], message: string, options: { cause?: unknown } = {}) {

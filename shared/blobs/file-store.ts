@@ -98,6 +98,7 @@ export async function openFileStore(options: FileStoreOptions): Promise<BlobStor
           parts: [...parts, { key, size }],
         }
       },
+      joined: async () => {},
       abort,
       async [Symbol.asyncDispose]() {
         if (!finished) await abort()
@@ -188,6 +189,9 @@ export async function openFileStore(options: FileStoreOptions): Promise<BlobStor
     keysOf: (parts) => (parts as readonly FilePart[]).map(({ key }) => key),
 
     list: (after, limit) => storing(() => listFiles(directory, after, limit)),
+
+    dropUnfinished: async () => 0,
+    url: async () => undefined,
 
     check: () =>
       storing(async () => {

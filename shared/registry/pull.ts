@@ -71,6 +71,11 @@ export function smallBlobBytes(region: Region, blob: FoundBlob): Promise<Buffer>
   return region.blobCache.get(blob.key, () => region.blobs.read(blob.key, blob.size))
 }
 
+/** Where the object store itself serves the blob for a while; undefined: it has to go through here. */
+export async function blobUrl(region: Region, blob: FoundBlob): Promise<string | undefined> {
+  return region.blobs.url(blob.key)
+}
+
 /** Bytes start..end (inclusive) of a blob to the sink: all of them, or it rejects. */
 export async function sendBlob(
   region: Region,

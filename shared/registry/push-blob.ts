@@ -108,6 +108,7 @@ export async function appendToUpload(
     throw rangeInvalid(options, now.session.size)
   }
   region.reach('attempt-joined')
+  await attempt.joined()
   return { id: options.id, size: session.size }
 }
 
@@ -203,6 +204,7 @@ async function writeAttempt(
   const { body, range } = options
   const attempt = await region.blobs.begin(options.from, {
     algorithm: options.algorithm,
+    length: body.length,
     signal: body.signal,
   })
   try {

@@ -9,6 +9,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import bcrypt from 'bcrypt'
 import { startBalancer } from '../support/balancer.ts'
+import { startObjectStore, withoutStore } from '../support/parts/object-stores.ts'
 import { findTool } from '../support/parts/tools.ts'
 import { type PortolanProcess, startPortolan } from '../support/portolan-process.ts'
 
@@ -22,6 +23,8 @@ interface Shape {
   readonly sparse: boolean
   readonly auth: boolean
   readonly nodes: 1 | 2
+  /** On a real S3 server instead of files; with redirects every blob is fetched from there. */
+  readonly s3?: 'redirects off' | 'redirects on'
 }
 
 const shapes: Shape[] = [false, true].flatMap((auth) =>
@@ -31,6 +34,12 @@ const shapes: Shape[] = [false, true].flatMap((auth) =>
     { version: 'dev', sparse: true, auth, nodes } as const,
   ]),
 )
+for (const version of ['1.1', 'dev'] as const) {
+  shapes.push({ version, sparse: false, auth: false, nodes: 2, s3: 'redirects off' })
+  shapes.push({ version, sparse: false, auth: true, nodes: 2, s3: 'redirects on' })
+}
+const withoutS3 = withoutStore('minio')
+if (withoutS3) process.stdout.write(`SKIP conformance on S3: ${withoutS3}\n`)
 
 const suite = findTool('conformance')
 if (suite === undefined) {
@@ -46,12 +55,12 @@ const directory = await mkdtemp(join(tmpdir(), 'portolan-conformance-'))
 try {
   const htpasswd = join(directory, 'htpasswd')
   await writeFile(htpasswd, `${ACCOUNT.name}:${await bcrypt.hash(ACCOUNT.password, 5)}\n`)
-  for (const shape of shapes) {
+  for (const shape of shapes.filter(({ s3 }) => s3 === undefined || !withoutS3)) {
     const { tests, failures, skipped } = await inShape(shape, htpasswd)
     const bad = failures + skipped + (tests < TESTS_MIN ? 1 : 0)
     passed += tests - failures - skipped
     failed += bad
-    const name = `${shape.version}${shape.sparse ? ' sparse' : ''}, ${shape.auth ? 'Bearer' : 'no auth'}, ${shape.nodes} node${shape.nodes === 1 ? '' : 's'}`
+    const name = `${shape.version}${shape.sparse ? ' sparse' : ''}, ${shape.auth ? 'Bearer' : 'no auth'}, ${shape.nodes} node${shape.nodes === 1 ? '' : 's'}${shape.s3 ? `, S3, ${shape.s3}` : ''}`
     process.stdout.write(
       `${bad === 0 ? 'ok  ' : 'FAIL'} ${name}: ${tests} tests, ${failures} failed, ${skipped} skipped\n`,
     )
@@ -69,14 +78,17 @@ interface Counts {
 }
 
 async function inShape(shape: Shape, htpasswd: string): Promise<Counts> {
+  await using running = new AsyncDisposableStack()
+  const store = shape.s3 && running.use(await startObjectStore('minio'))
   const env = {
+    ...store?.env,
+    ...(shape.s3 === 'redirects on' && { PORTOLAN_REDIRECT: 'on', PORTOLAN_REDIRECT_BYTES_MIN: '0' }),
     PORTOLAN_SPARSE: shape.sparse ? 'all' : 'none',
     ...(shape.auth && {
       PORTOLAN_AUTH: 'accounts',
       PORTOLAN_HTPASSWD_FILE: htpasswd,
     }),
   }
-  await using running = new AsyncDisposableStack()
   const first = running.use(await startPortolan({ env }))
   // Awaited here: what runs is stopped when this function is left.
   if (shape.nodes === 1) return await conform(shape, first.host)

@@ -28,7 +28,10 @@ export async function append(
   for (let from = 0; from < bytes.length; from += chunkBytes) {
     await attempt.write(Buffer.from(bytes.subarray(from, from + chunkBytes)))
   }
-  return await attempt.finish()
+  const appended = await attempt.finish()
+  // As a row would: the session is written down, and from then on counts on this attempt.
+  await attempt.joined()
+  return JSON.parse(JSON.stringify(appended)) as StoredSession
 }
 
 /** A sink that keeps copies, as a socket would. */
@@ -58,7 +61,8 @@ export function blobStoreContract(name: string, open: (t: TestContext) => Promis
         assert.equal(session.size, size)
         assert.equal(session.digest, sha256(bytes))
         const { object, surplus, fresh } = await store.complete(session, { algorithm: 'sha256' })
-        assert.deepEqual([object.size, object.digest, surplus, fresh], [size, sha256(bytes), [], false])
+        assert.deepEqual([object.size, object.digest, fresh], [size, sha256(bytes), false])
+        assert.deepEqual(new Set([object.key, ...surplus]), new Set(store.keysOf(session.parts)))
         assert.equal(sha256(await received(store, object.key, 0, size - 1)), sha256(bytes))
         assert.equal(sha256(await store.read(object.key, size)), sha256(bytes))
       })
@@ -78,19 +82,17 @@ export function blobStoreContract(name: string, open: (t: TestContext) => Promis
       assert.equal((await store.list('', 10)).length, 1)
     })
 
-    test('several attempts are joined in order under a key of their own, and the parts are surplus', async (t) => {
+    test('several attempts are joined in order, and what they leave is surplus', async (t) => {
       const store = await open(t)
       const parts = [randomBytes(100), randomBytes(3 * MIB), randomBytes(1)]
       let session = EMPTY_SESSION
       for (const part of parts) session = await append(store, session, part)
       assert.equal(session.digest, null)
-      // A session is what a row keeps: it survives being written down.
-      const { object, surplus, fresh } = await store.complete(JSON.parse(JSON.stringify(session)), {
-        algorithm: 'sha256',
-      })
+      const { object, surplus, fresh } = await store.complete(session, { algorithm: 'sha256' })
       const whole = Buffer.concat(parts)
-      assert.deepEqual([object.digest, object.size, fresh], [sha256(whole), whole.length, true])
-      assert.deepEqual(new Set(surplus), new Set(store.keysOf(session.parts)))
+      assert.deepEqual([object.digest, object.size], [sha256(whole), whole.length])
+      const held = fresh ? surplus : [object.key, ...surplus]
+      assert.deepEqual(new Set(held), new Set(store.keysOf(session.parts)))
       assert.equal(sha256(await received(store, object.key, 0, whole.length - 1)), sha256(whole))
       await store.remove([object.key, ...surplus])
       assert.deepEqual(await store.list('', 10), [])
@@ -203,6 +205,47 @@ export function blobStoreContract(name: string, open: (t: TestContext) => Promis
       assert.ok(writes <= 3)
       const refusing: ByteSink = { write: () => Promise.reject(new Error('refused')) }
       await assert.rejects(store.send(object.key, range, refusing, signal), /refused/)
+    })
+
+    for (const [what, sizes] of [
+      ['a small one and a large one', [300_000, 12 * MIB]],
+      ['a large one and small ones', [12 * MIB + 5, 70_000, 1, 300_000]],
+      ['chunks of half a megabyte', Array.from({ length: 25 }, () => 500_000)],
+      ['large ones', [6 * MIB, 11 * MIB, 5 * MIB]],
+      ['whole parts', [5 * MIB, 10 * MIB, 256 * 1024]],
+    ] as const) {
+      test(`an upload in pieces, ${what}, continued from its row each time, is what was sent`, async (t) => {
+        const store = await open(t)
+        const pieces = sizes.map((size) => randomBytes(size))
+        let session = EMPTY_SESSION
+        for (const piece of pieces) session = await append(store, session, piece)
+        const whole = Buffer.concat(pieces)
+        assert.equal(session.size, whole.length)
+        const { object, surplus } = await store.complete(session, { algorithm: 'sha256' })
+        assert.deepEqual([object.digest, object.size], [sha256(whole), whole.length])
+        assert.ok((await received(store, object.key, 0, whole.length - 1)).equals(whole))
+        await store.remove([object.key, ...surplus])
+        assert.deepEqual(await store.list('', 10), [])
+      })
+    }
+
+    test('completing twice, as a client does whose answer was lost, gives the same object', async (t) => {
+      const store = await open(t)
+      const session = await append(store, EMPTY_SESSION, randomBytes(11 * MIB))
+      const first = await store.complete(session, { algorithm: 'sha256' })
+      assert.deepEqual((await store.complete(session, { algorithm: 'sha256' })).object, first.object)
+    })
+
+    test('a body whose length is announced takes no more memory than that, and may be shorter', async (t) => {
+      const store = await open(t)
+      for (const announced of [1, 1000, 5 * MIB, 6 * MIB]) {
+        const bytes = randomBytes(Math.min(announced, 1000))
+        await using attempt = await store.begin(EMPTY_SESSION, { algorithm: 'sha256', length: announced })
+        await attempt.write(Buffer.from(bytes))
+        const session = await attempt.finish()
+        const { object } = await store.complete(session, { algorithm: 'sha256' })
+        assert.ok((await store.read(object.key, object.size)).equals(bytes))
+      }
     })
 
     test('objects are listed in byte order, in pages, each once', async (t) => {

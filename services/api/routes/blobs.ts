@@ -12,7 +12,7 @@ import { type ByteRange, parseRange } from '#shared/oci/byte-range.ts'
 import { hasEntityTag, rangeStillValid } from '#shared/oci/conditional.ts'
 import { type Digest, parseDigest } from '#shared/oci/digest.ts'
 import type { RepositoryName } from '#shared/oci/reference.ts'
-import { findBlob, pullManifest, sendBlob, smallBlobBytes } from '#shared/registry/pull.ts'
+import { blobUrl, findBlob, pullManifest, sendBlob, smallBlobBytes } from '#shared/registry/pull.ts'
 import { deleteContent } from '#shared/registry/remove.ts'
 import {
   type Exchange,
@@ -37,6 +37,7 @@ export async function getBlob(exchange: Exchange, path: BlobPath): Promise<void>
   if (blob === undefined) return getManifestAsBlob(exchange, { name: path.name, digest })
   const headers = blobHeaders(digest)
   if (hasEntityTag(request.headers['if-none-match'], digest)) return sendEmpty(exchange, 304, headers)
+  if (await redirected(exchange, blob, digest)) return
   const ranges = rangesOf(exchange, { digest, size: blob.size })
   if (ranges === 'whole') return sendWhole(exchange, blob, headers)
   const [only] = ranges
@@ -52,6 +53,19 @@ export async function deleteBlob(exchange: Exchange, path: BlobPath): Promise<vo
     provenance: provenanceOf(exchange),
   })
   sendEmpty(exchange, 202, positionHeader(exchange, outboxId))
+}
+
+/**
+ * True when the client was sent to the object store; it repeats its Range there. Never for HEAD: what a link answers to
+ * is GET alone. The link is a right to pull, so it is kept by nobody in between and stands in no log.
+ */
+async function redirected(exchange: Exchange, blob: FoundBlob, digest: Digest): Promise<boolean> {
+  const { region, remoteAddress } = exchange
+  if (isHead(exchange) || !region.redirects(blob.size, remoteAddress)) return false
+  const url = await blobUrl(region, blob)
+  if (url === undefined) return false
+  sendEmpty(exchange, 307, { Location: url, 'Docker-Content-Digest': digest })
+  return true
 }
 
 function requireDigest(text: string): Digest {

@@ -38,6 +38,9 @@ export const tools = Object.freeze({
     module: 'github.com/regclient/regclient/cmd/regctl',
     version: 'v0.11.7',
   },
+  minio: { module: 'github.com/minio/minio', version: 'v0.0.0-20260212201848-7aac2a2c5b7c' },
+  versitygw: { module: 'github.com/versity/versitygw/cmd/versitygw', version: 'v1.8.0' },
+  'fake-gcs-server': { module: 'github.com/fsouza/fake-gcs-server', version: 'v1.56.1' },
   helm: { module: 'helm.sh/helm/v3/cmd/helm', version: 'v3.22.0', long: true },
   cosign: {
     module: 'github.com/sigstore/cosign/v3/cmd/cosign',
@@ -74,6 +77,31 @@ export function findDebianCosign(): string | undefined {
   return undefined
 }
 
+const AZURITE_VERSION = '3.37.0'
+
+/** Azurite's entry, a Node program; installed from npm into the cache because of its size. */
+export function findAzurite(): string | undefined {
+  const path = azuritePath()
+  if (existsSync(path)) return path
+  if (process.env.CI === 'true') throw new Error('CI has no azurite: .ci/install brings it')
+  return undefined
+}
+
+function azuriteDirectory(): string {
+  return join(cacheDirectory(), `azurite-${AZURITE_VERSION}`)
+}
+
+async function installAzurite(): Promise<void> {
+  if (existsSync(azuritePath())) return
+  await mkdir(azuriteDirectory(), { recursive: true })
+  const flags = ['--no-save', '--ignore-scripts', '--no-audit', '--no-fund', '--prefix', azuriteDirectory()]
+  await run('npm', ['install', ...flags, `azurite@${AZURITE_VERSION}`], { timeout: BUILD_TIMEOUT_MS })
+}
+
+function azuritePath(): string {
+  return join(azuriteDirectory(), 'node_modules', 'azurite', 'dist', 'src', 'blob', 'main.js')
+}
+
 export async function buildTool(name: ToolName): Promise<void> {
   const { module, version } = tools[name]
   const path = toolPath(name)
@@ -102,9 +130,10 @@ export async function buildTool(name: ToolName): Promise<void> {
 
 if (import.meta.main) {
   for (const name of process.argv.slice(2)) {
-    if (!(name in tools)) throw new Error(`no tool is called ${name}`)
+    if (!(name in tools) && name !== 'azurite') throw new Error(`no tool is called ${name}`)
     const startMs = performance.now()
-    await buildTool(name as ToolName)
+    if (name === 'azurite') await installAzurite()
+    else await buildTool(name as ToolName)
     process.stdout.write(`${name}: ${Math.round((performance.now() - startMs) / 1000)} s\n`)
   }
 }

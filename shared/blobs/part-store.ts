@@ -1,0 +1,229 @@
+// BlobStore on an object service (S3, Google Cloud Storage, Azure Blob): opaque keys, written once, never copied.
+//
+// An upload goes straight to its final object; ending it is one request that names the parts, and the row that maps a
+// digest to the key is the commit. A session is notes in its row, so any node continues it. Bytes of a session of one
+// attempt are never read again; true chunking is hashed by reading the object once when the upload ends.
+//
+// Every call is bounded and retried by retry.ts. A call that may have been done although its answer was lost is safe
+// to repeat: keys are new for each object, parts are named by number, and an upload that is gone when it is finished
+// is looked for under its key.
+
+import { createDigester, type Digest, digestBytes } from '#shared/oci/digest.ts'
+import {
+  type Attempt,
+  type AttemptOptions,
+  type BlobStore,
+  type ByteSink,
+  type Completion,
+  type StoredSession,
+  StoreError,
+} from './blob-store.ts'
+import { readWhole, streamTo } from './object-read.ts'
+import type { ObjectService, PartUpload } from './object-service.ts'
+import { type Asking, newKey, PartAttempt } from './part-attempt.ts'
+import type { PartBuffers } from './part-buffers.ts'
+import { notesOf, type PartNotes, restKey, sessionKeys } from './part-session.ts'
+import { RETRY_LIMITS, type RetryLimits, retrying } from './retry.ts'
+
+const KEY = /^[0-9a-f]{32}$/
+/** A probe object a second would cost money: readiness is asked often and remembers. */
+const CHECK_TTL_MS = 15_000
+/** A link's time is cut to this, so that everybody who asks within it gets the same one. */
+const LINK_BUCKET_MS = 5 * 60_000
+const LINK_SECONDS = 20 * 60
+
+export interface PartStoreOptions {
+  service: ObjectService
+  buffers: PartBuffers
+  limits?: Partial<RetryLimits>
+  /** A body from the store that stands still for so long is given up. */
+  stallMs?: number
+  nowMs?: () => number
+}
+
+export function createPartStore(options: PartStoreOptions): BlobStore {
+  const { service, buffers } = options
+  const limits = { ...RETRY_LIMITS, ...options.limits }
+  const stallMs = options.stallMs ?? 30_000
+  const nowMs = options.nowMs ?? Date.now
+  const failureOf = (thrown: unknown) => service.failureOf(thrown)
+  let checked: { atMs: number; outcome: Promise<void> } | undefined
+
+  const asking: Asking = {
+    ask: (work, signal) => retrying(work, { failureOf, limits, signal }),
+    async tidy(work) {
+      try {
+        await retrying(work, { failureOf, limits: { ...limits, triesMax: 1 } })
+      } catch (thrown) {
+        if (!(thrown instanceof StoreError)) throw thrown
+      }
+    },
+  }
+  const { ask } = asking
+
+  async function send(
+    key: string,
+    range: { start: number; end: number },
+    sink: ByteSink,
+    signal: AbortSignal,
+  ): Promise<void> {
+    requireKey(key)
+    const open = (part: { start: number; end: number }) => ask((limit) => openBody(key, part, limit), signal)
+    await streamTo(sink, { range, stallMs, signal, open })
+  }
+
+  /** The connection outlives the call that opened it: the call's time limit ends it only until it is open. */
+  async function openBody(key: string, range: { start: number; end: number }, limit: AbortSignal) {
+    const connection = new AbortController()
+    const end = () => connection.abort(limit.reason)
+    limit.addEventListener('abort', end, { once: true })
+    try {
+      return await service.get(key, range, connection.signal)
+    } finally {
+      limit.removeEventListener('abort', end)
+    }
+  }
+
+  async function complete(session: StoredSession, completed: AttemptOptions): Promise<Completion> {
+    const notes = notesOf(session)
+    const { algorithm, signal } = completed
+    if (notes.upload === undefined && notes.rest === undefined) {
+      const key = newKey()
+      await ask((limit) => service.put(key, Buffer.alloc(0), limit), signal)
+      return {
+        object: { key, size: 0, digest: digestBytes(algorithm, Buffer.alloc(0)) },
+        surplus: [],
+        fresh: true,
+      }
+    }
+    const key = notes.upload?.key ?? requireRestKey(notes)
+    if (notes.upload !== undefined) await finishUpload(notes.upload, notes, session.size, signal)
+    const surplus = sessionKeys([notes]).filter((other) => other !== key)
+    const known = session.digest?.startsWith(`${algorithm}:`) ? session.digest : null
+    const digest = known ?? (await hash(key, session.size, completed))
+    return { object: { key, size: session.size, digest }, surplus, fresh: false }
+  }
+
+  async function finishUpload(
+    upload: PartUpload,
+    notes: PartNotes,
+    size: number,
+    signal: AbortSignal | undefined,
+  ): Promise<void> {
+    const rest =
+      notes.rest !== undefined && 'base64' in notes.rest
+        ? Buffer.from(notes.rest.base64, 'base64')
+        : Buffer.alloc(0)
+    const tags = notes.parts.map(({ tag }) => tag)
+    try {
+      await ask(
+        (limit) => service.finishUpload(upload, { tags, offset: size - rest.length, rest }, limit),
+        signal,
+      )
+    } catch (thrown) {
+      if (!(thrown instanceof StoreError) || thrown.kind !== 'lost') throw thrown
+      // Somebody may have finished it already: this call, whose answer was lost, or a node that died after it.
+      const there = await ask((limit) => service.size(upload.key, limit), signal)
+      if (there !== size) throw thrown
+    }
+  }
+
+  async function hash(key: string, size: number, completed: AttemptOptions): Promise<Digest> {
+    const digester = createDigester(completed.algorithm)
+    const sink: ByteSink = { write: async (chunk) => digester.update(chunk) }
+    await send(key, { start: 0, end: size - 1 }, sink, completed.signal ?? NEVER_ABORTED)
+    return digester.digest()
+  }
+
+  /** The failure names the step: a bucket that one may write to and not delete from is a common mistake. */
+  async function probe(): Promise<void> {
+    const key = newKey()
+    const bytes = Buffer.from('probe')
+    const step = async <T>(name: string, work: () => Promise<T>): Promise<T> => {
+      try {
+        return await work()
+      } catch (thrown) {
+        if (!(thrown instanceof StoreError)) throw thrown
+        throw new StoreError(thrown.kind, `cannot ${name} ${service.place}: ${thrown.message}.`, {
+          cause: thrown,
+        })
+      }
+    }
+    await step('write to', () => ask((signal) => service.put(key, bytes, signal)))
+    await step('read from', async () => {
+      const chunks: Buffer[] = []
+      const sink: ByteSink = { write: async (chunk) => void chunks.push(Buffer.from(chunk)) }
+      await send(key, { start: 1, end: 3 }, sink, NEVER_ABORTED)
+      if (!Buffer.concat(chunks).equals(bytes.subarray(1, 4)))
+        throw new StoreError('corrupt', 'it answers ranges wrongly')
+    })
+    await step('delete from', () => ask((signal) => service.remove([key], signal)))
+  }
+
+  return {
+    name: service.name,
+    send,
+    complete,
+
+    begin: async (session, begun): Promise<Attempt> => {
+      begun.signal?.throwIfAborted()
+      return new PartAttempt({ service, asking, buffers, session, begun })
+    },
+
+    async abandon(session) {
+      const { upload } = notesOf(session)
+      if (upload !== undefined) await ask((signal) => service.dropUpload(upload, signal))
+      const keys = sessionKeys(session.parts)
+      if (keys.length > 0) await ask((signal) => service.remove(keys, signal))
+    },
+
+    read: (key, size) => {
+      requireKey(key)
+      return ask((signal) => readWhole(service, { key, size }, signal))
+    },
+
+    async remove(keys) {
+      for (const key of keys) requireKey(key)
+      if (keys.length > 0) await ask((signal) => service.remove(keys, signal))
+    },
+
+    list: (after, limit) => ask((signal) => service.list(after, limit, signal)),
+    keysOf: sessionKeys,
+
+    async dropUnfinished(startedBeforeMs, held) {
+      const uploads = await ask((signal) => service.listUploads(signal))
+      const old = uploads.filter(({ startedAtMs }) => startedAtMs < startedBeforeMs)
+      if (old.length === 0) return 0
+      const keep = await held(old.map(({ key }) => key))
+      const orphans = old.filter(({ key }) => !keep.has(key))
+      for (const upload of orphans) await ask((signal) => service.dropUpload(upload, signal))
+      return orphans.length
+    },
+
+    url: async (key) => {
+      requireKey(key)
+      const bucketMs = Math.floor(nowMs() / LINK_BUCKET_MS) * LINK_BUCKET_MS
+      return service.presign(key, { nowMs: bucketMs, seconds: LINK_SECONDS + LINK_BUCKET_MS / 1_000 })
+    },
+
+    check() {
+      const atMs = performance.now()
+      if (checked === undefined || atMs - checked.atMs > CHECK_TTL_MS) checked = { atMs, outcome: probe() }
+      return checked.outcome
+    },
+
+    [Symbol.asyncDispose]: async () => service[Symbol.asyncDispose](),
+  }
+}
+
+const NEVER_ABORTED = new AbortController().signal
+
+function requireKey(key: string): void {
+  if (!KEY.test(key)) throw new StoreError('corrupt', 'not a key of an object store')
+}
+
+function requireRestKey(notes: PartNotes): string {
+  const key = restKey(notes)
+  if (key === undefined) throw new StoreError('corrupt', 'a session has bytes and no object')
+  return key
+}

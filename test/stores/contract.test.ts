@@ -1,0 +1,46 @@
+// The contract of a BlobStore, kept by each object store against a real server. Each test gets a prefix of its own.
+
+import { randomBytes } from 'node:crypto'
+import { after, before, describe } from 'node:test'
+import type { BlobStore } from '#shared/blobs/blob-store.ts'
+import { createByteBudget } from '#shared/blobs/byte-budget.ts'
+import { openBlobStore } from '#shared/blobs/open-store.ts'
+import { createPartBuffers } from '#shared/blobs/part-buffers.ts'
+import { loadConfig } from '#shared/config.ts'
+import { blobStoreContract } from '../contract/blob-store.ts'
+import {
+  type ObjectStoreName,
+  type ObjectStoreServer,
+  recipes,
+  startObjectStore,
+  withoutStore,
+} from '../support/parts/object-stores.ts'
+
+for (const name of Object.keys(recipes) as ObjectStoreName[]) {
+  describe(name, { skip: withoutStore(name) }, () => {
+    let server: ObjectStoreServer
+    before(async () => {
+      server = await startObjectStore(name)
+      // The SDK's usual chain looks here.
+      for (const [key, value] of Object.entries(server.env))
+        if (key.startsWith('AWS_')) process.env[key] = value
+    })
+    after(() => server[Symbol.asyncDispose]())
+
+    blobStoreContract(name, async (t): Promise<BlobStore> => {
+      const prefix = Object.keys(server.env).find((key) => key.endsWith('_PREFIX')) ?? ''
+      const env = Object.fromEntries(
+        Object.entries(server.env).filter(([key]) => key.startsWith('PORTOLAN_')),
+      )
+      const config = loadConfig({ ...env, [prefix]: randomBytes(4).toString('hex') })
+      const store = await openBlobStore(config.blobs, {
+        directory: '',
+        freeBytesMin: 0,
+        readBudget: createByteBudget({ bytesMax: 2 ** 24 }),
+        partBuffers: createPartBuffers({ bytesMax: 2 ** 26 }),
+      })
+      t.after(() => store[Symbol.asyncDispose]())
+      return store
+    })
+  })
+}
