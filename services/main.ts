@@ -2,6 +2,7 @@
 //
 //   main.ts [all]            one whole region in this process
 //   main.ts api janitor      some of its services
+//   main.ts move-blobs --to s3   moves the region's blobs to another store and ends
 //   main.ts --print-config   the effective configuration, secrets masked
 
 import { parseArgs } from 'node:util'
@@ -29,13 +30,18 @@ const SERVICES: Readonly<Record<string, () => Promise<Start>>> = Object.freeze({
 
 async function main(): Promise<void> {
   const { values, positionals } = parseArgs({
-    options: { 'print-config': { type: 'boolean' } },
+    options: { 'print-config': { type: 'boolean' }, to: { type: 'string' } },
     allowPositionals: true,
   })
   const names = positionals.length === 0 || positionals.includes('all') ? Object.keys(SERVICES) : positionals
   const config = loadConfig(process.env)
   if (values['print-config']) {
     process.stdout.write(`${printConfig(config)}\n`)
+    return
+  }
+  if (positionals[0] === 'move-blobs') {
+    const { moveBlobs } = await import('./move-blobs/command.ts')
+    process.exitCode = await moveBlobs(config, values.to)
     return
   }
   const starts = names.map((name) => {

@@ -1,19 +1,20 @@
 // Configuration for people: the effective values with secrets masked, the README's table, the .env example. All are made
 // from the one table in config-variables.ts.
 
-import type { Config } from './config.ts'
+import type { BlobsConfig, Config } from './config.ts'
 import { type Variable, variables } from './config-variables.ts'
 
 /** The effective configuration as text, every secret masked. */
 export function printConfig(config: Config): string {
   const { url } = config.database
-  const { blobs } = config
-  const account = blobs.kind === 'azure' && blobs.account && { ...blobs.account, key: '***' }
+  const masked = (blobs: BlobsConfig) =>
+    blobs.kind === 'azure' && blobs.account ? { ...blobs, account: { ...blobs.account, key: '***' } } : blobs
   return JSON.stringify(
     {
       ...config,
       database: { ...config.database, url: url && maskPassword(url) },
-      blobs: { ...blobs, ...(account && { account }) },
+      blobs: masked(config.blobs),
+      stores: config.stores.map(masked),
     },
     undefined,
     2,

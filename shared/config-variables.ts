@@ -138,6 +138,11 @@ export const variables = Object.freeze({
     oneOf('Hot', 'Cool', 'Cold'),
     'Access tier of new blobs; colder ones cost less to keep and more to read.',
   ),
+  PORTOLAN_STORE_TIMEOUT_SECONDS: variable(
+    integer({ min: 1, max: 600 }),
+    '45',
+    'How long a request to an object store is repeated, and a body of it waited for, before the client is answered 503.',
+  ),
   PORTOLAN_REDIRECT: variable(
     oneOf('off', 'on'),
     'off',

@@ -48,7 +48,11 @@ export interface Config {
   readonly region: string
   readonly dataDir: string
   readonly database: { readonly url: string | undefined; readonly connections: number }
+  /** Where new blobs go. */
   readonly blobs: BlobsConfig
+  /** Every store that is configured, that one included: rows may still name the others while a region moves. */
+  readonly stores: readonly BlobsConfig[]
+  readonly storeTimeoutSeconds: number
   readonly redirect: { readonly on: boolean; readonly bytesMin: number; readonly except: readonly string[] }
   readonly processes: number
   /** Set by the parent of several API processes: this is one of them and shares the port. */
@@ -106,12 +110,16 @@ export function loadConfig(environment: Environment): Config {
       return (text === undefined ? undefined : definition.parse(text)) as Value<Name>
     } catch (thrown) {
       if (!(thrown instanceof ConfigValueError)) throw thrown
-      problems.push(`${name} ${thrown.message}`)
+      const problem = `${name} ${thrown.message}`
+      if (!problems.includes(problem)) problems.push(problem)
       return undefined as Value<Name>
     }
   }
   const auth = read('PORTOLAN_AUTH')
   const embedded = read('PORTOLAN_EMBEDDED')
+  const kind = read('PORTOLAN_BLOBS') ?? 'file'
+  // Also those of stores that are not in use: a value that cannot be right is told before somebody moves there.
+  for (const name of Object.keys(variables) as VariableName[]) if (environment[name] !== undefined) read(name)
   const config: Config = {
     listen: read('PORTOLAN_LISTEN'),
     metricsListen: read('PORTOLAN_METRICS_LISTEN'),
@@ -120,7 +128,11 @@ export function loadConfig(environment: Environment): Config {
     region: read('PORTOLAN_REGION'),
     dataDir: read('PORTOLAN_DATA_DIR'),
     database: { url: read('PORTOLAN_DATABASE_URL'), connections: read('PORTOLAN_DATABASE_CONNECTIONS') },
-    blobs: blobsConfig(read, problems),
+    blobs: blobsConfig(kind, read, problems),
+    stores: storeKinds
+      .filter((other) => other === kind || isConfigured(other, environment))
+      .map((other) => blobsConfig(other, read, problems)),
+    storeTimeoutSeconds: read('PORTOLAN_STORE_TIMEOUT_SECONDS'),
     redirect: {
       on: read('PORTOLAN_REDIRECT') === 'on',
       bytesMin: read('PORTOLAN_REDIRECT_BYTES_MIN'),
@@ -171,11 +183,27 @@ export function loadConfig(environment: Environment): Config {
 
 type Read = <Name extends VariableName>(name: Name) => Value<Name>
 
-/** The chosen store's own settings; those of the others are left alone. */
-function blobsConfig(read: Read, problems: string[]): BlobsConfig {
-  const kind = read('PORTOLAN_BLOBS') ?? 'file'
+type StoreKind = BlobsConfig['kind']
+
+const storeKinds = ['file', 's3', 'gcs', 'azure'] as const satisfies readonly StoreKind[]
+
+/** What makes a store usable; files always are. */
+const STORE_NAMES: Readonly<Record<StoreKind, VariableName | undefined>> = Object.freeze({
+  file: undefined,
+  s3: 'PORTOLAN_S3_BUCKET',
+  gcs: 'PORTOLAN_GCS_BUCKET',
+  azure: 'PORTOLAN_AZURE_CONTAINER',
+})
+
+function isConfigured(kind: StoreKind, environment: Environment): boolean {
+  const name = STORE_NAMES[kind]
+  return name === undefined || (environment[name] ?? '') !== ''
+}
+
+function blobsConfig(kind: StoreKind, read: Read, problems: string[]): BlobsConfig {
   const need = <T>(name: VariableName, value: T | undefined): T => {
-    if (value === undefined) problems.push(`PORTOLAN_BLOBS=${kind} needs ${name}`)
+    const problem = `blobs in ${kind} need ${name}`
+    if (value === undefined && !problems.includes(problem)) problems.push(problem)
     return value as T
   }
   switch (kind) {

@@ -14,7 +14,7 @@ import { type BlobCache, createBlobCache } from './blobs/blob-cache.ts'
 import { type BlobStore, StoreError } from './blobs/blob-store.ts'
 import { createByteBudget } from './blobs/byte-budget.ts'
 import { createRateGuard, type RateGuard } from './blobs/minimum-rate.ts'
-import { openBlobStore } from './blobs/open-store.ts'
+import { type BlobStores, openBlobStores } from './blobs/open-store.ts'
 import { createPartBuffers } from './blobs/part-buffers.ts'
 import type { Config } from './config.ts'
 import { type Database, openDatabase } from './db/connect.ts'
@@ -46,7 +46,10 @@ export interface Region extends AsyncDisposable {
   readonly instance: string
   readonly db: Database
   readonly lookups: SnapshotReader<Lookup, Found>
+  /** Where new blobs go. */
   readonly blobs: BlobStore
+  /** Where rows may say that blobs are. */
+  readonly stores: BlobStores
   readonly blobCache: BlobCache
   readonly manifests: ManifestCache
   /** Whether a pull of so many bytes by a client at this address is sent to the object store. */
@@ -87,14 +90,19 @@ export async function openRegion(config: Config, options: RegionOptions = {}): P
     openDatabase({ url: database.url, connections: config.database.connections, onIdleError: onError }),
   )
   const { epoch } = await regionRow(db)
-  const blobs = opened.use(
-    await openBlobStore(config.blobs, {
-      directory: join(directory, 'blobs'),
-      freeBytesMin: config.bytes.freeMin,
-      readBudget: createByteBudget({ bytesMax: config.bytes.readBuffer }),
-      partBuffers: createPartBuffers({ bytesMax: config.bytes.writeBuffer }),
-    }),
+  const stores = opened.use(
+    await openBlobStores(
+      { primary: config.blobs, all: config.stores },
+      {
+        directory: join(directory, 'blobs'),
+        freeBytesMin: config.bytes.freeMin,
+        readBudget: createByteBudget({ bytesMax: config.bytes.readBuffer }),
+        partBuffers: createPartBuffers({ bytesMax: config.bytes.writeBuffer }),
+        timeoutMs: config.storeTimeoutSeconds * 1_000,
+      },
+    ),
   )
+  const blobs = stores.primary
   await requireUsable(blobs, log)
   const reader = opened.use(
     openSnapshotReader(lookups, {
@@ -127,6 +135,7 @@ export async function openRegion(config: Config, options: RegionOptions = {}): P
     db,
     lookups: reader,
     blobs,
+    stores,
     blobCache: createBlobCache({ bytesMax: config.bytes.cache / 2 }),
     manifests: createManifestCache({ db, bytesMax: config.bytes.cache / 2 }),
     redirects: redirectRule(config),

@@ -29,6 +29,19 @@ const TESTED_ELSEWHERE: Readonly<Record<string, string>> = {
   'shared/config-parsers.ts': 'test/shared/config.test.ts',
   'shared/config-docs.ts': 'test/shared/config.test.ts',
   'shared/config-spelling.ts': 'test/shared/config.test.ts',
+  'shared/config-variables.ts': 'test/shared/config.test.ts and this file',
+  'shared/blobs/object-service.ts': 'the port; its three implementations keep test/contract/blob-store.ts',
+  'shared/blobs/object-read.ts': 'test/stores/faults.test.ts',
+  'shared/blobs/open-store.ts': 'test/stores/move-blobs.test.ts and every region',
+  'shared/blobs/part-attempt.ts': 'test/stores/contract.test.ts',
+  'shared/blobs/part-session.ts': 'test/stores/contract.test.ts',
+  'shared/blobs/part-store.ts': 'test/stores/contract.test.ts and test/stores/faults.test.ts',
+  'shared/blobs/s3-service.ts': 'test/stores/contract.test.ts and test/shared/blobs/store-failures.test.ts',
+  'shared/blobs/gcs-service.ts': 'test/stores/contract.test.ts and test/shared/blobs/store-failures.test.ts',
+  'shared/blobs/azure-service.ts':
+    'test/stores/contract.test.ts and test/shared/blobs/store-failures.test.ts',
+  'shared/blobs/s3-presign.ts': 'test/stores/links.test.ts',
+  'shared/registry/move-blobs.ts': 'test/stores/move-blobs.test.ts',
   'shared/blobs/write-once-file.ts': 'test/shared/blobs/file-store.test.ts',
   'shared/blobs/directory-sync.ts': 'test/shared/blobs/file-store.test.ts',
   'shared/blobs/file-pump.ts': 'test/shared/blobs/file-store.test.ts',
@@ -62,6 +75,12 @@ const TESTED_ELSEWHERE: Readonly<Record<string, string>> = {
 }
 
 const OWNERS: Readonly<Record<string, RegExp>> = {
+  '@aws-sdk/client-s3': /^(shared\/blobs\/s3-service\.ts|test\/)/,
+  '@smithy/node-http-handler': /^shared\/blobs\/s3-service\.ts/,
+  '@aws-sdk/s3-request-presigner': /^test\//,
+  '@google-cloud/storage': /^shared\/blobs\/gcs-service\.ts/,
+  '@azure/storage-blob': /^shared\/blobs\/azure-service\.ts/,
+  '@azure/identity': /^shared\/blobs\/azure-service\.ts/,
   pg: /^(shared\/db\/|test\/)/,
   fastify: /^services\/api\//,
   bcrypt: /^(shared\/auth\/|test\/)/,
@@ -128,7 +147,7 @@ function resolved(from: string, specifier: string): string | undefined {
 
 const CORE = /^shared\/(oci\/|convergence\/|errors\.ts)/
 const ADAPTERS =
-  /^shared\/(db|blobs|auth|observability|embedded)\/|^shared\/(config|config-parsers|config-docs|config-spelling|loop|service)\.ts/
+  /^shared\/(db|blobs|auth|observability|embedded)\/|^shared\/(config|config-parsers|config-docs|config-spelling|config-variables|loop|service)\.ts/
 const USE_CASES = /^shared\/(registry\/|region\.ts)/
 
 function layers(source: Source): string[] {

@@ -14,7 +14,7 @@ export async function expireUploads(region: Region, signal: AbortSignal): Promis
   while (ended < RUN_MAX && !signal.aborted) {
     const uploads = await takeExpiredUploads(region.db, BATCH)
     if (uploads.length > 0) region.reach('expired-taken')
-    for (const upload of uploads) await region.blobs.abandon(upload.session)
+    for (const upload of uploads) await (await region.stores.named(upload.store)).abandon(upload.session)
     ended += uploads.length
     if (uploads.length < BATCH) break
   }

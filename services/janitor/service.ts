@@ -13,11 +13,12 @@ export async function startJanitor(region: Region): Promise<Service> {
   const sweepOrphans = createOrphanSweep(region)
   const loop = startLoop({
     everyMs: region.config.janitor.sweepSeconds * 1_000,
-    run: (signal) =>
-      withLease(region.databaseUrl, 'janitor', async () => {
+    run: async (signal) => {
+      await withLease(region.databaseUrl, 'janitor', async () => {
         await expireUploads(region, signal)
         await sweepOrphans(signal)
-      }),
+      })
+    },
     onError: (error) => region.log.error({ error }, 'the janitor failed; it will try again'),
   })
   return { name: 'janitor', [Symbol.asyncDispose]: () => loop[Symbol.asyncDispose]() }

@@ -1,7 +1,9 @@
-// The region's blob store, chosen by configuration. Each cloud's SDK is loaded only where it is used: they are large.
+// The region's blob stores. New blobs go to the one that is configured; rows may name others while a region moves from
+// one to another, and those are opened when a row first asks for them. Each cloud's SDK is loaded only where it is used:
+// they are large.
 
 import type { BlobsConfig } from '../config.ts'
-import type { BlobStore } from './blob-store.ts'
+import { type BlobStore, StoreError } from './blob-store.ts'
 import type { ByteBudget } from './byte-budget.ts'
 import { openFileStore } from './file-store.ts'
 import type { ObjectService } from './object-service.ts'
@@ -14,6 +16,42 @@ export interface OpenStoreOptions {
   freeBytesMin: number
   readBudget: ByteBudget
   partBuffers: PartBuffers
+  /** Of one operation on an object store, repetitions included. */
+  timeoutMs: number
+}
+
+export interface BlobStores extends AsyncDisposable {
+  /** Where new blobs go. */
+  readonly primary: BlobStore
+  /** The store that a row names. @throws StoreError 'unavailable' when it is not configured here */
+  named(name: string): Promise<BlobStore>
+}
+
+export async function openBlobStores(
+  configs: { primary: BlobsConfig; all: readonly BlobsConfig[] },
+  options: OpenStoreOptions,
+): Promise<BlobStores> {
+  const primary = await openBlobStore(configs.primary, options)
+  const others = new Map<string, Promise<BlobStore>>()
+  return {
+    primary,
+    async named(name) {
+      if (name === primary.name) return primary
+      const opened = others.get(name)
+      if (opened !== undefined) return opened
+      const config = configs.all.find(({ kind }) => kind === name)
+      if (config === undefined) {
+        throw new StoreError('unavailable', `a blob is in the store "${name}", which is not configured here`)
+      }
+      const opening = openBlobStore(config, options)
+      others.set(name, opening)
+      return opening
+    },
+    async [Symbol.asyncDispose]() {
+      for (const opening of others.values()) await (await opening)[Symbol.asyncDispose]()
+      await primary[Symbol.asyncDispose]()
+    },
+  }
 }
 
 export async function openBlobStore(config: BlobsConfig, options: OpenStoreOptions): Promise<BlobStore> {
@@ -21,7 +59,14 @@ export async function openBlobStore(config: BlobsConfig, options: OpenStoreOptio
     const { directory, freeBytesMin, readBudget } = options
     return openFileStore({ directory, budget: readBudget, freeBytesMin })
   }
-  return createPartStore({ service: await serviceOf(config), buffers: options.partBuffers })
+  const { partBuffers, timeoutMs } = options
+  return createPartStore({
+    service: await serviceOf(config),
+    buffers: partBuffers,
+    // Two tries fit even where the first one meets silence.
+    limits: { tryMs: timeoutMs / 2, totalMs: timeoutMs },
+    stallMs: timeoutMs / 2,
+  })
 }
 
 async function serviceOf(config: Exclude<BlobsConfig, { kind: 'file' }>): Promise<ObjectService> {

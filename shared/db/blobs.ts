@@ -8,7 +8,7 @@ import type { StoredObject } from '#shared/blobs/blob-store.ts'
 import type { Digest } from '#shared/oci/digest.ts'
 import type { RepositoryName } from '#shared/oci/reference.ts'
 import { type Provenance, provenanceParameters } from './provenance.ts'
-import { one, type Queryable, statement } from './statement.ts'
+import { maybe, one, type Queryable, statement } from './statement.ts'
 import type { Upload } from './uploads.ts'
 
 /** How long bytes that were just pushed or mounted are kept without a manifest naming them. */
@@ -162,6 +162,70 @@ export async function mountBlob(
   })
   if (row.outbox_id !== null) return { kind: 'mounted', outboxId: row.outbox_id }
   return row.repository ? { kind: 'unknown' } : { kind: 'repository-missing' }
+}
+
+const place = statement<{ store: string; key: string }>(
+  'blob-place',
+  `select store, key from blob where digest = :digest and state = 'ready'`,
+)
+
+/** Where a blob's bytes are now, whoever holds it. */
+export async function blobPlace(
+  db: Queryable,
+  digest: Digest,
+): Promise<{ store: string; key: string } | undefined> {
+  return maybe(db, place, { digest })
+}
+
+export interface BlobRow {
+  readonly digest: Digest
+  readonly store: string
+  readonly key: string
+  readonly size: number
+}
+
+const elsewhere = statement<BlobRow>(
+  'blobs-elsewhere',
+  `select digest, store, key, size from blob
+   where store <> :store and state = 'ready' and digest > :after order by digest limit :limit`,
+)
+
+/** Blobs that are in other stores than this one, after a digest, a page at a time. */
+export async function blobsElsewhere(
+  db: Queryable,
+  options: { store: string; after: string; limit: number },
+): Promise<BlobRow[]> {
+  return db.rows(elsewhere, options)
+}
+
+const sumElsewhere = statement<{ blobs: number; bytes: number }>(
+  'sum-blobs-elsewhere',
+  `select count(*) as blobs, coalesce(sum(size), 0)::bigint as bytes from blob
+   where store <> :store and state = 'ready'`,
+)
+
+export async function sumBlobsElsewhere(
+  db: Queryable,
+  store: string,
+): Promise<{ blobs: number; bytes: number }> {
+  return one(db, sumElsewhere, { store })
+}
+
+const relocate = statement<{ moved: number }>(
+  'relocate-blob',
+  `update blob set store = :store, key = :key
+   where digest = :digest and store = :old_store and key = :old_key and state = 'ready'
+   returning 1 as moved`,
+)
+
+/** Points the row to another object with the same bytes; false when it no longer says what the caller saw. */
+export async function relocateBlob(
+  db: Queryable,
+  options: { from: BlobRow; store: string; key: string },
+): Promise<boolean> {
+  const { from, store, key } = options
+  const parameters = { digest: from.digest, old_store: from.store, old_key: from.key, store, key }
+  return (await maybe(db, relocate, parameters)) !== undefined
 }
 
 const known = statement<{ key: string }>(

@@ -7,8 +7,8 @@ import { connectionOptions } from './connect.ts'
 /** Our half of Postgres' two-key advisory locks; the other is the name's hash. */
 const CLASS = 7_065_813
 
-/** Runs the work if nobody else is at it; undefined when somebody is. */
-export async function withLease(url: string, name: string, work: () => Promise<void>): Promise<void> {
+/** Runs the work if nobody else is at it; false when somebody is. */
+export async function withLease(url: string, name: string, work: () => Promise<void>): Promise<boolean> {
   const client = new pg.Client(connectionOptions(url))
   client.on('error', () => {
     // The lock went with the connection; the work is idempotent and its own statements will fail and say why.
@@ -19,7 +19,9 @@ export async function withLease(url: string, name: string, work: () => Promise<v
       'select pg_try_advisory_lock($1, hashtext($2)) as held',
       [CLASS, name],
     )
-    if (rows[0]?.held) await work()
+    if (rows[0]?.held !== true) return false
+    await work()
+    return true
   } finally {
     await client.end()
   }

@@ -11,6 +11,7 @@ export const FAILPOINTS = [
   'manifest-committed',
   'upload-cancelled',
   'expired-taken',
+  'blob-copied',
 ] as const
 
 export type Failpoint = (typeof FAILPOINTS)[number]

@@ -3,11 +3,12 @@
 // What exists is read exactly (db/snapshot-reader.ts); bytes come from memory or the store. A row without its bytes
 // is a broken promise and answers UNAVAILABLE, never "unknown": clients delete what they are told is unknown.
 
-import type { ByteSink } from '#shared/blobs/blob-store.ts'
+import { type BlobStore, type ByteSink, StoreError } from '#shared/blobs/blob-store.ts'
+import { blobPlace } from '#shared/db/blobs.ts'
 import type { FoundBlob, FoundManifest } from '#shared/db/lookups.ts'
 import { repositoryExists } from '#shared/db/repositories.ts'
 import { RegistryError } from '#shared/errors.ts'
-import type { Digest } from '#shared/oci/digest.ts'
+import { algorithmOf, type Digest, digestBytes } from '#shared/oci/digest.ts'
 import type { RepositoryName, Tag } from '#shared/oci/reference.ts'
 import type { Region } from '#shared/region.ts'
 
@@ -65,15 +66,22 @@ export async function findBlob(
   return found?.kind === 'blob' ? found : undefined
 }
 
-/** A blob's bytes when they are small enough to be served from memory, read at most once. */
+/**
+ * A blob's bytes when they are small enough to be served from memory, read at most once; checked then, because what is
+ * in memory is served for as long as it is asked for.
+ */
 export function smallBlobBytes(region: Region, blob: FoundBlob): Promise<Buffer> | undefined {
   if (blob.size > region.blobCache.entryBytesMax) return undefined
-  return region.blobCache.get(blob.key, () => region.blobs.read(blob.key, blob.size))
+  return region.blobCache.get(blob.key, async () => {
+    const bytes = await whereItIs(region, blob, ({ store, key }) => store.read(key, blob.size))
+    if (digestBytes(algorithmOf(blob.digest), bytes) === blob.digest) return bytes
+    throw new StoreError('corrupt', `the bytes of ${blob.digest} are not what was pushed`)
+  })
 }
 
 /** Where the object store itself serves the blob for a while; undefined: it has to go through here. */
 export async function blobUrl(region: Region, blob: FoundBlob): Promise<string | undefined> {
-  return region.blobs.url(blob.key)
+  return (await region.stores.named(blob.store)).url(blob.key)
 }
 
 /** Bytes start..end (inclusive) of a blob to the sink: all of them, or it rejects. */
@@ -84,7 +92,36 @@ export async function sendBlob(
   sink: ByteSink,
   signal: AbortSignal,
 ): Promise<void> {
-  await region.blobs.send(blob.key, range, sink, signal)
+  let begun = false
+  const noting: ByteSink = {
+    write(chunk) {
+      begun = true
+      return sink.write(chunk)
+    },
+  }
+  await whereItIs(
+    region,
+    blob,
+    ({ store, key }) => store.send(key, range, noting, signal),
+    () => !begun,
+  )
+}
+
+/** Does it with the place the row named, and once more with the place it names now, if the blob has moved meanwhile. */
+async function whereItIs<T>(
+  region: Region,
+  blob: FoundBlob,
+  work: (place: { store: BlobStore; key: string }) => Promise<T>,
+  mayRepeat: () => boolean = () => true,
+): Promise<T> {
+  try {
+    return await work({ store: await region.stores.named(blob.store), key: blob.key })
+  } catch (thrown) {
+    if (!(thrown instanceof StoreError) || thrown.kind !== 'missing' || !mayRepeat()) throw thrown
+    const now = await blobPlace(region.db, blob.digest)
+    if (now === undefined || now.key === blob.key) throw thrown
+    return work({ store: await region.stores.named(now.store), key: now.key })
+  }
 }
 
 function missingBytes(digest: Digest): RegistryError {

@@ -6,7 +6,7 @@
 // a row, which the janitor finds. A request that fails half-way puts the session back to where it was before.
 
 import { randomUUID } from 'node:crypto'
-import { type Attempt, EMPTY_SESSION, type StoredSession } from '#shared/blobs/blob-store.ts'
+import { type Attempt, type BlobStore, EMPTY_SESSION, type StoredSession } from '#shared/blobs/blob-store.ts'
 import { commitBlob } from '#shared/db/blobs.ts'
 import type { Provenance } from '#shared/db/provenance.ts'
 import { ensureRepository } from '#shared/db/repositories.ts'
@@ -89,7 +89,7 @@ export async function appendToUpload(
 ): Promise<UploadPosition> {
   const upload = await requireUpload(region, options)
   checkRange(upload, options)
-  const written = await writeAttempt(region, {
+  const written = await writeAttempt(await region.stores.named(upload.store), {
     ...options,
     from: upload.session,
     algorithm: upload.algorithm,
@@ -129,7 +129,8 @@ export async function finishUpload(
   checkRange(upload, options)
   if (options.body.length === 0) return commitSession(region, { ...options, upload, session: upload.session })
   const algorithm = upload.session.size === 0 ? algorithmOf(options.digest) : upload.algorithm
-  const { attempt, session } = await writeAttempt(region, { ...options, from: upload.session, algorithm })
+  const store = await region.stores.named(upload.store)
+  const { attempt, session } = await writeAttempt(store, { ...options, from: upload.session, algorithm })
   await using _ = attempt
   region.reach('attempt-durable')
   return commitSession(region, { ...options, upload, session, attempt })
@@ -140,7 +141,7 @@ export async function pushWholeBlob(
   region: Region,
   options: { repository: RepositoryName; digest: Digest; body: IncomingBody; provenance: Provenance },
 ): Promise<{ outboxId: number }> {
-  const { attempt, session } = await writeAttempt(region, {
+  const { attempt, session } = await writeAttempt(region.blobs, {
     ...options,
     from: EMPTY_SESSION,
     algorithm: algorithmOf(options.digest),
@@ -156,7 +157,7 @@ export async function cancelUpload(region: Region, target: UploadTarget): Promis
   const upload = uuid && (await cancelUploadRow(region.db, { id: uuid, repository: target.repository }))
   if (!upload) throw new RegistryError('BLOB_UPLOAD_UNKNOWN')
   region.reach('upload-cancelled')
-  await region.blobs.abandon(upload.session)
+  await (await region.stores.named(upload.store)).abandon(upload.session)
 }
 
 async function requireUpload(region: Region, target: UploadTarget): Promise<Upload> {
@@ -193,7 +194,7 @@ function rangeInvalid(target: UploadTarget, size: number): RegistryError {
 }
 
 async function writeAttempt(
-  region: Region,
+  store: BlobStore,
   options: {
     from: StoredSession
     algorithm: DigestAlgorithm
@@ -202,7 +203,7 @@ async function writeAttempt(
   },
 ): Promise<{ attempt: Attempt; session: StoredSession }> {
   const { body, range } = options
-  const attempt = await region.blobs.begin(options.from, {
+  const attempt = await store.begin(options.from, {
     algorithm: options.algorithm,
     length: body.length,
     signal: body.signal,
@@ -237,14 +238,16 @@ async function commitSession(
   },
 ): Promise<{ outboxId: number }> {
   const { repository, digest, session, upload, attempt, provenance } = options
-  const completion = await region.blobs.complete(session, {
+  // A session stays in the store it was begun in.
+  const store = upload === null ? region.blobs : await region.stores.named(upload.store)
+  const completion = await store.complete(session, {
     algorithm: algorithmOf(digest),
     signal: options.body.signal,
   })
   const { object, surplus, fresh } = completion
   region.reach('object-complete')
   const dropOurs = async () => {
-    if (fresh) await region.blobs.remove([object.key])
+    if (fresh) await store.remove([object.key])
     await attempt?.abort()
   }
   if (object.digest !== digest) {
@@ -262,7 +265,7 @@ async function commitSession(
     provenance,
     shard: shardOf(repository),
     origin: region.name,
-    store: region.blobs.name,
+    store: store.name,
   }
   for (let tries = 1; tries <= COMMIT_TRIES_MAX; tries++) {
     const outcome = await commitBlob(region.db, statement)
@@ -278,7 +281,7 @@ async function commitSession(
     region.reach('blob-committed')
     // Another upload of the same digest was first: its key stays, these bytes have no row.
     const unused = outcome.key === object.key ? surplus : [...surplus, object.key]
-    if (unused.length > 0) await region.blobs.remove(unused)
+    if (unused.length > 0) await store.remove(unused)
     region.reach('surplus-removed')
     return { outboxId: outcome.outboxId }
   }
@@ -292,7 +295,7 @@ async function commitSession(
 async function endSession(region: Region, options: { upload: Upload }): Promise<void> {
   const { id, repository } = options.upload
   const taken = await cancelUploadRow(region.db, { id, repository })
-  if (taken !== undefined) await region.blobs.abandon(taken.session)
+  if (taken !== undefined) await (await region.stores.named(taken.store)).abandon(taken.session)
 }
 
 /** Upload ids name the region whose store has the bytes, so that any region's node can find the session. */

@@ -100,7 +100,10 @@ async function tree(pid: number): Promise<number[]> {
 }
 
 /** Portolan as a user runs it: accounts, a log line per request, metrics. Clients bring a token. */
-export async function startPortolanPeer(directory: string): Promise<Peer> {
+export async function startPortolanPeer(
+  directory: string,
+  env: Readonly<Record<string, string>> = {},
+): Promise<Peer> {
   const port = await freePort()
   const htpasswd = join(directory, 'htpasswd')
   await writeFile(htpasswd, `bench:${await bcrypt.hash('bench', 5)}\n`)
@@ -118,6 +121,7 @@ export async function startPortolanPeer(directory: string): Promise<Peer> {
       PORTOLAN_HTPASSWD_FILE: htpasswd,
       PORTOLAN_TOKEN_TTL_SECONDS: '3600',
       PORTOLAN_RATE_WINDOW_SECONDS: '600',
+      ...env,
     },
     port,
     directory,
@@ -130,8 +134,11 @@ export async function startPortolanPeer(directory: string): Promise<Peer> {
   })
 }
 
-/** CNCF distribution v3 with its file driver, without authentication and request log: at its best. */
-export async function startDistributionPeer(directory: string): Promise<Peer | undefined> {
+/** CNCF distribution v3, with its file driver unless another is given, without authentication and request log: at its best. */
+export async function startDistributionPeer(
+  directory: string,
+  driver = `filesystem: { rootdirectory: ${directory}/store }`,
+): Promise<Peer | undefined> {
   const registry = findTool('registry')
   if (registry === undefined) return undefined
   const port = await freePort()
@@ -141,7 +148,7 @@ export async function startDistributionPeer(directory: string): Promise<Peer | u
     `version: 0.1
 log: { level: error, accesslog: { disabled: true } }
 storage:
-  filesystem: { rootdirectory: ${directory}/store }
+  ${driver}
   cache: { blobdescriptor: inmemory }
   delete: { enabled: true }
 http: { addr: 127.0.0.1:${port} }

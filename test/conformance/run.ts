@@ -35,8 +35,9 @@ const shapes: Shape[] = [false, true].flatMap((auth) =>
   ]),
 )
 for (const version of ['1.1', 'dev'] as const) {
-  shapes.push({ version, sparse: false, auth: false, nodes: 2, s3: 'redirects off' })
-  shapes.push({ version, sparse: false, auth: true, nodes: 2, s3: 'redirects on' })
+  shapes.push({ version, sparse: false, auth: true, nodes: 2, s3: 'redirects off' })
+  // The suite sends its Authorization on to where it is redirected, which no real client does and S3 refuses.
+  shapes.push({ version, sparse: false, auth: false, nodes: 2, s3: 'redirects on' })
 }
 const withoutS3 = withoutStore('minio')
 if (withoutS3) process.stdout.write(`SKIP conformance on S3: ${withoutS3}\n`)

@@ -58,7 +58,37 @@ test('without authentication anything but loopback must be asked for', () => {
 test('what belongs together is asked for together', () => {
   assert.match(problems({ PORTOLAN_AUTH: 'accounts' })[0] ?? '', /PORTOLAN_HTPASSWD_FILE/)
   assert.match(problems({ PORTOLAN_EMBEDDED: 'forbid' })[0] ?? '', /PORTOLAN_DATABASE_URL/)
-  assert.deepEqual(problems({ PORTOLAN_EMBEDDED: 'forbid', PORTOLAN_DATABASE_URL: 'postgres://h/d' }), [])
+  const forbid = { PORTOLAN_EMBEDDED: 'forbid', PORTOLAN_DATABASE_URL: 'postgres://h/d' }
+  assert.match(problems(forbid)[0] ?? '', /PORTOLAN_BLOBS/)
+  assert.deepEqual(problems({ ...forbid, PORTOLAN_BLOBS: 'file' }), [])
+})
+
+test('the chosen store needs its settings, every configured one is known, the others are left alone', () => {
+  assert.deepEqual(problems({ PORTOLAN_BLOBS: 's3' }), ['blobs in s3 need PORTOLAN_S3_BUCKET'])
+  assert.deepEqual(problems({ PORTOLAN_BLOBS: 'azure', PORTOLAN_AZURE_ACCOUNT_KEY: 'k' }), [
+    'blobs in azure need PORTOLAN_AZURE_ACCOUNT',
+    'blobs in azure need PORTOLAN_AZURE_CONTAINER',
+    'blobs in azure need PORTOLAN_AZURE_ENDPOINT',
+  ])
+  const config = loadConfig({ PORTOLAN_BLOBS: 's3', PORTOLAN_S3_BUCKET: 'b', PORTOLAN_GCS_BUCKET: 'g' })
+  assert.equal(config.blobs.kind, 's3')
+  assert.deepEqual(
+    config.stores.map(({ kind }) => kind),
+    ['file', 's3', 'gcs'],
+  )
+  assert.match(problems({ PORTOLAN_REDIRECT: 'on' })[0] ?? '', /needs an object store/)
+})
+
+test('I6: prefixes and endpoints are parsed before they reach a key or a request', () => {
+  for (const prefix of ['../x', '/x', 'a//b', 'a/./b', 'a b', 'x'.repeat(201)]) {
+    assert.match(problems({ PORTOLAN_S3_PREFIX: prefix })[0] ?? '', /no prefix/, prefix)
+  }
+  for (const endpoint of ['minio:9000', 'ftp://h', 'http://user:secret@h', 'http://h/?x=1']) {
+    assert.match(problems({ PORTOLAN_S3_ENDPOINT: endpoint })[0] ?? '', /no http/, endpoint)
+  }
+  const blobs = { PORTOLAN_BLOBS: 's3', PORTOLAN_S3_BUCKET: 'b', PORTOLAN_S3_PREFIX: 'eu/images' }
+  const config = loadConfig(blobs)
+  assert.ok(config.blobs.kind === 's3' && config.blobs.prefix === 'eu/images/')
 })
 
 test('a secret may come from a file, but not from two places', async (t) => {
@@ -78,6 +108,16 @@ test('printing masks every secret', () => {
     loadConfig({ PORTOLAN_DATABASE_URL: 'postgres://user:hunter2@h/d?password=hunter3' }),
   )
   assert.doesNotMatch(text, /hunter/)
+  const azure = printConfig(
+    loadConfig({
+      PORTOLAN_BLOBS: 'azure',
+      PORTOLAN_AZURE_CONTAINER: 'c',
+      PORTOLAN_AZURE_ENDPOINT: 'https://a.example',
+      PORTOLAN_AZURE_ACCOUNT: 'a',
+      PORTOLAN_AZURE_ACCOUNT_KEY: 'hunter4',
+    }),
+  )
+  assert.doesNotMatch(azure, /hunter/)
   assert.match(text, /user:\*\*\*@h/)
 })
 

@@ -38,6 +38,7 @@ for (const name of Object.keys(recipes) as ObjectStoreName[]) {
         freeBytesMin: 0,
         readBudget: createByteBudget({ bytesMax: 2 ** 24 }),
         partBuffers: createPartBuffers({ bytesMax: 2 ** 26 }),
+        timeoutMs: 20_000,
       })
       t.after(() => store[Symbol.asyncDispose]())
       return store

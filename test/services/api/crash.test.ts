@@ -126,10 +126,10 @@ async function verify(
   )
 }
 
-/** Reached only by the janitor: it is what runs under load there. */
-const BY_JANITOR: readonly Failpoint[] = ['expired-taken']
+/** Reached only by the janitor, and by a move between stores (test/stores/move-blobs.test.ts). */
+const BY_OTHERS: readonly Failpoint[] = ['expired-taken', 'blob-copied']
 
-for (const failpoint of FAILPOINTS.filter((name) => !BY_JANITOR.includes(name))) {
+for (const failpoint of FAILPOINTS.filter((name) => !BY_OTHERS.includes(name))) {
   test(`killed at "${failpoint}" under load: what was answered is there, the rest is swept`, async (t) => {
     const where = { databaseUrl: await testDatabase(t), dataDir: await testDirectory(t) }
     const acknowledged: Acknowledged = { blobs: new Map(), manifests: new Map() }

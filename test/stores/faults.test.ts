@@ -1,0 +1,267 @@
+// Portolan on a real S3 server behind a proxy that does harm. After each harm: what was answered 201 reads back with
+// its digest, nothing half-written is visible, and whatever fails does so in bounded time with a code of ours.
+
+import assert from 'node:assert/strict'
+import { randomBytes } from 'node:crypto'
+import { after, afterEach, before, describe, test } from 'node:test'
+import { setTimeout as pause } from 'node:timers/promises'
+import { sha256 } from '../support/image.ts'
+import { type OciClient, ociClient } from '../support/oci-client.ts'
+import { type ObjectStoreServer, startObjectStore, withoutStore } from '../support/parts/object-stores.ts'
+import { type TestNode, testNode } from '../support/region.ts'
+import { type Harm, type StoreProxy, type StoreRequest, startStoreProxy } from '../support/store-proxy.ts'
+
+const MIB = 1024 * 1024
+/** What PORTOLAN_STORE_TIMEOUT_SECONDS is here, and a bound for an answer that has to wait for it. */
+const TIMEOUT_SECONDS = 2
+const ANSWER_MS_MAX = TIMEOUT_SECONDS * 1_000 * 4
+
+describe('S3 behind harm', { skip: withoutStore('minio') }, () => {
+  let server: ObjectStoreServer
+  let proxy: StoreProxy
+  let node: TestNode
+  let client: OciClient
+  const cleanups: (() => unknown)[] = []
+  before(async () => {
+    server = await startObjectStore('minio')
+    proxy = await startStoreProxy(server)
+    const { AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, ...env } = server.env
+    Object.assign(process.env, { AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY })
+    node = await testNode(
+      { after: (cleanup: unknown) => void cleanups.push(cleanup as () => unknown) },
+      {
+        env: {
+          ...env,
+          PORTOLAN_S3_ENDPOINT: proxy.url,
+          PORTOLAN_STORE_TIMEOUT_SECONDS: String(TIMEOUT_SECONDS),
+        },
+      },
+    )
+    client = ociClient(node.url)
+    proxy.heal()
+  })
+  afterEach(() => proxy.heal())
+  after(async () => {
+    for (const cleanup of cleanups) await cleanup()
+    await proxy[Symbol.asyncDispose]()
+    await server[Symbol.asyncDispose]()
+  })
+
+  const pull = (bytes: Buffer) => client.get(`/v2/a/b/blobs/${sha256(bytes)}`)
+  const isPart = ({ method, query }: StoreRequest) => method === 'PUT' && query.includes('partNumber=')
+  const isGet = ({ method }: StoreRequest) => method === 'GET'
+  /** The harm for the first `times` requests that match. */
+  const first = (times: number, matches: (request: StoreRequest) => boolean, harm: Harm) => {
+    let left = times
+    proxy.harm = (request) => (matches(request) && left-- > 0 ? harm : undefined)
+  }
+  const kinds = () =>
+    proxy.requests.map(({ method, query }) => {
+      const [, what = 'object'] = /(uploads|partNumber|uploadId|delete)/.exec(query) ?? []
+      return `${method} ${what}`
+    })
+
+  async function startedUpload(): Promise<string> {
+    const started = await client.request('POST', '/v2/a/b/blobs/uploads/')
+    return started.headers.get('location') ?? ''
+  }
+
+  async function withinBound<T>(work: Promise<T>): Promise<T> {
+    const late = pause(ANSWER_MS_MAX, undefined, { ref: false }).then(() => {
+      throw new Error(`no answer within ${ANSWER_MS_MAX} ms`)
+    })
+    return Promise.race([work, late])
+  }
+
+  test('a small push is one request to the store, a small pull one and then none', async () => {
+    const bytes = randomBytes(4096)
+    await client.pushBlob('a/b', bytes)
+    assert.deepEqual(kinds(), ['PUT object'])
+    proxy.heal()
+    assert.ok((await pull(bytes)).body.equals(bytes))
+    assert.deepEqual(kinds(), ['GET object'])
+    assert.ok((await pull(bytes)).body.equals(bytes))
+    assert.equal(proxy.requests.length, 1)
+  })
+
+  test('a large streamed push never copies and never reads back; a pull is one request', async () => {
+    const bytes = randomBytes(12 * MIB)
+    const patched = await client.request('PATCH', await startedUpload(), { body: bytes })
+    assert.equal(patched.status, 202)
+    const parts = kinds().sort()
+    assert.deepEqual(parts, [
+      'POST uploads',
+      'PUT object',
+      'PUT partNumber',
+      'PUT partNumber',
+      'PUT partNumber',
+    ])
+    proxy.heal()
+    const ended = await client.request('PUT', `${patched.headers.get('location')}?digest=${sha256(bytes)}`)
+    assert.equal(ended.status, 201)
+    assert.deepEqual(
+      kinds(),
+      ['POST uploadId', 'POST delete'],
+      'the end is one request, and the rest is removed',
+    )
+    proxy.heal()
+    assert.ok((await pull(bytes)).body.equals(bytes))
+    assert.deepEqual(kinds(), ['GET object'])
+  })
+
+  test('latency only takes time', async () => {
+    proxy.harm = () => ({ kind: 'latency', ms: 100 })
+    const bytes = randomBytes(6 * MIB)
+    await client.pushBlob('a/b', bytes)
+    assert.ok((await pull(bytes)).body.equals(bytes))
+  })
+
+  for (const harm of [
+    { kind: 'reset request', afterBytes: 100_000 },
+    { kind: 'reset answer', afterBytes: -1 },
+    { kind: 'corrupt request' },
+    { kind: 'status', status: 503, code: 'SlowDown' },
+    { kind: 'status', status: 500, code: 'InternalError' },
+    { kind: 'black hole' },
+  ] as const satisfies Harm[]) {
+    test(`${harm.kind}${'code' in harm ? ` ${harm.code}` : ''} on a part is sent again, and the blob is whole`, async () => {
+      const bytes = randomBytes(11 * MIB)
+      first(1, isPart, harm)
+      await client.pushBlob('a/b', bytes)
+      proxy.heal()
+      assert.equal(sha256((await pull(bytes)).body), sha256(bytes))
+    })
+  }
+
+  for (const harm of [
+    { kind: 'reset answer', afterBytes: 3_000_000 },
+    { kind: 'truncate answer', afterBytes: 3_000_000 },
+  ] as const satisfies Harm[]) {
+    test(`${harm.kind} in the middle of a pull goes on by range and the client sees nothing of it`, async () => {
+      const bytes = randomBytes(11 * MIB)
+      await client.pushBlob('a/b', bytes)
+      proxy.heal()
+      first(2, isGet, harm)
+      assert.equal(sha256((await pull(bytes)).body), sha256(bytes))
+      assert.equal(proxy.requests.length, 3)
+    })
+
+    test(`${harm.kind} again and again breaks the client's connection: no short body that looks whole`, async () => {
+      const bytes = randomBytes(11 * MIB)
+      await client.pushBlob('a/b', bytes)
+      proxy.harm = (request) => (isGet(request) ? { kind: harm.kind, afterBytes: -1 } : undefined)
+      await assert.rejects(withinBound(pull(bytes)), /terminated|aborted|other side closed|fetch failed/)
+    })
+  }
+
+  test('bytes that changed on the way from the store are not served from memory as if they were right', async () => {
+    const bytes = randomBytes(5000)
+    await client.pushBlob('a/b', bytes)
+    first(1, isGet, { kind: 'corrupt answer' })
+    assert.equal((await pull(bytes)).status, 503)
+    assert.ok((await pull(bytes)).body.equals(bytes))
+  })
+
+  test('a black hole: pulls and pushes fail in bounded time, what is in memory is served, readiness says why', async () => {
+    const cached = randomBytes(4096)
+    const large = randomBytes(6 * MIB)
+    await client.pushBlob('a/b', cached)
+    await client.pushBlob('a/b', large)
+    await pull(cached)
+    proxy.harm = () => ({ kind: 'black hole' })
+    const started = await startedUpload()
+    const [small, big, push] = await withinBound(
+      Promise.all([
+        pull(cached),
+        pull(large).catch((error: Error) => error),
+        client.request('PATCH', started, { body: randomBytes(1000) }),
+      ]),
+    )
+    assert.equal(small.status, 200)
+    assert.ok(big instanceof Error || big.status === 503, 'no byte of it was sent')
+    assert.equal(push.status, 503)
+    assert.ok(push.headers.get('retry-after'))
+    const { ready, reasons } = await node.region.readiness()
+    // The probe of a moment ago may still be believed; it is asked again within seconds.
+    if (!ready) assert.match(reasons.join(), /blob store/)
+    proxy.heal()
+    assert.equal((await client.request('GET', started)).status, 204, 'the session is unharmed')
+    const again = await client.request('PATCH', started, { body: cached })
+    assert.equal(again.status, 202)
+  })
+
+  test('403 in the middle of an upload fails it with a code, and the session goes on afterwards', async () => {
+    const started = await startedUpload()
+    const bytes = randomBytes(12 * MIB)
+    let parts = 0
+    proxy.harm = (request) =>
+      isPart(request) && ++parts === 2 ? { kind: 'status', status: 403, code: 'AccessDenied' } : undefined
+    const refused = await client.request('PATCH', started, { body: bytes })
+    assert.equal(refused.status, 503)
+    assert.match(await refused.text(), /UNAVAILABLE/)
+    proxy.heal()
+    const patched = await client.request('PATCH', started, { body: bytes })
+    assert.equal(patched.status, 202)
+    const ended = await client.request('PUT', `${patched.headers.get('location')}?digest=${sha256(bytes)}`)
+    assert.equal(ended.status, 201)
+    assert.equal(sha256((await pull(bytes)).body), sha256(bytes))
+  })
+
+  test('a client that goes away stops the request to the store', async () => {
+    const bytes = randomBytes(40 * MIB)
+    await client.pushBlob('a/b', bytes)
+    const abort = new AbortController()
+    const answer = await fetch(`${node.url}/v2/a/b/blobs/${sha256(bytes)}`, { signal: abort.signal })
+    const reader = answer.body?.getReader()
+    await reader?.read()
+    abort.abort()
+    await reader?.read().catch(() => {})
+    // The connection to the store is closed, not read to its end: the next pull opens a new one and is served.
+    assert.equal(sha256((await pull(bytes)).body), sha256(bytes))
+  })
+
+  test('2,000 clients that wait for a store which is away share a bounded number of connections', async () => {
+    const bytes = randomBytes(6 * MIB)
+    await client.pushBlob('a/b', bytes)
+    proxy.harm = () => ({ kind: 'black hole' })
+    const before = process.memoryUsage.rss()
+    const outcomes = await Promise.allSettled(Array.from({ length: 2_000 }, () => pull(bytes)))
+    assert.ok(outcomes.every((outcome) => outcome.status === 'rejected' || outcome.value.status === 503))
+    assert.ok(proxy.connectionsMax() <= 300, `${proxy.connectionsMax()} connections`)
+    const grownMiB = (process.memoryUsage.rss() - before) / MIB
+    assert.ok(grownMiB < 400, `${Math.round(grownMiB)} MiB, the 2,000 clients in this process included`)
+    proxy.heal()
+    assert.equal(sha256((await pull(bytes)).body), sha256(bytes))
+  })
+
+  test('the server is killed and started again during 100 pushes and pulls: every 201 reads back', async (t) => {
+    const acknowledged: Buffer[] = []
+    const answers = new Map<string, number>()
+    const count = (what: string) => answers.set(what, (answers.get(what) ?? 0) + 1)
+    let done = 0
+    const worker = async () => {
+      while (done < 100) {
+        if (++done === 30) {
+          server.kill('SIGKILL')
+          void server.restart()
+        }
+        const bytes = randomBytes(done % 10 === 0 ? 6 * MIB : 20_000)
+        try {
+          await client.pushBlob('a/b', bytes)
+          acknowledged.push(bytes)
+          count('push 201')
+          const { status, body } = await pull(bytes)
+          count(`pull ${status}`)
+          if (status === 200) assert.ok(body.equals(bytes))
+        } catch {
+          count('failed')
+          await pause(100)
+        }
+      }
+    }
+    await Promise.all(Array.from({ length: 4 }, worker))
+    for (const bytes of acknowledged) assert.equal(sha256((await pull(bytes)).body), sha256(bytes))
+    t.diagnostic(JSON.stringify(Object.fromEntries(answers)))
+    assert.ok(acknowledged.length > 20)
+  })
+})

@@ -1,0 +1,136 @@
+// Links to the object store: signed as the SDK signs them, the same for a while, followed by real stores, and given
+// only to whom they should be.
+
+import assert from 'node:assert/strict'
+import { randomBytes } from 'node:crypto'
+import { describe, type TestContext, test } from 'node:test'
+import { GetObjectCommand, S3Client } from '@aws-sdk/client-s3'
+import { getSignedUrl } from '@aws-sdk/s3-request-presigner'
+import { createS3Signer } from '#shared/blobs/s3-presign.ts'
+import { sha256 } from '../support/image.ts'
+import { ociClient } from '../support/oci-client.ts'
+import { type ObjectStoreName, startObjectStore, withoutStore } from '../support/parts/object-stores.ts'
+import { testNode } from '../support/region.ts'
+
+const MIB = 1024 * 1024
+
+test('our signature is the one the SDK makes, for every kind of place and credentials', async () => {
+  const nowMs = Date.UTC(2026, 10, 24, 8, 50)
+  for (const endpoint of [undefined, 'http://minio.example:9000', 'https://s3.example.com:8443'] as const) {
+    for (const pathStyle of [false, true]) {
+      for (const sessionToken of [undefined, 'token/with+signs==']) {
+        for (const name of ['abc', 'eu/0123abcd', "a b/ü(!'*)~"]) {
+          const credentials = { accessKeyId: 'AKID', secretAccessKey: 'secret', sessionToken }
+          const signer = createS3Signer({
+            bucket: 'images',
+            pathStyle,
+            endpoint,
+            region: async () => 'eu-west-1',
+            credentials: async () => credentials,
+          })
+          const client = new S3Client({
+            region: 'eu-west-1',
+            forcePathStyle: pathStyle,
+            ...(endpoint !== undefined && { endpoint }),
+            credentials: {
+              ...credentials,
+              ...(sessionToken === undefined && { sessionToken: undefined }),
+            } as never,
+            requestChecksumCalculation: 'WHEN_REQUIRED',
+            responseChecksumValidation: 'WHEN_REQUIRED',
+          })
+          const command = new GetObjectCommand({
+            Bucket: 'images',
+            Key: name,
+            ResponseContentDisposition: 'attachment',
+            ResponseContentType: 'application/octet-stream',
+          })
+          const theirs = new URL(
+            await getSignedUrl(client, command, { expiresIn: 1500, signingDate: new Date(nowMs) }),
+          )
+          const ours = new URL(await signer(name, { nowMs, seconds: 1500 }))
+          assert.equal(ours.origin + ours.pathname, theirs.origin + theirs.pathname)
+          assert.deepEqual(
+            Object.fromEntries([...ours.searchParams].sort()),
+            Object.fromEntries([...theirs.searchParams].sort()),
+          )
+          client.destroy()
+        }
+      }
+    }
+  }
+})
+
+async function nodeOn(t: TestContext, name: ObjectStoreName, env: Record<string, string>) {
+  const server = await startObjectStore(name)
+  t.after(() => server[Symbol.asyncDispose]())
+  const { AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, ...own } = server.env
+  if (AWS_ACCESS_KEY_ID) Object.assign(process.env, { AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY })
+  return testNode(t, { env: { ...own, PORTOLAN_REDIRECT: 'on', ...env } })
+}
+
+for (const name of ['minio', 'versitygw', 'azurite'] as const) {
+  describe(name, { skip: withoutStore(name) }, () => {
+    test('a pull is sent to the store, which serves it, ranges too; the link is the same for a while and in no log', async (t) => {
+      const node = await nodeOn(t, name, {})
+      const client = ociClient(node.url)
+      const bytes = randomBytes(2 * MIB)
+      await client.pushBlob('a/b', bytes)
+      const path = `/v2/a/b/blobs/${sha256(bytes)}`
+      const answers = [await client.get(path), await client.get(path, { Range: 'bytes=10-19' })]
+      const [link = '', ranged = ''] = answers.map(({ headers }) => headers.get('location') ?? '')
+      assert.deepEqual(
+        answers.map(({ status }) => status),
+        [307, 307],
+      )
+      assert.equal(link, ranged)
+      assert.equal(answers[0]?.headers.get('cache-control'), 'no-store')
+      const whole = await fetch(link)
+      assert.equal(whole.status, 200)
+      assert.match(whole.headers.get('content-disposition') ?? '', /attachment/)
+      assert.equal(sha256(Buffer.from(await whole.arrayBuffer())), sha256(bytes))
+      const part = await fetch(link, { headers: { Range: 'bytes=10-19' } })
+      assert.equal(part.status, 206)
+      assert.ok(Buffer.from(await part.arrayBuffer()).equals(bytes.subarray(10, 20)))
+      const head = await client.request('HEAD', path)
+      assert.deepEqual([head.status, head.headers.get('content-length')], [200, String(bytes.length)])
+      assert.equal((await fetch(`${link}0`)).status, 403, 'a changed signature is no right')
+      assert.doesNotMatch(node.logLines.join(''), /X-Amz|sig=/i)
+    })
+  })
+}
+
+test('small blobs and excepted clients are served from here', { skip: withoutStore('minio') }, async (t) => {
+  const node = await nodeOn(t, 'minio', { PORTOLAN_REDIRECT_BYTES_MIN: '1000' })
+  const excepted = await testNode(t, {
+    sharing: node,
+    env: {
+      ...s3Of(node.region.config.blobs),
+      PORTOLAN_REDIRECT: 'on',
+      PORTOLAN_REDIRECT_BYTES_MIN: '1000',
+      PORTOLAN_REDIRECT_EXCEPT: '127.0.0.0/8',
+    },
+  })
+  const [small, large] = [randomBytes(999), randomBytes(1000)]
+  const client = ociClient(node.url)
+  await client.pushBlob('a/b', small)
+  await client.pushBlob('a/b', large)
+  assert.equal((await client.get(`/v2/a/b/blobs/${sha256(small)}`)).status, 200)
+  assert.equal((await client.get(`/v2/a/b/blobs/${sha256(large)}`)).status, 307)
+  const other = ociClient(excepted.url)
+  assert.equal((await other.get(`/v2/a/b/blobs/${sha256(large)}`)).status, 200)
+})
+
+function s3Of(blobs: TestNodeBlobs): Record<string, string> {
+  if (blobs.kind !== 's3') throw new Error('not on S3')
+  return {
+    PORTOLAN_BLOBS: 's3',
+    PORTOLAN_S3_BUCKET: blobs.bucket,
+    PORTOLAN_S3_REGION: blobs.region ?? '',
+    PORTOLAN_S3_ENDPOINT: blobs.endpoint ?? '',
+    PORTOLAN_S3_PATH_STYLE: 'true',
+    PORTOLAN_S3_PREFIX: blobs.prefix,
+  }
+}
+
+type TestNodeBlobs = Awaited<ReturnType<typeof testNode>>['region']['config']['blobs']
