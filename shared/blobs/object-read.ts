@@ -4,12 +4,14 @@
 // same object. It gives up when nothing arrives for a while, or when several connections in a row bring nothing; then
 // the receiver's connection is broken too, and never ends as if it were whole.
 
+import type { Readable } from 'node:stream'
 import { type ByteSink, StoreError } from './blob-store.ts'
 import type { ObjectService } from './object-service.ts'
-import { orAborted } from './retry.ts'
 
 /** Connections in a row that may bring no byte. */
 const FRUITLESS_MAX = 3
+/** Of one stream, read from the store and not yet written to the client. */
+const AHEAD_BYTES_MAX = 256 * 1024
 
 /** @throws StoreError 'corrupt' unless the object has exactly `size` bytes */
 export async function readWhole(
@@ -22,7 +24,9 @@ export async function readWhole(
     if (promised !== object.size) throw wrongSize(promised, object.size)
     const whole = Buffer.allocUnsafeSlow(object.size)
     let filled = 0
-    for await (const chunk of abortable(body, signal)) {
+    const end = () => body.destroy(signal.reason)
+    signal.addEventListener('abort', end, { once: true })
+    for await (const chunk of body as AsyncIterable<Buffer>) {
       if (filled + chunk.length > whole.length) throw wrongSize(filled + chunk.length, object.size)
       filled += chunk.copy(whole, filled)
     }
@@ -57,23 +61,15 @@ export async function streamTo(
       body.destroy()
       throw wrongSize(promised, expected)
     }
-    let failure: unknown
-    const chunks = abortable(body, signal, stallMs)[Symbol.asyncIterator]()
-    try {
-      for (;;) {
-        const { value: chunk, done } = await chunks.next().catch((thrown: unknown) => {
-          failure = thrown
-          return { value: undefined, done: true as const }
-        })
-        if (done || chunk === undefined) break
-        if (position + chunk.length > range.end + 1) throw wrongSize(chunk.length, range.end - position + 1)
-        // What the sink throws is the receiver's trouble and ends everything.
-        await sink.write(chunk)
+    const { failure } = await pour(body, {
+      sink,
+      signal,
+      stallMs,
+      take(chunk) {
         position += chunk.length
-      }
-    } finally {
-      body.destroy()
-    }
+        if (position > range.end + 1) throw wrongSize(position - before, expected)
+      },
+    })
     signal.throwIfAborted()
     if (position > range.end) return
     fruitless = position === before ? fruitless + 1 : 0
@@ -83,29 +79,64 @@ export async function streamTo(
   }
 }
 
-/** The chunks; rejects when the signal aborts, or when the next one does not come within `stallMs`. */
-async function* abortable(
-  body: AsyncIterable<Buffer>,
-  signal: AbortSignal,
-  stallMs?: number,
-): AsyncGenerator<Buffer> {
-  const chunks = body[Symbol.asyncIterator]()
-  for (;;) {
-    const next = chunks.next()
-    next.catch(() => {})
-    const { value, done } = await (stallMs === undefined
-      ? orAborted(next, signal)
-      : withStall(orAborted(next, signal), stallMs))
-    if (done) return
-    yield value
+/**
+ * Everything the body brings, into the sink. Reading goes on while the sink writes, up to a bound, and what came
+ * meanwhile leaves together: the chunks of a store are small, and each has its price. Resolves when the body has ended,
+ * with the failure if that was not its end; rejects for what the sink, `take` or the signal throws.
+ */
+async function pour(
+  body: Readable,
+  options: { sink: ByteSink; signal: AbortSignal; stallMs: number; take(chunk: Buffer): void },
+): Promise<{ failure?: Error }> {
+  const { sink, signal, stallMs, take } = options
+  let queue: Buffer[] = []
+  let queuedBytes = 0
+  let ended = false
+  let failure: Error | undefined
+  let wake = () => {}
+  const end = (error?: Error) => {
+    ended = true
+    failure ??= error
+    wake()
   }
-}
-
-function withStall<T>(work: Promise<T>, stallMs: number): Promise<T> {
-  return new Promise((resolve, reject) => {
-    const timer = setTimeout(() => reject(new Error(`no byte came for ${stallMs} ms`)), stallMs)
-    work.then(resolve, reject).finally(() => clearTimeout(timer))
+  const stall = setTimeout(() => end(new Error(`no byte came for ${stallMs} ms`)), stallMs)
+  const abort = () => wake()
+  body.on('data', (chunk: Buffer) => {
+    queue.push(chunk)
+    queuedBytes += chunk.length
+    if (queuedBytes >= AHEAD_BYTES_MAX) body.pause()
+    stall.refresh()
+    wake()
   })
+  body.on('end', () => end())
+  body.on('error', end)
+  body.on('close', () => end(ended ? undefined : new Error('the store ended the body early')))
+  signal.addEventListener('abort', abort)
+  try {
+    for (;;) {
+      signal.throwIfAborted()
+      if (queue.length === 0) {
+        if (ended) return failure === undefined ? {} : { failure }
+        await new Promise<void>((resolve) => {
+          wake = resolve
+        })
+        continue
+      }
+      const chunks = queue
+      queue = []
+      queuedBytes = 0
+      for (const chunk of chunks) take(chunk)
+      if (sink.writeAll !== undefined) await sink.writeAll(chunks)
+      else for (const chunk of chunks) await sink.write(chunk)
+      // A receiver that was slow is no stall of the store's.
+      stall.refresh()
+      if (body.isPaused()) body.resume()
+    }
+  } finally {
+    clearTimeout(stall)
+    signal.removeEventListener('abort', abort)
+    body.destroy()
+  }
 }
 
 function wrongSize(actual: number, wanted: number): StoreError {

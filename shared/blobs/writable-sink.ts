@@ -23,21 +23,29 @@ export function writableSink(
   }
   stream.on('close', closed)
   stream.on('error', closed)
-  return {
-    write(chunk) {
-      if (stream.destroyed) return Promise.reject(new SinkClosedError('the receiver went away'))
-      return new Promise<void>((resolve, reject) => {
-        pending = { resolve, reject }
-        stream.write(chunk, (error) => {
-          pending = undefined
-          if (error) reject(new SinkClosedError('the receiver went away', { cause: error }))
-          else {
-            onProgress(chunk.length)
-            resolve()
-          }
-        })
+  /** Resolves when the last chunk, and so each before it, has left. */
+  function writeAll(chunks: readonly Buffer[]): Promise<void> {
+    if (stream.destroyed) return Promise.reject(new SinkClosedError('the receiver went away'))
+    return new Promise<void>((resolve, reject) => {
+      pending = { resolve, reject }
+      const left = (error: Error | null | undefined) => {
+        pending = undefined
+        if (error) return reject(new SinkClosedError('the receiver went away', { cause: error }))
+        onProgress(chunks.reduce((sum, { length }) => sum + length, 0))
+        resolve()
+      }
+      // Corked, several chunks are one system call.
+      if (chunks.length > 1) stream.cork()
+      chunks.forEach((chunk, index) => {
+        if (index === chunks.length - 1) stream.write(chunk, left)
+        else stream.write(chunk)
       })
-    },
+      if (chunks.length > 1) stream.uncork()
+    })
+  }
+  return {
+    write: (chunk) => writeAll([chunk]),
+    writeAll,
     [Symbol.dispose]() {
       stream.off('close', closed)
       stream.off('error', closed)

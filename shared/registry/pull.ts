@@ -98,6 +98,12 @@ export async function sendBlob(
       begun = true
       return sink.write(chunk)
     },
+    ...(sink.writeAll !== undefined && {
+      writeAll(chunks: readonly Buffer[]) {
+        begun = true
+        return sink.writeAll?.(chunks) ?? Promise.resolve()
+      },
+    }),
   }
   await whereItIs(
     region,

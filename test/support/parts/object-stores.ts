@@ -78,6 +78,7 @@ export const recipes = {
       MINIO_UPDATE: 'off',
       CI: 'true',
       MINIO_CI_CD: '1',
+      MINIO_KMS_SECRET_KEY: `portolan-key:${Buffer.alloc(32, 7).toString('base64')}`,
     },
     answers: (url) =>
       fetch(`${url}/minio/health/ready`).then(
