@@ -25,6 +25,7 @@ const SERVICES: Readonly<Record<string, () => Promise<Start>>> = Object.freeze({
       return startApi(region, { reusePort: region.config.child })
     }
   },
+  relay: async () => (await import('./relay/service.ts')).startRelay,
   janitor: async () => (await import('./janitor/service.ts')).startJanitor,
 })
 

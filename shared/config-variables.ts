@@ -212,6 +212,11 @@ export const variables = Object.freeze({
     '300',
     'How often the janitor looks for expired uploads and orphans.',
   ),
+  PORTOLAN_EVENTS_RETENTION_SECONDS: variable(
+    integer({ min: 60, max: 400 * DAY_SECONDS }),
+    '604800',
+    'How long events are kept for readers of `/api/v1/events`; who comes later is told where the log begins.',
+  ),
   PORTOLAN_FREE_BYTES_MIN: variable(
     bytes({ min: 0, max: 2 ** 50 }),
     '256MiB',

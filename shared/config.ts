@@ -70,6 +70,7 @@ export interface Config {
     readonly uploadTtlSeconds: number
     readonly uploadsPerRepositoryMax: number
   }
+  readonly events: { readonly retentionSeconds: number }
   readonly janitor: { readonly orphanGraceSeconds: number; readonly sweepSeconds: number }
   readonly bytes: {
     readonly freeMin: number
@@ -153,6 +154,7 @@ export function loadConfig(environment: Environment): Config {
       uploadTtlSeconds: read('PORTOLAN_UPLOAD_TTL_SECONDS'),
       uploadsPerRepositoryMax: read('PORTOLAN_UPLOADS_PER_REPOSITORY_MAX'),
     },
+    events: { retentionSeconds: read('PORTOLAN_EVENTS_RETENTION_SECONDS') },
     janitor: {
       orphanGraceSeconds: read('PORTOLAN_ORPHAN_GRACE_SECONDS'),
       sweepSeconds: read('PORTOLAN_SWEEP_SECONDS'),

@@ -18,6 +18,7 @@ export const errorTable = {
   NAME_UNKNOWN: { status: 404, message: 'repository unknown to this registry' },
   NOT_FOUND: { status: 404, message: 'no such resource' },
   PAGINATION_NUMBER_INVALID: { status: 400, message: 'page size invalid' },
+  POSITION_GONE: { status: 410, message: 'the events behind this position are no longer kept' },
   PRECONDITION_FAILED: { status: 412, message: 'the condition given in the request does not hold' },
   RANGE_INVALID: { status: 416, message: 'range invalid' },
   REQUEST_INVALID: { status: 400, message: 'request malformed' },

@@ -21,7 +21,7 @@ import { type Database, openDatabase } from './db/connect.ts'
 import { type Found, type Lookup, lookups } from './db/lookups.ts'
 import { countManifests } from './db/memberships.ts'
 import { holdSchema, migrate, readMigrations } from './db/migrate.ts'
-import { regionRow } from './db/region.ts'
+import { raiseEpochIfRestored, regionRow } from './db/region.ts'
 import { insertSigningKeyIfAbsent, listSigningKeys } from './db/signing-keys.ts'
 import { openSnapshotReader, type SnapshotReader } from './db/snapshot-reader.ts'
 import { countUploads } from './db/uploads.ts'
@@ -89,6 +89,13 @@ export async function openRegion(config: Config, options: RegionOptions = {}): P
   const db = opened.use(
     openDatabase({ url: database.url, connections: config.database.connections, onIdleError: onError }),
   )
+  const raised = await raiseEpochIfRestored(db)
+  if (raised !== undefined) {
+    log.warn(
+      { epoch: raised },
+      'the database was restored or taken over: the epoch is raised, orphans stay for seven days',
+    )
+  }
   const { epoch } = await regionRow(db)
   const stores = opened.use(
     await openBlobStores(

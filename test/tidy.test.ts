@@ -48,7 +48,8 @@ const TESTED_ELSEWHERE: Readonly<Record<string, string>> = {
   'shared/registry/mount-blob.ts': 'test/services/api/uploads.test.ts',
   'shared/blobs/blob-store.ts': 'the interface; test/contract/blob-store.ts is its test',
   'shared/db/provenance.ts': 'a type and its columns, seen in test/shared/db/registers.test.ts',
-  'shared/db/region.ts': 'one select, in test/shared/db/migrate.test.ts',
+  'shared/db/region.ts': 'test/shared/db/migrate.test.ts and test/services/relay/relay.test.ts',
+  'shared/db/event-log.ts': 'test/services/relay/relay.test.ts and test/services/api/events.test.ts',
   'shared/db/lookups.ts': 'test/shared/db/registers.test.ts and every pull',
   'shared/db/push-manifest.ts': 'test/shared/db/registers.test.ts and test/shared/db/races.test.ts',
   'shared/db/memberships.ts': 'test/shared/db/registers.test.ts and test/shared/db/races.test.ts',
@@ -145,7 +146,7 @@ function resolved(from: string, specifier: string): string | undefined {
   return join(from, '..', specifier)
 }
 
-const CORE = /^shared\/(oci\/|convergence\/|errors\.ts)/
+const CORE = /^shared\/(oci\/|convergence\/|events\/|errors\.ts)/
 const ADAPTERS =
   /^shared\/(db|blobs|auth|observability|embedded)\/|^shared\/(config|config-parsers|config-docs|config-spelling|config-variables|loop|service)\.ts/
 const USE_CASES = /^shared\/(registry\/|region\.ts)/

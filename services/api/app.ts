@@ -12,8 +12,10 @@ import { RegistryError } from '#shared/errors.ts'
 import type { Region } from '#shared/region.ts'
 import { dispatch } from './dispatch.ts'
 import { replyError } from './error-reply.ts'
+import type { EventTail } from './event-tail.ts'
 import { Exchange } from './exchange.ts'
 import { admin } from './routes/admin.ts'
+import { events } from './routes/events.ts'
 import { live, ready } from './routes/health.ts'
 import { token } from './routes/token.ts'
 
@@ -24,7 +26,7 @@ export interface AppState {
 
 type Handle = (exchange: Exchange) => void | Promise<void>
 
-export function buildApp(region: Region, state: AppState): FastifyInstance {
+export function buildApp(region: Region, state: AppState, tail: EventTail): FastifyInstance {
   const trusted = createAddressMatcher(region.config.trustedProxies)
   const instance = region.instance.slice(0, 8)
   let count = 0
@@ -71,6 +73,10 @@ export function buildApp(region: Region, state: AppState): FastifyInstance {
   app.all('/v2', registry)
   app.all('/v2/*', registry)
   app.all('/token', guarded(token))
+  app.all(
+    '/api/v1/events',
+    guarded((exchange) => events(exchange, tail)),
+  )
   app.all('/api/v1/*', guarded(admin))
   app.get('/livez', guarded(live))
   app.get(

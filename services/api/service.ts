@@ -8,6 +8,7 @@ import { listenAll } from '#shared/observability/listen.ts'
 import type { Region } from '#shared/region.ts'
 import type { Service } from '#shared/service.ts'
 import { type AppState, buildApp, refuseUnparsable } from './app.ts'
+import { createEventTail } from './event-tail.ts'
 
 /** Tokens and cookies of proxies can be large; Node's default of 16 KiB refuses some. */
 const HEADER_BYTES_MAX = 32 * 1024
@@ -21,7 +22,8 @@ export interface ApiService extends Service {
 
 export async function startApi(region: Region, options: { reusePort?: boolean } = {}): Promise<ApiService> {
   const state: AppState = { draining: false }
-  const app = buildApp(region, state)
+  const tail = createEventTail(region)
+  const app = buildApp(region, state, tail)
   await app.ready()
   const make = (): Server => {
     const server = createServer(
@@ -49,6 +51,7 @@ export async function startApi(region: Region, options: { reusePort?: boolean } 
     async [Symbol.asyncDispose]() {
       if (state.draining) return
       state.draining = true
+      await tail[Symbol.asyncDispose]()
       await Promise.all(servers.map((server) => drain(server, region.config.drainSeconds * 1_000)))
       await app.close()
     },

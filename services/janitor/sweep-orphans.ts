@@ -3,9 +3,10 @@
 // The store is paged through in key order, a bounded number of objects a run, going on where the last run stopped. An
 // object is an orphan when it is older than the grace time (which is longer than any upload takes), no blob row names
 // its key and no open session holds it; uploads in parts that a store keeps out of its listing are ended likewise. Sessions are read after the listing: one that commits in between has its row
-// by then.
+// by then. After the database was restored nothing is swept for a while: see shared/db/region.ts.
 
 import { knownKeys } from '#shared/db/blobs.ts'
+import { sweepsPaused } from '#shared/db/region.ts'
 import { uploadPartsPage } from '#shared/db/uploads.ts'
 import type { Region } from '#shared/region.ts'
 
@@ -18,6 +19,7 @@ const FIRST_ID = '00000000-0000-0000-0000-000000000000'
 export function createOrphanSweep(region: Region): (signal: AbortSignal) => Promise<number> {
   let after = ''
   return async (signal) => {
+    if (await sweepsPaused(region.db)) return 0
     const graceMs = region.config.janitor.orphanGraceSeconds * 1_000
     let removed = await region.blobs.dropUnfinished(Date.now() - graceMs, (keys) => keysInUse(region, keys))
     for (let looked = 0; looked < RUN_MAX && !signal.aborted; ) {

@@ -12,6 +12,7 @@ export const FAILPOINTS = [
   'upload-cancelled',
   'expired-taken',
   'blob-copied',
+  'outbox-moved',
 ] as const
 
 export type Failpoint = (typeof FAILPOINTS)[number]

@@ -126,8 +126,8 @@ async function verify(
   )
 }
 
-/** Reached only by the janitor, and by a move between stores (test/stores/move-blobs.test.ts). */
-const BY_OTHERS: readonly Failpoint[] = ['expired-taken', 'blob-copied']
+/** Reached by the janitor, a move between stores (test/stores/move-blobs.test.ts), the relay (test/services/relay). */
+const BY_OTHERS: readonly Failpoint[] = ['expired-taken', 'blob-copied', 'outbox-moved']
 
 for (const failpoint of FAILPOINTS.filter((name) => !BY_OTHERS.includes(name))) {
   test(`killed at "${failpoint}" under load: what was answered is there, the rest is swept`, async (t) => {

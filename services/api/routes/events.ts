@@ -1,0 +1,228 @@
+// GET /api/v1/events: the region's event log, as pages of JSON or as Server-Sent Events.
+//
+//   ?after=<position>      go on behind it; a push's Portolan-Position will do. Without: the oldest event there is, and for
+//                          a stream, what comes from now on (Last-Event-ID counts as `after`)
+//   &types=a,b             event types, in full or by their last part: push, tag.set
+//   &repository=team/app   one repository, or with `*` at the end all that begin so
+//   &limit=1..1000         of a page
+//
+// A caller sees events of repositories that it may pull. A page looks at a bounded number of rows and its `next` moves
+// on even when it is empty. A reader who comes too late is answered 410 with the oldest position that is left.
+
+import {
+  type LoggedEvent,
+  type LogPosition,
+  logBounds,
+  positionOfOutbox,
+  readEvents,
+} from '#shared/db/event-log.ts'
+import { RegistryError } from '#shared/errors.ts'
+import { toCloudEvent } from '#shared/events/cloud-event.ts'
+import { formatPosition, parsePosition } from '#shared/events/position.ts'
+import { parseQuery, type Query } from '#shared/oci/query.ts'
+import type { RepositoryName } from '#shared/oci/reference.ts'
+import { authenticate } from '../authenticate.ts'
+import { callerMayPull } from '../authorize.ts'
+import type { EventTail } from '../event-tail.ts'
+import { type Exchange, isHead, sendJson } from '../exchange.ts'
+
+const LIMIT = 100
+const LIMIT_MAX = 1_000
+/** Rows a page looks at, whatever the filter leaves of them. */
+const SCAN_MAX = 1_000
+const HEARTBEAT_MS = 15_000
+/** A stream ends after this; its reader comes back with Last-Event-ID and rights that were looked at again. */
+const STREAM_MS_MAX = 3_600_000
+/** Not yet taken by a reader; beyond it the stream is cut and the reader comes back for the rest. */
+const UNSENT_BYTES_MAX = 1024 * 1024
+const TYPE_PREFIX = 'dev.portolan.registry.'
+
+export async function events(exchange: Exchange, tail: EventTail): Promise<void> {
+  const { method, url = '' } = exchange.request
+  if (method !== 'GET' && method !== 'HEAD') {
+    throw new RegistryError('UNSUPPORTED', { headers: { Allow: 'GET, HEAD' } })
+  }
+  await requireReader(exchange)
+  const query = parseQuery(url.split('?')[1] ?? '')
+  const wanted = filterOf(exchange, query)
+  const accept = exchange.request.headers.accept ?? ''
+  if (accept.includes('text/event-stream') && !isHead(exchange))
+    return stream(exchange, { query, wanted, tail })
+  const limit = limitOf(query)
+  const after = await startOf(exchange, query.get('after'), 'oldest')
+  const rows = await readEvents(exchange.region.db, { after, limit: SCAN_MAX })
+  const found: LoggedEvent[] = []
+  let next: LogPosition = after
+  for (const row of rows) {
+    next = row
+    if (wanted(row)) found.push(row)
+    if (found.length === limit) break
+  }
+  const origin = exchange.region.name
+  sendJson(exchange, {
+    events: found.map((event) => toCloudEvent(origin, event)),
+    next: formatPosition({ origin, epoch: next.epoch, pos: next.pos }),
+  })
+}
+
+async function requireReader(exchange: Exchange): Promise<void> {
+  const { auth } = exchange.region
+  if (auth === undefined) return
+  exchange.identity = await authenticate(exchange)
+  if (exchange.identity.actor.kind === 'anonymous' && !auth.policy.anonymousPull) {
+    throw new RegistryError('UNAUTHORIZED', { headers: { 'WWW-Authenticate': 'Basic realm="portolan"' } })
+  }
+}
+
+function filterOf(exchange: Exchange, query: Query): (event: LoggedEvent) => boolean {
+  const mayPull = callerMayPull(exchange)
+  const types = (query.get('types') ?? '')
+    .split(',')
+    .filter((type) => type !== '')
+    .map((type) => (type.startsWith(TYPE_PREFIX) ? type : `${TYPE_PREFIX}${type}`))
+  if (types.length > 50) throw new RegistryError('REQUEST_INVALID', { message: 'at most 50 types' })
+  const fits = (type: string) =>
+    types.length === 0 ||
+    types.some(
+      (wanted) =>
+        type === wanted || (/^\.v[0-9]+$/.test(type.slice(wanted.length)) && type.startsWith(wanted)),
+    )
+  const repository = query.get('repository')
+  const inRepository = (name: string) =>
+    repository === undefined ||
+    (repository.endsWith('*') ? name.startsWith(repository.slice(0, -1)) : name === repository)
+  return (event) =>
+    fits(event.type) && inRepository(event.repository) && mayPull(event.repository as RepositoryName)
+}
+
+function limitOf(query: Query): number {
+  const text = query.get('limit')
+  if (text === undefined) return LIMIT
+  const limit = Number(text)
+  if (!/^[0-9]{1,4}$/.test(text) || limit < 1 || limit > LIMIT_MAX) {
+    throw new RegistryError('REQUEST_INVALID', { message: `limit is a number from 1 to ${LIMIT_MAX}` })
+  }
+  return limit
+}
+
+/** Where reading begins. 410 when that is no longer there. */
+async function startOf(
+  exchange: Exchange,
+  text: string | undefined,
+  otherwise: 'oldest' | 'head',
+): Promise<LogPosition> {
+  const { region } = exchange
+  const bounds = (await logBounds(region.db)) ?? {
+    head: { epoch: region.epoch, pos: 0 },
+    oldest: { epoch: region.epoch, pos: 0 },
+  }
+  if (text === undefined) return bounds[otherwise]
+  const parsed = parsePosition(text)
+  if (parsed === undefined || parsed.origin !== region.name) {
+    throw new RegistryError('REQUEST_INVALID', {
+      message: `after is no position of this region: ${region.name}:<epoch>:<number>`,
+    })
+  }
+  let after: LogPosition
+  if ('pos' in parsed) after = parsed
+  else {
+    const pos = await positionOfOutbox(region.db, parsed)
+    if (pos === undefined) {
+      throw new RegistryError('UNAVAILABLE', {
+        message: 'this write is not in the log yet (or no longer)',
+        headers: { 'Retry-After': '1' },
+      })
+    }
+    after = { epoch: parsed.epoch, pos }
+  }
+  if (isBefore(bounds.head, after)) {
+    throw new RegistryError('REQUEST_INVALID', { message: 'after lies beyond the end of the log' })
+  }
+  if (isBefore(after, bounds.oldest)) {
+    throw new RegistryError('POSITION_GONE', {
+      details: [{ oldest: formatPosition({ origin: region.name, ...bounds.oldest }) }],
+    })
+  }
+  return after
+}
+
+function isBefore(one: LogPosition, other: LogPosition): boolean {
+  return one.epoch < other.epoch || (one.epoch === other.epoch && one.pos < other.pos)
+}
+
+async function stream(
+  exchange: Exchange,
+  options: { query: Query; wanted: (event: LoggedEvent) => boolean; tail: EventTail },
+): Promise<void> {
+  const { query, wanted, tail } = options
+  const { region, request, response } = exchange
+  const lastEventId = request.headers['last-event-id']
+  const text = (typeof lastEventId === 'string' ? lastEventId : undefined) ?? query.get('after')
+  let at = await startOf(exchange, text, 'head')
+  let caughtUp = false
+  let missed = true
+  const send = (events: readonly LoggedEvent[]): void => {
+    for (const event of events) {
+      if (!isBefore(at, event)) continue
+      at = event
+      if (wanted(event)) response.write(frame(region.name, event))
+    }
+    // What it misses it asks for by Last-Event-ID; until then it costs nothing.
+    if (response.writableLength > UNSENT_BYTES_MAX) response.destroy()
+  }
+  const following = await tail.listen({
+    onEvents(events) {
+      if (caughtUp) send(events)
+      else missed = true
+    },
+    onEnd: () => response.end(),
+  })
+  const beat = setInterval(() => {
+    if (!response.writableNeedDrain) response.write(': still here\n\n')
+  }, HEARTBEAT_MS)
+  const end = setTimeout(() => response.end(), STREAM_MS_MAX)
+  response.once('close', () => {
+    following.stop()
+    clearInterval(beat)
+    clearTimeout(end)
+  })
+  response.writeHead(200, {
+    'Content-Type': 'text/event-stream',
+    'Cache-Control': 'no-store',
+    'X-Accel-Buffering': 'no',
+    'X-Content-Type-Options': 'nosniff',
+  })
+  response.write(': hello\n\n')
+  // What the tail brings while we are behind is read again here, so that nothing is kept for a slow reader.
+  while (missed && !response.destroyed) {
+    missed = false
+    for (let page = await nextPage(); page.length > 0 && !response.destroyed; page = await nextPage()) {
+      send(page)
+      if (response.writableNeedDrain) await drained(exchange)
+    }
+  }
+  caughtUp = true
+
+  function nextPage(): Promise<LoggedEvent[]> {
+    return readEvents(region.db, { after: at, limit: LIMIT_MAX })
+  }
+}
+
+/** Resolves when the reader has taken what was written, or is gone. */
+function drained({ response }: Exchange): Promise<void> {
+  return new Promise((resolve) => {
+    const done = () => {
+      response.off('drain', done)
+      response.off('close', done)
+      resolve()
+    }
+    response.once('drain', done)
+    response.once('close', done)
+  })
+}
+
+/** https://html.spec.whatwg.org/multipage/server-sent-events.html */
+function frame(origin: string, event: LoggedEvent): string {
+  const { position, ...rest } = toCloudEvent(origin, event)
+  return `id: ${position}\nevent: ${event.type}\ndata: ${JSON.stringify({ ...rest, position })}\n\n`
+}

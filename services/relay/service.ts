@@ -1,0 +1,76 @@
+// The relay: numbers the outbox into the region's event log, within milliseconds and in order.
+//
+// It asks the outbox whether there is anything (no lock, no transaction id, so nothing that pulls depend on changes),
+// often while pushes arrive and seldom when none do. Several relays may run: whoever holds the lock moves, the others
+// find nothing to do. It also trims what is older than the retention, a bounded number of rows at a time.
+
+import { setTimeout as pause } from 'node:timers/promises'
+import { beginEpoch, moveOutbox, outboxPending, trimEvents } from '#shared/db/event-log.ts'
+import { startLoop } from '#shared/loop.ts'
+import type { Region } from '#shared/region.ts'
+import type { Service } from '#shared/service.ts'
+
+const BATCH = 500
+const BUSY_PAUSE_MS = 8
+const IDLE_PAUSE_MS = 40
+/** Quiet for so long is idle. */
+const IDLE_AFTER_MS = 2_000
+const FAILURE_PAUSE_MS = 1_000
+const TRIM_EVERY_MS = 60_000
+const TRIM_BATCH = 5_000
+const TRIM_BATCHES_MAX = 20
+
+export async function startRelay(region: Region): Promise<Service> {
+  const stopping = new AbortController()
+  const sequencing = sequence(region, stopping.signal)
+  const trimming = startLoop({
+    everyMs: TRIM_EVERY_MS,
+    run: (signal) => trim(region, signal),
+    onError: (error) => region.log.error({ error }, 'trimming the event log failed; it will be tried again'),
+  })
+  return {
+    name: 'relay',
+    async [Symbol.asyncDispose]() {
+      stopping.abort()
+      await sequencing
+      await trimming[Symbol.asyncDispose]()
+    },
+  }
+}
+
+async function sequence(region: Region, signal: AbortSignal): Promise<void> {
+  let begun = false
+  let lastMovedMs = performance.now()
+  while (!signal.aborted) {
+    let pauseMs = performance.now() - lastMovedMs > IDLE_AFTER_MS ? IDLE_PAUSE_MS : BUSY_PAUSE_MS
+    try {
+      if (!begun) await beginEpoch(region.db, region.epoch)
+      begun = true
+      const moved = (await outboxPending(region.db)) ? await moveOnce(region) : 0
+      if (moved > 0) lastMovedMs = performance.now()
+      if (moved === BATCH) continue
+    } catch (thrown) {
+      pauseMs = FAILURE_PAUSE_MS
+      region.log.error({ error: thrown }, 'numbering the outbox failed; it will be tried again')
+    }
+    await pause(pauseMs, undefined, { signal, ref: false }).catch(() => {})
+  }
+}
+
+/** One batch; how many rows. 0 also when another relay is at it. */
+export async function moveOnce(region: Region): Promise<number> {
+  const moved = await region.db.transaction(async (transaction) => {
+    const count = await moveOutbox(transaction, { epoch: region.epoch, limit: BATCH })
+    region.reach('outbox-moved')
+    return count
+  })
+  return moved ?? 0
+}
+
+async function trim(region: Region, signal: AbortSignal): Promise<void> {
+  const { retentionSeconds } = region.config.events
+  for (let batch = 0; batch < TRIM_BATCHES_MAX && !signal.aborted; batch++) {
+    const trimmed = await trimEvents(region.db, { retentionSeconds, limit: TRIM_BATCH })
+    if (trimmed < TRIM_BATCH) return
+  }
+}

@@ -1,0 +1,56 @@
+// An event of the log as CloudEvents 1.0 (https://github.com/cloudevents/spec, JSON format). Pure.
+//
+// `id` is the idempotency key everywhere: origin, epoch, shard, seq. `position` is where a reader goes on. `partitionkey`
+// and `sequence` are the documented extensions of those names.
+
+import { formatPosition } from './position.ts'
+
+/** What an event is made from; a row of the log has it all. */
+export interface EventSource {
+  readonly epoch: number
+  readonly pos: number
+  readonly shard: number
+  readonly seq: number
+  readonly repository: string
+  readonly type: string
+  readonly subject: string
+  readonly payload: Readonly<Record<string, unknown>>
+  readonly traceparent: string | null
+  readonly actor: string
+  readonly request: Readonly<Record<string, unknown>>
+  readonly instance: string
+  readonly time: Date
+}
+
+export interface CloudEvent {
+  readonly specversion: '1.0'
+  readonly id: string
+  readonly source: string
+  readonly type: string
+  readonly subject: string
+  readonly time: string
+  readonly datacontenttype: 'application/json'
+  readonly partitionkey: string
+  readonly sequence: string
+  readonly position: string
+  readonly traceparent?: string
+  readonly data: Readonly<Record<string, unknown>>
+}
+
+export function toCloudEvent(origin: string, event: EventSource): CloudEvent {
+  const { epoch, pos, shard, seq, actor, request, instance } = event
+  return {
+    specversion: '1.0',
+    id: `${origin}:${epoch}:${shard}:${seq}`,
+    source: `/regions/${origin}`,
+    type: event.type,
+    subject: event.subject,
+    time: event.time.toISOString(),
+    datacontenttype: 'application/json',
+    partitionkey: event.repository,
+    sequence: String(seq),
+    position: formatPosition({ origin, epoch, pos }),
+    ...(event.traceparent !== null && { traceparent: event.traceparent }),
+    data: { ...event.payload, actor: { name: actor }, request, instance },
+  }
+}

@@ -1,0 +1,189 @@
+// The sequencer: every event once, gapless, in order, whatever dies; and what happens to numbers after a restore.
+
+import assert from 'node:assert/strict'
+import { fork } from 'node:child_process'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import pg from 'pg'
+import { connectionOptions, openDatabase } from '#shared/db/connect.ts'
+import { type LoggedEvent, logBounds, readEvents, trimEvents } from '#shared/db/event-log.ts'
+import { openRegion } from '#shared/region.ts'
+import { createOrphanSweep } from '../../../services/janitor/sweep-orphans.ts'
+import { moveOnce, startRelay } from '../../../services/relay/service.ts'
+import { eventually } from '../../support/eventually.ts'
+import { push, repositoryName, tags } from '../../support/push.ts'
+import { testRegion } from '../../support/region.ts'
+
+const KILLS = 50
+const START = { epoch: 1, pos: 0 }
+
+test('R6: 50 relays killed in mid-transaction, two at a time: nothing lost, doubled, skipped or reordered', async (t) => {
+  const { region } = await testRegion(t)
+  const directory = region.config.dataDir
+  let kills = 0
+  let stopping = false
+  const killed = async () => {
+    while (kills < KILLS) {
+      const after = Math.floor(Math.random() * 3)
+      const file = join(import.meta.dirname, '../../support/relay-node.ts')
+      const child = fork(file, [region.databaseUrl, directory, String(after)])
+      const [signal] = await new Promise<[NodeJS.Signals | null]>((done) =>
+        child.once('exit', (_code, by) => done([by])),
+      )
+      assert.equal(signal, 'SIGKILL', 'it ended by its own kill')
+      kills++
+    }
+  }
+  const wanted = new Map<string, number>()
+  const writer = async (number: number) => {
+    for (let round = 0; !stopping; round++) {
+      const repository = repositoryName(`team/app${(number + round) % 5}`)
+      await push(region.db, repository, `${number}-${round}`, { tags: tags('latest') })
+      wanted.set(repository, (wanted.get(repository) ?? 0) + 1)
+    }
+  }
+  const writing = [0, 1, 2].map(writer)
+  // What is rolled back after its outbox row was written must leave no number behind.
+  const rollingBack = (async () => {
+    while (!stopping) {
+      const abandoned = new Error('abandoned')
+      const attempt = region.db.transaction(async (transaction) => {
+        await push(transaction, repositoryName('team/app0'), `abandoned-${Math.random()}`)
+        throw abandoned
+      })
+      await assert.rejects(attempt, abandoned)
+    }
+  })()
+  await Promise.all([killed(), killed()])
+  stopping = true
+  await Promise.all([...writing, rollingBack])
+  while ((await moveOnce(region)) > 0);
+  const events: LoggedEvent[] = []
+  for (let after = START; ; ) {
+    const page = await readEvents(region.db, { after, limit: 1_000 })
+    const last = page.at(-1)
+    if (last === undefined) break
+    events.push(...page)
+    after = { epoch: last.epoch, pos: last.pos }
+  }
+  t.diagnostic(`${kills} kills, ${events.length} events`)
+  assert.deepEqual(
+    events.map(({ pos }) => pos),
+    events.map((_, index) => index + 1),
+    'pos is gapless',
+  )
+  const seqs = Map.groupBy(events, ({ shard }) => shard)
+  for (const [shard, rows] of seqs) {
+    assert.deepEqual(
+      rows.map(({ seq }) => seq),
+      rows.map((_, index) => index + 1),
+      `seq of shard ${shard} is gapless`,
+    )
+  }
+  for (const [repository, count] of wanted) {
+    const sets = events.filter((event) => event.repository === repository && event.type.includes('.tag.set.'))
+    assert.equal(sets.length, count, `${repository}: every acknowledged push is there once`)
+    const versions = sets.map(({ payload }) => BigInt((payload.version as { h: string }).h))
+    assert.deepEqual(
+      versions,
+      versions.toSorted((a, b) => (a < b ? -1 : 1)),
+      'in the order of the register',
+    )
+  }
+})
+
+test('an event is in the log within milliseconds, and one push is manifest, tags, notification in that order', async (t) => {
+  const { region } = await testRegion(t)
+  const relay = await startRelay(region)
+  await push(region.db, repositoryName('a/b'), 'one', { tags: tags('b', 'a') })
+  await eventually(
+    'the events',
+    async () => (await readEvents(region.db, { after: START, limit: 10 })).length === 4,
+  )
+  const events = await readEvents(region.db, { after: START, limit: 10 })
+  assert.deepEqual(
+    events.map(({ type, subject }) => `${type.split('.').slice(3).join('.')} ${subject.split('@')[0]}`),
+    ['manifest.put.v1 a/b', 'tag.set.v1 a/b:a', 'tag.set.v1 a/b:b', 'push.v1 a/b'],
+  )
+  await relay[Symbol.asyncDispose]()
+})
+
+test('trimming removes what is too old, a bounded number at a time, from the beginning', async (t) => {
+  const { region } = await testRegion(t)
+  const relay = await startRelay(region)
+  await push(region.db, repositoryName('a/b'), 'one', { tags: tags('v1') })
+  await eventually('the events', async () => (await logBounds(region.db))?.head.pos === 3)
+  await relay[Symbol.asyncDispose]()
+  assert.equal(await trimEvents(region.db, { retentionSeconds: 60, limit: 100 }), 0)
+  assert.equal(await trimEvents(region.db, { retentionSeconds: 0, limit: 2 }), 2)
+  assert.deepEqual((await logBounds(region.db))?.oldest, { epoch: 1, pos: 2 })
+  assert.equal(await trimEvents(region.db, { retentionSeconds: 0, limit: 2 }), 1)
+  assert.deepEqual(await logBounds(region.db), { head: { epoch: 1, pos: 3 }, oldest: { epoch: 1, pos: 3 } })
+})
+
+for (const [what, change] of [
+  ['a dump read into another cluster', `system_identifier = '1'`],
+  ['a promoted backup or standby', 'timeline = timeline - 1'],
+] as const) {
+  test(`R11: after ${what} the epoch is raised, numbers begin again under it, and orphans stay`, async (t) => {
+    const first = await testRegion(t)
+    assert.equal(first.region.epoch, 1)
+    await push(first.region.db, repositoryName('a/b'), 'one')
+    const relay = await startRelay(first.region)
+    await eventually('the first events', async () => (await logBounds(first.region.db))?.head.pos === 2)
+    await relay[Symbol.asyncDispose]()
+    const client = new pg.Client(connectionOptions(first.region.databaseUrl))
+    await client.connect()
+    await client.query(`update region set ${change}`)
+    await client.end()
+
+    const region = await openRegion(first.region.config)
+    const again = await openRegion(first.region.config)
+    assert.equal(region.epoch, 2)
+    assert.equal(again.epoch, 2, 'once, however many processes start')
+    await push(region.db, repositoryName('a/b'), 'two')
+    const later = await startRelay(region)
+    await eventually('the next events', async () => (await logBounds(region.db))?.head.epoch === 2)
+    const events = await readEvents(region.db, { after: START, limit: 10 })
+    assert.deepEqual(
+      events.map(({ epoch, pos, seq }) => [epoch, pos, seq]),
+      [
+        [1, 1, 1],
+        [1, 2, 2],
+        [2, 1, 1],
+        [2, 2, 2],
+      ],
+    )
+    await later[Symbol.asyncDispose]()
+    const sweep = createOrphanSweep({
+      ...region,
+      blobs: {
+        ...region.blobs,
+        list: () => Promise.reject(new Error('it looked for orphans')),
+        dropUnfinished: () => Promise.reject(new Error('it looked for uploads')),
+      },
+    })
+    assert.equal(await sweep(new AbortController().signal), 0)
+    await again[Symbol.asyncDispose]()
+    await region[Symbol.asyncDispose]()
+  })
+}
+
+test('asking an empty outbox takes no transaction id: pulls stay cached beside an idle relay', async (t) => {
+  const { region } = await testRegion(t)
+  const db = openDatabase({ url: region.databaseUrl, connections: 1, onIdleError: () => {} })
+  const relay = await startRelay(region)
+  const snapshot = async () => {
+    const client = new pg.Client(connectionOptions(region.databaseUrl))
+    await client.connect()
+    const { rows } = await client.query<{ text: string }>('select pg_current_snapshot()::text as text')
+    await client.end()
+    return rows[0]?.text
+  }
+  await eventually('the relay to be at it', async () => (await logBounds(db)) !== undefined)
+  const before = await snapshot()
+  await new Promise((turn) => setTimeout(turn, 200))
+  assert.equal(await snapshot(), before)
+  await relay[Symbol.asyncDispose]()
+  await db[Symbol.asyncDispose]()
+})
