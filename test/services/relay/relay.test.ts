@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { test } from 'node:test'
 import pg from 'pg'
 import { connectionOptions, openDatabase } from '#shared/db/connect.ts'
-import { type LoggedEvent, logBounds, readEvents, trimEvents } from '#shared/db/event-log.ts'
+import { type LoggedEvent, logBounds, outboxPending, readEvents, trimEvents } from '#shared/db/event-log.ts'
 import { openRegion } from '#shared/region.ts'
 import { createOrphanSweep } from '../../../services/janitor/sweep-orphans.ts'
 import { moveOnce, startRelay } from '../../../services/relay/service.ts'
@@ -57,7 +57,11 @@ test('R6: 50 relays killed in mid-transaction, two at a time: nothing lost, doub
   await Promise.all([killed(), killed()])
   stopping = true
   await Promise.all([...writing, rollingBack])
-  while ((await moveOnce(region)) > 0);
+  // The last one killed may hold the lock until its connection is noticed to be gone.
+  await eventually('the outbox to be empty', async () => {
+    while ((await moveOnce(region)) > 0);
+    return !(await outboxPending(region.db))
+  })
   const events: LoggedEvent[] = []
   for (let after = START; ; ) {
     const page = await readEvents(region.db, { after, limit: 1_000 })
