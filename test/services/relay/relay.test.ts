@@ -147,7 +147,10 @@ for (const [what, change] of [
     assert.equal(again.epoch, 2, 'once, however many processes start')
     await push(region.db, repositoryName('a/b'), 'two')
     const later = await startRelay(region)
-    await eventually('the next events', async () => (await logBounds(region.db))?.head.epoch === 2)
+    await eventually('the next events', async () => {
+      const head = (await logBounds(region.db))?.head
+      return head?.epoch === 2 && head.pos === 2
+    })
     const events = await readEvents(region.db, { after: START, limit: 10 })
     assert.deepEqual(
       events.map(({ epoch, pos, seq }) => [epoch, pos, seq]),
