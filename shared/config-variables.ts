@@ -217,6 +217,30 @@ export const variables = Object.freeze({
     '604800',
     'How long events are kept for readers of `/api/v1/events`; who comes later is told where the log begins.',
   ),
+  PORTOLAN_WEBHOOKS_ALLOW_PRIVATE: optional(
+    flag,
+    'Whether admins may let a webhook reach private and loopback addresses; unset, only where nobody is asked who they are on loopback.',
+  ),
+  PORTOLAN_WEBHOOK_TIMEOUT_SECONDS: variable(
+    integer({ min: 1, max: 120 }),
+    '10',
+    'How long a receiver may take to answer; a slow one delays only itself.',
+  ),
+  PORTOLAN_WEBHOOK_RETRY_SECONDS: variable(
+    integer({ min: 1, max: 900 }),
+    '5',
+    'The wait before a failed delivery is tried again; it doubles each time, up to 15 minutes.',
+  ),
+  PORTOLAN_WEBHOOK_GIVE_UP_SECONDS: variable(
+    integer({ min: 1, max: 30 * DAY_SECONDS }),
+    '86400',
+    'How long a delivery is tried before it is parked, for somebody to send it again.',
+  ),
+  PORTOLAN_WEBHOOK_KEEP_SECONDS: variable(
+    integer({ min: 60, max: 400 * DAY_SECONDS }),
+    '604800',
+    'How long deliveries that were made or parked are listed.',
+  ),
   PORTOLAN_FREE_BYTES_MIN: variable(
     bytes({ min: 0, max: 2 ** 50 }),
     '256MiB',

@@ -70,6 +70,13 @@ export interface Config {
     readonly uploadTtlSeconds: number
     readonly uploadsPerRepositoryMax: number
   }
+  readonly webhooks: {
+    readonly allowPrivate: boolean
+    readonly timeoutSeconds: number
+    readonly retrySeconds: number
+    readonly giveUpSeconds: number
+    readonly keepSeconds: number
+  }
   readonly events: { readonly retentionSeconds: number }
   readonly janitor: { readonly orphanGraceSeconds: number; readonly sweepSeconds: number }
   readonly bytes: {
@@ -153,6 +160,15 @@ export function loadConfig(environment: Environment): Config {
       deletes: read('PORTOLAN_DELETE'),
       uploadTtlSeconds: read('PORTOLAN_UPLOAD_TTL_SECONDS'),
       uploadsPerRepositoryMax: read('PORTOLAN_UPLOADS_PER_REPOSITORY_MAX'),
+    },
+    webhooks: {
+      allowPrivate:
+        read('PORTOLAN_WEBHOOKS_ALLOW_PRIVATE') ??
+        ((auth ?? 'none') === 'none' && isLoopback(read('PORTOLAN_LISTEN')?.host ?? '')),
+      timeoutSeconds: read('PORTOLAN_WEBHOOK_TIMEOUT_SECONDS'),
+      retrySeconds: read('PORTOLAN_WEBHOOK_RETRY_SECONDS'),
+      giveUpSeconds: read('PORTOLAN_WEBHOOK_GIVE_UP_SECONDS'),
+      keepSeconds: read('PORTOLAN_WEBHOOK_KEEP_SECONDS'),
     },
     events: { retentionSeconds: read('PORTOLAN_EVENTS_RETENTION_SECONDS') },
     janitor: {

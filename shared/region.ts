@@ -25,6 +25,7 @@ import { raiseEpochIfRestored, regionRow } from './db/region.ts'
 import { insertSigningKeyIfAbsent, listSigningKeys } from './db/signing-keys.ts'
 import { openSnapshotReader, type SnapshotReader } from './db/snapshot-reader.ts'
 import { countUploads } from './db/uploads.ts'
+import { waitingDeliveries } from './db/webhook-deliveries.ts'
 import { startEmbeddedPostgres } from './embedded/postgres.ts'
 import { createLog, type Log } from './observability/log.ts'
 import { createMetrics, type Metrics } from './observability/metrics.ts'
@@ -130,6 +131,7 @@ export async function openRegion(config: Config, options: RegionOptions = {}): P
   const metrics = createMetrics({
     manifests: () => countManifests(db),
     uploadsOpen: () => countUploads(db),
+    webhooksWaiting: () => waitingDeliveries(db),
     pool: () => db.poolSize(),
   })
   const auth = await authOf(config, db, log)

@@ -49,6 +49,9 @@ const TESTED_ELSEWHERE: Readonly<Record<string, string>> = {
   'shared/blobs/blob-store.ts': 'the interface; test/contract/blob-store.ts is its test',
   'shared/db/provenance.ts': 'a type and its columns, seen in test/shared/db/registers.test.ts',
   'shared/db/region.ts': 'test/shared/db/migrate.test.ts and test/services/relay/relay.test.ts',
+  'shared/db/settings.ts': 'test/services/webhooks/webhooks.test.ts',
+  'shared/db/webhook-deliveries.ts': 'test/services/webhooks/webhooks.test.ts',
+  'shared/registry/webhooks.ts': 'test/services/webhooks/webhooks.test.ts',
   'shared/db/event-log.ts': 'test/services/relay/relay.test.ts and test/services/api/events.test.ts',
   'shared/db/lookups.ts': 'test/shared/db/registers.test.ts and every pull',
   'shared/db/push-manifest.ts': 'test/shared/db/registers.test.ts and test/shared/db/races.test.ts',
@@ -88,8 +91,9 @@ const OWNERS: Readonly<Record<string, RegExp>> = {
   jose: /^(shared\/auth\/|test\/)/,
   pino: /^shared\/observability\//,
   'prom-client': /^shared\/observability\//,
-  'ipaddr.js': /^shared\/(auth\/|config-parsers\.ts)/,
+  'ipaddr.js': /^shared\/(auth\/|outbound\/|config-parsers\.ts)/,
   'lru-cache': /^shared\//,
+  standardwebhooks: /^test\//,
   'fast-check': /^test\//,
 }
 
@@ -148,7 +152,7 @@ function resolved(from: string, specifier: string): string | undefined {
 
 const CORE = /^shared\/(oci\/|convergence\/|events\/|errors\.ts)/
 const ADAPTERS =
-  /^shared\/(db|blobs|auth|observability|embedded)\/|^shared\/(config|config-parsers|config-docs|config-spelling|config-variables|loop|service)\.ts/
+  /^shared\/(db|blobs|auth|observability|embedded|outbound)\/|^shared\/(config|config-parsers|config-docs|config-spelling|config-variables|loop|service)\.ts/
 const USE_CASES = /^shared\/(registry\/|region\.ts)/
 
 function layers(source: Source): string[] {

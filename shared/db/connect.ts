@@ -89,6 +89,11 @@ async function run<Row>(
 async function inTransaction<T>(pool: pg.Pool, work: (db: Queryable) => Promise<T>): Promise<T> {
   const client = await pool.connect()
   let broken: Error | undefined
+  // The pool listens to its idle connections only: one that is lost between two statements would end the process.
+  const lost = (error: Error) => {
+    broken = error
+  }
+  client.on('error', lost)
   try {
     await client.query('begin')
     const result = await work({ rows: (statement, values) => run(client, statement, values) })
@@ -100,6 +105,7 @@ async function inTransaction<T>(pool: pg.Pool, work: (db: Queryable) => Promise<
     })
     throw thrown
   } finally {
+    client.off('error', lost)
     client.release(broken)
   }
 }

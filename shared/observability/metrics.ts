@@ -6,6 +6,7 @@ import { AggregatorRegistry, Counter, collectDefaultMetrics, Gauge, Histogram, R
 export interface Gauges {
   manifests(): Promise<number>
   uploadsOpen(): Promise<number>
+  webhooksWaiting(): Promise<{ waiting: number; oldestSeconds: number }>
   pool(): { total: number; idle: number; waiting: number }
 }
 
@@ -14,6 +15,8 @@ export interface Metrics {
   request(facts: { method: string; route: string; status: number; seconds: number; bytesOut: number }): void
   error(code: string): void
   bytesIn(bytes: number): void
+  /** Counts an attempt of a webhook delivery. */
+  webhook(facts: { subscription: string; outcome: 'delivered' | 'failed' }): void
   /** Text in the Prometheus exposition format. */
   text(): Promise<string>
   /** For the process that gathers several. */
@@ -50,6 +53,27 @@ export function createMetrics(gauges: Gauges): Metrics {
     name: 'portolan_received_bytes_total',
     help: 'Upload bytes received.',
     registers,
+  })
+  const attempts = new Counter({
+    name: 'portolan_webhook_attempts_total',
+    help: 'Attempts of webhook deliveries, by subscription and outcome.',
+    labelNames: ['subscription', 'outcome'] as const,
+    registers,
+  })
+  const oldest = new Gauge({
+    name: 'portolan_webhook_oldest_seconds',
+    help: 'Age of the oldest delivery that waits.',
+    registers,
+  })
+  new Gauge({
+    name: 'portolan_webhook_deliveries_waiting',
+    help: 'Webhook deliveries that wait.',
+    registers,
+    async collect() {
+      const { waiting, oldestSeconds } = await gauges.webhooksWaiting()
+      this.set(waiting)
+      oldest.set(oldestSeconds)
+    },
   })
   new Gauge({
     name: 'portolan_manifests',
@@ -100,6 +124,7 @@ export function createMetrics(gauges: Gauges): Metrics {
       children.seconds.observe(facts.seconds)
       if (facts.bytesOut > 0) bytesOut.inc(facts.bytesOut)
     },
+    webhook: (facts) => attempts.inc(facts),
     error: (code) => errors.inc({ code }),
     bytesIn: (bytes) => bytesIn.inc(bytes),
     text: () => registry.metrics(),

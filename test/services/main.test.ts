@@ -71,7 +71,7 @@ test('what an operator can mend is one clear sentence and exit code 1', async (t
       /^127\.0\.0\.1:\d+ is in use by another program: .*PORTOLAN_LISTEN/,
     ],
     [[], { PORTOLAN_REGION: 'EU' }, /PORTOLAN_REGION is no lower-case word/],
-    [['apy'], {}, /no service "apy": choose from all, api, relay, janitor/],
+    [['apy'], {}, /no service "apy": choose from all, api, relay, webhooks, janitor/],
     [[], { PORTOLAN_EMBEDDED: 'forbid' }, /PORTOLAN_EMBEDDED=forbid needs PORTOLAN_DATABASE_URL/],
   ]
   for (const [args, env, sentence] of cases) {

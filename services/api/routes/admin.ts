@@ -7,7 +7,9 @@ import { parseRepositoryName } from '#shared/oci/reference.ts'
 import { deleteRepository } from '#shared/registry/remove.ts'
 import { authenticate } from '../authenticate.ts'
 import { type Exchange, provenanceOf, sendEmpty, sendJson } from '../exchange.ts'
+import { webhooks } from './webhooks.ts'
 
+const WEBHOOKS = '/api/v1/webhooks'
 const REPOSITORIES = '/api/v1/repositories/'
 
 export async function admin(exchange: Exchange): Promise<void> {
@@ -17,6 +19,10 @@ export async function admin(exchange: Exchange): Promise<void> {
     requireMethod(exchange, ['GET', 'HEAD'])
     const { name, epoch } = exchange.region
     return sendJson(exchange, { name, epoch })
+  }
+  const [path = '', query = ''] = url.split('?')
+  if (path === WEBHOOKS || path.startsWith(`${WEBHOOKS}/`)) {
+    return webhooks(exchange, path.slice(WEBHOOKS.length), query)
   }
   if (url.startsWith(REPOSITORIES)) {
     requireMethod(exchange, ['DELETE'])

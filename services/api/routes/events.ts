@@ -92,7 +92,11 @@ function filterOf(exchange: Exchange, query: Query): (event: LoggedEvent) => boo
     repository === undefined ||
     (repository.endsWith('*') ? name.startsWith(repository.slice(0, -1)) : name === repository)
   return (event) =>
-    fits(event.type) && inRepository(event.repository) && mayPull(event.repository as RepositoryName)
+    // Settings are for other regions: they hold secrets.
+    !event.type.startsWith(`${TYPE_PREFIX}setting.`) &&
+    fits(event.type) &&
+    inRepository(event.repository) &&
+    mayPull(event.repository as RepositoryName)
 }
 
 function limitOf(query: Query): number {

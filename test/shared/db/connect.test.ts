@@ -3,6 +3,7 @@ import { test } from 'node:test'
 import { isUnreachable, openDatabase, sqlState } from '#shared/db/connect.ts'
 import { one, statement } from '#shared/db/statement.ts'
 import { openTestDatabase } from '../../support/database.ts'
+import { testDatabase } from '../../support/postgres.ts'
 
 const big = statement<{ value: number }>('big', 'select :value::int8 as value')
 const upsert = statement<object>(
@@ -60,4 +61,20 @@ test('a database that is away is told from a statement that is wrong', async (t)
   const wrong = await one(db, big, { value: 'x' }).catch((error: unknown) => error)
   assert.equal(isUnreachable(wrong), false)
   assert.equal(sqlState(wrong), '22P02')
+})
+
+test('a connection that is lost between two statements of a transaction fails it, and nothing else', async (t) => {
+  const url = await testDatabase(t)
+  await using db = openDatabase({ url, connections: 1, onIdleError: () => {} })
+  await using other = openDatabase({ url, connections: 1, onIdleError: () => {} })
+  const pid = statement<{ pid: number }>('own-pid', 'select pg_backend_pid() as pid')
+  const end = statement<{ ended: boolean }>('end-backend', 'select pg_terminate_backend(:pid::int) as ended')
+  const lost = db.transaction(async (transaction) => {
+    await one(other, end, { pid: (await one(transaction, pid)).pid })
+    // Long enough for the connection's end to arrive while no statement waits for an answer.
+    await new Promise((turn) => setTimeout(turn, 200))
+    return transaction.rows(pid)
+  })
+  await assert.rejects(lost)
+  assert.ok((await one(db, pid)).pid, 'the next has a connection of its own')
 })

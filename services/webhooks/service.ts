@@ -1,0 +1,109 @@
+// Webhooks: plans a delivery for each event and subscription that match, and sends what is due.
+//
+// Each subscription has room of its own, so one that is slow or dead never delays another; of an ordered one only the
+// oldest delivery of each repository is under way. Several of these services may run: planning takes turns, and each
+// delivery is claimed for longer than an attempt may last.
+
+import { setTimeout as pause } from 'node:timers/promises'
+import { claimDeliveries, forgetDeliveries } from '#shared/db/webhook-deliveries.ts'
+import { startLoop } from '#shared/loop.ts'
+import type { Region } from '#shared/region.ts'
+import { planNext, type Subscription, subscriptions } from '#shared/registry/webhooks.ts'
+import type { Service } from '#shared/service.ts'
+import { deliver } from './deliver.ts'
+
+const BUSY_PAUSE_MS = 15
+const IDLE_PAUSE_MS = 100
+const FAILURE_PAUSE_MS = 1_000
+/** How long a changed subscription may still be used as it was. */
+const SUBSCRIPTIONS_TTL_MS = 1_000
+const AT_ONCE_PER_SUBSCRIPTION = 8
+const AT_ONCE_MAX = 256
+const FORGET_EVERY_MS = 60_000
+const FORGET_BATCH = 5_000
+
+export async function startWebhooks(region: Region): Promise<Service> {
+  const stopping = new AbortController()
+  const { signal } = stopping
+  const flying = new Map<string, number>()
+  const flights = new Set<Promise<void>>()
+  let known: { all: Subscription[]; readAtMs: number } = { all: [], readAtMs: Number.NEGATIVE_INFINITY }
+
+  async function current(): Promise<Subscription[]> {
+    const nowMs = performance.now()
+    if (nowMs - known.readAtMs > SUBSCRIPTIONS_TTL_MS) {
+      known = { all: await subscriptions(region), readAtMs: nowMs }
+    }
+    return known.all
+  }
+
+  function launch(one: Subscription, delivery: Parameters<typeof deliver>[1]['delivery']): void {
+    flying.set(one.id, (flying.get(one.id) ?? 0) + 1)
+    const flight = deliver(region, { one, delivery, signal })
+      .catch((error: unknown) => {
+        region.log.error(
+          { error, delivery: delivery.id },
+          'a delivery could not be settled; it will be sent again',
+        )
+      })
+      .finally(() => {
+        flying.set(one.id, (flying.get(one.id) ?? 1) - 1)
+        flights.delete(flight)
+      })
+    flights.add(flight)
+  }
+
+  async function step(): Promise<boolean> {
+    const looked = await planNext(region)
+    const all = await current()
+    const enabled = all.filter(({ webhook }) => webhook.enabled)
+    const room = enabled
+      .map(({ id, webhook }) => ({
+        id,
+        ordered: webhook.ordered,
+        room: AT_ONCE_PER_SUBSCRIPTION - (flying.get(id) ?? 0),
+      }))
+      .filter(({ room: free }) => free > 0)
+    if (room.length === 0 || flights.size >= AT_ONCE_MAX) return looked > 0
+    const leaseSeconds = region.config.webhooks.timeoutSeconds * 2 + 5
+    const claimed = await claimDeliveries(region.db, { subscriptions: room, leaseSeconds })
+    for (const delivery of claimed) {
+      const one = enabled.find(({ id }) => id === delivery.subscription)
+      if (one !== undefined) launch(one, delivery)
+    }
+    return looked > 0 || claimed.length > 0
+  }
+
+  async function work(): Promise<void> {
+    while (!signal.aborted) {
+      let pauseMs = IDLE_PAUSE_MS
+      try {
+        if (await step()) pauseMs = BUSY_PAUSE_MS
+      } catch (thrown) {
+        pauseMs = FAILURE_PAUSE_MS
+        region.log.error({ error: thrown }, 'planning webhooks failed; it will be tried again')
+      }
+      await pause(pauseMs, undefined, { signal, ref: false }).catch(() => {})
+    }
+  }
+
+  const working = work()
+  const forgetting = startLoop({
+    everyMs: FORGET_EVERY_MS,
+    async run() {
+      const { keepSeconds } = region.config.webhooks
+      await forgetDeliveries(region.db, { keepSeconds, limit: FORGET_BATCH })
+    },
+    onError: (error) =>
+      region.log.error({ error }, 'old deliveries could not be removed; it will be tried again'),
+  })
+  return {
+    name: 'webhooks',
+    async [Symbol.asyncDispose]() {
+      stopping.abort()
+      await working
+      await Promise.all(flights)
+      await forgetting[Symbol.asyncDispose]()
+    },
+  }
+}

@@ -1,0 +1,240 @@
+// Deliveries of webhooks: planned with the cursor that says how far events were looked at, claimed for a while by whoever
+// sends, and settled by what came of it. A claim that is never settled ends by itself, and the delivery is sent again
+// under the same id.
+
+import type { LogPosition } from './event-log.ts'
+import { maybe, one, type Queryable, statement } from './statement.ts'
+
+export interface PlannedDelivery {
+  readonly id: string
+  readonly subscription: string
+  readonly repository: string
+  readonly event: unknown
+}
+
+export interface ClaimedDelivery extends PlannedDelivery {
+  /** This one included. */
+  readonly attempts: number
+}
+
+const lock = statement<{ held: boolean }>(
+  'planner-lock',
+  `select pg_try_advisory_xact_lock(7065813, hashtext('webhook-planner')) as held`,
+)
+
+const cursor = statement<LogPosition>(
+  'read-cursor',
+  `select epoch, pos from event_cursor where reader = :reader`,
+)
+
+const moveCursor = statement<never>(
+  'move-cursor',
+  `insert into event_cursor (reader, epoch, pos) values (:reader, :epoch, :pos)
+   on conflict (reader) do update set epoch = excluded.epoch, pos = excluded.pos, moved_at = clock_timestamp()`,
+)
+
+const READER = 'webhooks'
+
+/** Where planning stands; undefined: another planner is at it, or 'new' before the first time. In a transaction. */
+export async function plannerCursor(transaction: Queryable): Promise<LogPosition | 'new' | undefined> {
+  if (!(await one(transaction, lock)).held) return undefined
+  return (await maybe(transaction, cursor, { reader: READER })) ?? 'new'
+}
+
+export async function movePlannerCursor(transaction: Queryable, to: LogPosition): Promise<void> {
+  await transaction.rows(moveCursor, { reader: READER, epoch: to.epoch, pos: to.pos })
+}
+
+const plan = statement<{ id: string }>(
+  'plan-deliveries',
+  `insert into webhook_delivery (id, subscription, repository, event, give_up_at)
+   select d.value ->> 'id', (d.value ->> 'subscription')::uuid, d.value ->> 'repository', d.value -> 'event',
+     clock_timestamp() + make_interval(secs => :give_up_seconds)
+   from jsonb_array_elements(:deliveries::jsonb) with ordinality as d (value, place)
+   order by d.place
+   on conflict (id) do update
+     set state = 'waiting', due_at = clock_timestamp(), give_up_at = excluded.give_up_at
+     where :again::bool
+   returning id`,
+)
+
+/** Adds deliveries, in order; one that is there stays as it is, or is sent again with `again`. Returns how many. */
+export async function planDeliveries(
+  db: Queryable,
+  options: { deliveries: readonly PlannedDelivery[]; giveUpSeconds: number; again?: boolean },
+): Promise<number> {
+  const { deliveries, giveUpSeconds, again = false } = options
+  if (deliveries.length === 0) return 0
+  const parameters = { deliveries: JSON.stringify(deliveries), give_up_seconds: giveUpSeconds, again }
+  return (await db.rows(plan, parameters)).length
+}
+
+const claim = statement<ClaimedDelivery>(
+  'claim-deliveries',
+  `with due as (
+     select picked.id
+     from unnest(:subscriptions::uuid[], :room::int[], :ordered::bool[]) as s (subscription, room, ordered)
+     cross join lateral (
+       select d.id from webhook_delivery as d
+       where d.subscription = s.subscription and d.state = 'waiting'
+         and d.due_at <= clock_timestamp() and d.leased_until < clock_timestamp()
+         and (not s.ordered or not exists (
+           select from webhook_delivery as earlier
+           where earlier.subscription = d.subscription and earlier.state = 'waiting'
+             and earlier.repository = d.repository and earlier.number < d.number))
+       order by d.number
+       limit s.room
+       for update skip locked
+     ) as picked
+   )
+   update webhook_delivery as d
+   set leased_until = clock_timestamp() + make_interval(secs => :lease_seconds), attempts = d.attempts + 1
+   from due where d.id = due.id
+   returning d.id, d.subscription, d.repository, d.event, d.attempts`,
+)
+
+/** Takes what is due, for each subscription as much as it has room for; of an ordered one the oldest per repository. */
+export async function claimDeliveries(
+  db: Queryable,
+  options: {
+    subscriptions: readonly { id: string; room: number; ordered: boolean }[]
+    leaseSeconds: number
+  },
+): Promise<ClaimedDelivery[]> {
+  const { subscriptions, leaseSeconds } = options
+  return db.rows(claim, {
+    subscriptions: subscriptions.map(({ id }) => id),
+    room: subscriptions.map(({ room }) => room),
+    ordered: subscriptions.map(({ ordered }) => ordered),
+    lease_seconds: leaseSeconds,
+  })
+}
+
+const settle = statement<{ state: string }>(
+  'settle-delivery',
+  `update webhook_delivery
+   set state = case when :delivered::bool then 'delivered'
+         when clock_timestamp() + make_interval(secs => :wait_seconds::float8) > give_up_at then 'parked' else 'waiting' end,
+     due_at = clock_timestamp() + make_interval(secs => :wait_seconds::float8),
+     leased_until = '-infinity', status = :status, answer = :answer, attempted_at = clock_timestamp()
+   where id = :id and attempts = :attempts
+   returning state`,
+)
+
+/** Records what came of an attempt. The new state; undefined when another attempt has begun meanwhile. */
+export async function settleDelivery(
+  db: Queryable,
+  options: {
+    id: string
+    attempts: number
+    delivered: boolean
+    /** Until the next attempt. */
+    waitSeconds: number
+    status: number | null
+    answer: string
+  },
+): Promise<string | undefined> {
+  const { waitSeconds, ...rest } = options
+  return (await maybe(db, settle, { ...rest, wait_seconds: waitSeconds }))?.state
+}
+
+export interface ListedDelivery {
+  readonly id: string
+  readonly number: number
+  readonly repository: string
+  readonly type: string
+  readonly state: string
+  readonly attempts: number
+  readonly status: number | null
+  readonly answer: string | null
+  readonly created_at: Date
+  readonly attempted_at: Date | null
+  readonly due_at: Date
+}
+
+const list = statement<ListedDelivery>(
+  'list-deliveries',
+  `select id, number, repository, event ->> 'type' as type, state, attempts, status, answer, created_at, attempted_at, due_at
+   from webhook_delivery
+   where subscription = :subscription::uuid and number < :before and (:state::text is null or state = :state)
+   order by number desc limit :limit`,
+)
+
+/** A subscription's deliveries, newest first. */
+export async function listDeliveries(
+  db: Queryable,
+  options: { subscription: string; before: number; state: string | null; limit: number },
+): Promise<ListedDelivery[]> {
+  return db.rows(list, options)
+}
+
+const again = statement<{ id: string }>(
+  'redeliver',
+  `update webhook_delivery
+   set state = 'waiting', due_at = clock_timestamp(),
+     give_up_at = clock_timestamp() + make_interval(secs => :give_up_seconds)
+   where id in (
+     select id from webhook_delivery
+     where subscription = :subscription::uuid and state <> 'waiting'
+       and (:id::text is null or id = :id) and (:state::text is null or state = :state)
+       and number between :first and :last
+     order by number limit :limit for update skip locked)
+   returning id`,
+)
+
+/** Sends settled deliveries again, up to `limit` of them: one by id, or those of a state in a range of numbers. */
+export async function redeliver(
+  db: Queryable,
+  options: {
+    subscription: string
+    id: string | null
+    state: string | null
+    first: number
+    last: number
+    giveUpSeconds: number
+    limit: number
+  },
+): Promise<number> {
+  const { giveUpSeconds, ...rest } = options
+  return (await db.rows(again, { ...rest, give_up_seconds: giveUpSeconds })).length
+}
+
+const forget = statement<{ id: string }>(
+  'forget-deliveries',
+  `delete from webhook_delivery where id in (
+     select id from webhook_delivery
+     where state <> 'waiting' and attempted_at < clock_timestamp() - make_interval(secs => :keep_seconds)
+     order by attempted_at limit :limit)
+   returning id`,
+)
+
+/** Removes up to `limit` settled deliveries that are older than `keepSeconds`. */
+export async function forgetDeliveries(
+  db: Queryable,
+  options: { keepSeconds: number; limit: number },
+): Promise<number> {
+  return (await db.rows(forget, { keep_seconds: options.keepSeconds, limit: options.limit })).length
+}
+
+const drop = statement<never>(
+  'drop-deliveries',
+  `delete from webhook_delivery where subscription = :subscription::uuid and state = 'waiting'`,
+)
+
+/** What a subscription that was removed would still have got. */
+export async function dropDeliveries(db: Queryable, subscription: string): Promise<void> {
+  await db.rows(drop, { subscription })
+}
+
+const waiting = statement<{ waiting: number; oldest_seconds: number }>(
+  'waiting-deliveries',
+  `select count(*) as waiting,
+     coalesce(extract(epoch from clock_timestamp() - min(created_at)), 0)::float8 as oldest_seconds
+   from webhook_delivery where state = 'waiting'`,
+)
+
+/** How many deliveries wait, and for how long the oldest has. */
+export async function waitingDeliveries(db: Queryable): Promise<{ waiting: number; oldestSeconds: number }> {
+  const row = await one(db, waiting)
+  return { waiting: row.waiting, oldestSeconds: row.oldest_seconds }
+}

@@ -1,0 +1,130 @@
+// A POST to an address that somebody else chose, without becoming their way into our network.
+//
+// The name is resolved here, every address is judged, and the connection goes to a judged address: a name that answers
+// differently the second time changes nothing. Each redirect begins anew. Loopback and private addresses take leave;
+// link-local ones, where clouds keep their credentials, are never reached. Time, redirects and what is read of the
+// answer are bounded; headers of the caller's own do not follow a redirect to another origin.
+
+import { lookup as resolve } from 'node:dns/promises'
+import { request as httpRequest, type IncomingMessage } from 'node:http'
+import { request as httpsRequest } from 'node:https'
+import { isIP, type LookupFunction } from 'node:net'
+import ipaddr from 'ipaddr.js'
+
+const REDIRECTS_MAX = 3
+const ANSWER_BYTES_MAX = 1024
+
+export class AddressRefusedError extends Error {
+  override readonly name = 'AddressRefusedError'
+}
+
+export interface GuardedPost {
+  readonly url: string
+  readonly body: Buffer
+  readonly headers: Readonly<Record<string, string>>
+  /** Sent only to the origin of `url`. */
+  readonly ownHeaders: Readonly<Record<string, string>>
+  readonly allowPrivate: boolean
+  /** For all of it, redirects included. */
+  readonly timeoutMs: number
+  readonly signal?: AbortSignal
+  /** Test seam: resolves names. */
+  readonly resolveName?: (name: string) => Promise<readonly string[]>
+}
+
+export interface PostAnswer {
+  readonly status: number
+  /** The first KiB, as text. */
+  readonly text: string
+}
+
+/** @throws AddressRefusedError, or what the connection threw */
+export async function guardedPost(post: GuardedPost): Promise<PostAnswer> {
+  const timeout = AbortSignal.timeout(post.timeoutMs)
+  const signal = post.signal === undefined ? timeout : AbortSignal.any([post.signal, timeout])
+  const first = new URL(post.url)
+  let url = first
+  for (let redirects = 0; ; redirects++) {
+    const address = await judgedAddress(url, post)
+    const headers = {
+      ...post.headers,
+      ...(url.origin === first.origin && post.ownHeaders),
+      'Content-Length': String(post.body.length),
+    }
+    const { status, location, text } = await send({ url, address, headers, body: post.body, signal })
+    if (![301, 302, 307, 308].includes(status) || location === undefined) return { status, text }
+    if (redirects >= REDIRECTS_MAX) throw new AddressRefusedError(`more than ${REDIRECTS_MAX} redirects`)
+    if (!URL.canParse(location, url.href))
+      throw new AddressRefusedError('redirected to something that is no URL')
+    const next = new URL(location, url)
+    if (url.protocol === 'https:' && next.protocol === 'http:') {
+      throw new AddressRefusedError('redirected from https to http')
+    }
+    url = next
+  }
+}
+
+async function judgedAddress(url: URL, post: GuardedPost): Promise<string> {
+  if (!['http:', 'https:'].includes(url.protocol) || url.username !== '' || url.password !== '') {
+    throw new AddressRefusedError('only plain http and https URLs are dialled')
+  }
+  // The URL parser has already turned 0x7f.1 and the like into an address.
+  const host = url.hostname.replace(/^\[|\]$/g, '')
+  const resolveName =
+    post.resolveName ??
+    (async (name: string) => (await resolve(name, { all: true })).map(({ address }) => address))
+  const addresses = isIP(host) === 0 ? await resolveName(host) : [host]
+  const allowed = addresses.find((address) => isAllowed(address, post.allowPrivate))
+  if (allowed === undefined) {
+    throw new AddressRefusedError(
+      `${url.hostname} is at ${addresses.join(', ') || 'no address'}, which is not dialled`,
+    )
+  }
+  return allowed
+}
+
+const PRIVATE: ReadonlySet<string> = new Set(['loopback', 'private', 'uniqueLocal', 'carrierGradeNat'])
+
+export function isAllowed(address: string, allowPrivate: boolean): boolean {
+  if (!ipaddr.isValid(address)) return false
+  const range = ipaddr.process(address).range()
+  return range === 'unicast' || (allowPrivate && PRIVATE.has(range))
+}
+
+function send(options: {
+  url: URL
+  address: string
+  headers: Record<string, string>
+  body: Buffer
+  signal: AbortSignal
+}): Promise<PostAnswer & { location: string | undefined }> {
+  const { url, address, headers, body, signal } = options
+  const family = isIP(address)
+  // Whoever asks again gets the judged address.
+  const lookup: LookupFunction = (_name, wanted, done) => {
+    if (wanted.all) done(null, [{ address, family }])
+    else done(null, address, family)
+  }
+  const request = url.protocol === 'https:' ? httpsRequest : httpRequest
+  return new Promise((resolve, reject) => {
+    const sent = request(url, { method: 'POST', headers, signal, lookup, agent: false }, (answer) => {
+      firstBytes(answer).then(
+        (text) => resolve({ status: answer.statusCode ?? 0, location: answer.headers.location, text }),
+        reject,
+      )
+    })
+    sent.on('error', reject)
+    sent.end(body)
+  })
+}
+
+async function firstBytes(answer: IncomingMessage): Promise<string> {
+  const chunks: Buffer[] = []
+  let bytes = 0
+  for await (const chunk of answer as AsyncIterable<Buffer>) {
+    chunks.push(chunk)
+    bytes += chunk.length
+    if (bytes >= ANSWER_BYTES_MAX) break
+  }
+  return Buffer.concat(chunks).subarray(0, ANSWER_BYTES_MAX).toString()
+}
