@@ -5,8 +5,17 @@ import { fork } from 'node:child_process'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import pg from 'pg'
-import { connectionOptions, openDatabase } from '#shared/db/connect.ts'
-import { type LoggedEvent, logBounds, outboxPending, readEvents, trimEvents } from '#shared/db/event-log.ts'
+import { connectionOptions } from '#shared/db/connect.ts'
+import {
+  type LoggedEvent,
+  logBounds,
+  moveOutbox,
+  outboxPending,
+  readEvents,
+  trimEvents,
+} from '#shared/db/event-log.ts'
+import { one, statement } from '#shared/db/statement.ts'
+import { claimDeliveries } from '#shared/db/webhook-deliveries.ts'
 import { openRegion } from '#shared/region.ts'
 import { createOrphanSweep } from '../../../services/janitor/sweep-orphans.ts'
 import { moveOnce, startRelay } from '../../../services/relay/service.ts'
@@ -178,19 +187,18 @@ for (const [what, change] of [
 
 test('asking an empty outbox takes no transaction id: pulls stay cached beside an idle relay', async (t) => {
   const { region } = await testRegion(t)
-  const db = openDatabase({ url: region.databaseUrl, connections: 1, onIdleError: () => {} })
-  const relay = await startRelay(region)
-  const snapshot = async () => {
-    const client = new pg.Client(connectionOptions(region.databaseUrl))
-    await client.connect()
-    const { rows } = await client.query<{ text: string }>('select pg_current_snapshot()::text as text')
-    await client.end()
-    return rows[0]?.text
-  }
-  await eventually('the relay to be at it', async () => (await logBounds(db)) !== undefined)
-  const before = await snapshot()
-  await new Promise((turn) => setTimeout(turn, 200))
-  assert.equal(await snapshot(), before)
-  await relay[Symbol.asyncDispose]()
-  await db[Symbol.asyncDispose]()
+  const assigned = statement<{ xid: string | null }>(
+    'assigned-xid',
+    'select pg_current_xact_id_if_assigned()::text as xid',
+  )
+  await region.db.transaction(async (transaction) => {
+    assert.equal(await outboxPending(transaction), false)
+    assert.equal((await one(transaction, assigned)).xid, null)
+    // The others ask this way too when there is nothing to do.
+    assert.equal(await moveOutbox(transaction, { epoch: 1, limit: 10 }), 0)
+    assert.equal((await one(transaction, assigned)).xid, null)
+    const subscriptions = [{ id: '00000000-0000-0000-0000-000000000000', room: 1, ordered: true }]
+    assert.deepEqual(await claimDeliveries(transaction, { subscriptions, leaseSeconds: 1 }), [])
+    assert.equal((await one(transaction, assigned)).xid, null)
+  })
 })
