@@ -42,6 +42,8 @@ const TESTED_ELSEWHERE: Readonly<Record<string, string>> = {
     'test/stores/contract.test.ts and test/shared/blobs/store-failures.test.ts',
   'shared/blobs/s3-presign.ts': 'test/stores/links.test.ts',
   'shared/registry/move-blobs.ts': 'test/stores/move-blobs.test.ts',
+  'shared/blobs/waiting-line.ts':
+    'test/shared/blobs/byte-budget.test.ts and test/shared/blobs/part-buffers.test.ts',
   'shared/blobs/write-once-file.ts': 'test/shared/blobs/file-store.test.ts',
   'shared/blobs/directory-sync.ts': 'test/shared/blobs/file-store.test.ts',
   'shared/blobs/file-pump.ts': 'test/shared/blobs/file-store.test.ts',

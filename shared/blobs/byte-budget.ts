@@ -2,6 +2,8 @@
 // it has read and could not send. So buffers come from here, pooled, large while few streams are open and small when
 // many are, and whoever finds the budget spent waits in line. What a waiting stream costs is a queue entry.
 
+import { createWaitingLine } from './waiting-line.ts'
+
 /** Large enough that reading and sending overlap well. */
 const LARGE_BYTES = 1024 * 1024
 const MEDIUM_BYTES = 256 * 1024
@@ -29,7 +31,7 @@ export interface ByteBudget {
 export function createByteBudget(options: { bytesMax: number }): ByteBudget {
   const { bytesMax } = options
   const pooled: Record<number, Buffer[]> = { [LARGE_BYTES]: [], [MEDIUM_BYTES]: [], [SMALL_BYTES]: [] }
-  const waiting: { wanted: number; resolve: (buffer: Buffer) => void }[] = []
+  const line = createWaitingLine<number, Buffer>()
   let used = 0
   let pooledBytes = 0
 
@@ -59,23 +61,9 @@ export function createByteBudget(options: { bytesMax: number }): ByteBudget {
     isTight: () => used > bytesMax * LARGE_UNTIL,
     async take(wanted, signal) {
       signal.throwIfAborted()
-      const buffer = waiting.length === 0 ? allocate(wanted) : undefined
+      const buffer = line.length === 0 ? allocate(wanted) : undefined
       if (buffer !== undefined) return buffer
-      return new Promise((resolve, reject) => {
-        const entry = {
-          wanted,
-          resolve: (granted: Buffer) => {
-            signal.removeEventListener('abort', abort)
-            resolve(granted)
-          },
-        }
-        const abort = () => {
-          waiting.splice(waiting.indexOf(entry), 1)
-          reject(signal.reason)
-        }
-        waiting.push(entry)
-        signal.addEventListener('abort', abort, { once: true })
-      })
+      return line.wait(wanted, signal)
     },
     give(buffer) {
       used -= buffer.length
@@ -84,12 +72,7 @@ export function createByteBudget(options: { bytesMax: number }): ByteBudget {
         pooled[buffer.length]?.push(buffer)
         pooledBytes += buffer.length
       }
-      for (let next = waiting[0]; next !== undefined; next = waiting[0]) {
-        const granted = allocate(next.wanted)
-        if (granted === undefined) return
-        waiting.shift()
-        next.resolve(granted)
-      }
+      line.serve(allocate)
     },
   }
 }

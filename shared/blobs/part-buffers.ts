@@ -3,6 +3,8 @@
 // An upload takes one buffer before it accepts bytes and never waits for a second one while it holds a half-filled
 // one: those that wait, wait only for uploads that a client or the store moves on, or that the minimum rate ends.
 
+import { createWaitingLine } from './waiting-line.ts'
+
 export interface PartBuffers {
   /** Exactly `bytes` long; waits in line while the budget is spent. @throws the signal's reason when it aborts first */
   take(bytes: number, signal: AbortSignal): Promise<Buffer>
@@ -16,7 +18,7 @@ const POOLED_MAX = 4
 
 export function createPartBuffers(options: { bytesMax: number }): PartBuffers {
   const { bytesMax } = options
-  const waiting: { bytes: number; grant: (buffer: Buffer) => void }[] = []
+  const line = createWaitingLine<number, Buffer>()
   const pool: Buffer[] = []
   let used = 0
 
@@ -31,33 +33,14 @@ export function createPartBuffers(options: { bytesMax: number }): PartBuffers {
     inUse: () => used,
     async take(bytes, signal) {
       signal.throwIfAborted()
-      const buffer = waiting.length === 0 ? allocate(bytes) : undefined
+      const buffer = line.length === 0 ? allocate(bytes) : undefined
       if (buffer !== undefined) return buffer
-      return new Promise((resolve, reject) => {
-        const entry = {
-          bytes,
-          grant: (granted: Buffer) => {
-            signal.removeEventListener('abort', abort)
-            resolve(granted)
-          },
-        }
-        const abort = () => {
-          waiting.splice(waiting.indexOf(entry), 1)
-          reject(signal.reason)
-        }
-        waiting.push(entry)
-        signal.addEventListener('abort', abort, { once: true })
-      })
+      return line.wait(bytes, signal)
     },
     give(buffer) {
       used -= buffer.length
       if (buffer.length > 1024 * 1024 && pool.length < POOLED_MAX) pool.push(buffer)
-      for (let next = waiting[0]; next !== undefined; next = waiting[0]) {
-        const granted = allocate(next.bytes)
-        if (granted === undefined) return
-        waiting.shift()
-        next.grant(granted)
-      }
+      line.serve(allocate)
     },
   }
 }

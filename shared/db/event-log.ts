@@ -5,6 +5,7 @@
 // of one key is the order of their outbox ids, because each id was drawn under that key's row lock; rows of slow
 // transactions simply come later.
 
+import type { EventSource } from '#shared/events/cloud-event.ts'
 import { maybe, one, type Queryable, statement } from './statement.ts'
 
 /** A place in the log: after this event. */
@@ -15,19 +16,7 @@ export interface LogPosition {
 }
 
 /** An event without its inline content. */
-export interface LoggedEvent extends LogPosition {
-  readonly shard: number
-  readonly seq: number
-  readonly repository: string
-  readonly type: string
-  readonly subject: string
-  readonly payload: Readonly<Record<string, unknown>>
-  readonly traceparent: string | null
-  readonly actor: string
-  readonly request: Readonly<Record<string, unknown>>
-  readonly instance: string
-  readonly time: Date
-}
+export type LoggedEvent = EventSource
 
 const lock = statement<{ held: boolean }>(
   'sequencer-lock',
