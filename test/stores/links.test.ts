@@ -2,7 +2,9 @@
 // only to whom they should be.
 
 import assert from 'node:assert/strict'
-import { randomBytes } from 'node:crypto'
+import { generateKeyPairSync, randomBytes } from 'node:crypto'
+import { writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import { describe, type TestContext, test } from 'node:test'
 import { GetObjectCommand, S3Client } from '@aws-sdk/client-s3'
 import { getSignedUrl } from '@aws-sdk/s3-request-presigner'
@@ -10,7 +12,7 @@ import { createS3Signer } from '#shared/blobs/s3-presign.ts'
 import { sha256 } from '../support/image.ts'
 import { ociClient } from '../support/oci-client.ts'
 import { type ObjectStoreName, startObjectStore, withoutStore } from '../support/parts/object-stores.ts'
-import { testNode } from '../support/region.ts'
+import { testDirectory, testNode } from '../support/region.ts'
 
 const MIB = 1024 * 1024
 
@@ -134,3 +136,40 @@ function s3Of(blobs: TestNodeBlobs): Record<string, string> {
 }
 
 type TestNodeBlobs = Awaited<ReturnType<typeof testNode>>['region']['config']['blobs']
+
+test('Google: a V4 link signed with a service account key leads to the object', {
+  skip: withoutStore('gcs'),
+}, async (t) => {
+  const { privateKey } = generateKeyPairSync('rsa', {
+    modulusLength: 2048,
+    privateKeyEncoding: { type: 'pkcs8', format: 'pem' },
+    publicKeyEncoding: { type: 'spki', format: 'pem' },
+  })
+  const path = join(await testDirectory(t), 'account.json')
+  const account = {
+    type: 'service_account',
+    client_email: 'portolan@test.example',
+    private_key: privateKey,
+    project_id: 'test',
+  }
+  await writeFile(path, JSON.stringify(account))
+  process.env.GOOGLE_APPLICATION_CREDENTIALS = path
+  t.after(() => {
+    delete process.env.GOOGLE_APPLICATION_CREDENTIALS
+  })
+  const node = await nodeOn(t, 'gcs', {})
+  const client = ociClient(node.url)
+  const bytes = randomBytes(2 * MIB)
+  await client.pushBlob('a/b', bytes)
+  const answers = [1, 2].map(() => client.get(`/v2/a/b/blobs/${sha256(bytes)}`))
+  const [first, second] = await Promise.all(answers)
+  assert.equal(first?.status, 307)
+  const link = first?.headers.get('location') ?? ''
+  assert.equal(second?.headers.get('location'), link, 'the same for a while')
+  const { searchParams } = new URL(link)
+  assert.equal(searchParams.get('X-Goog-Algorithm'), 'GOOG4-RSA-SHA256')
+  assert.match(searchParams.get('X-Goog-Credential') ?? '', /^portolan@test\.example\//)
+  assert.ok(Number(searchParams.get('X-Goog-Expires')) >= 1_200)
+  const whole = await fetch(link)
+  assert.equal(sha256(Buffer.from(await whole.arrayBuffer())), sha256(bytes))
+})
