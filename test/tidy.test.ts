@@ -95,6 +95,7 @@ const OWNERS: Readonly<Record<string, RegExp>> = {
   'prom-client': /^shared\/observability\//,
   'ipaddr.js': /^shared\/(auth\/|outbound\/|config-parsers\.ts)/,
   'lru-cache': /^shared\//,
+  'ajv/dist/2020.js': /^test\//,
   standardwebhooks: /^test\//,
   'fast-check': /^test\//,
 }

@@ -17,6 +17,7 @@ import { Exchange } from './exchange.ts'
 import { admin } from './routes/admin.ts'
 import { events } from './routes/events.ts'
 import { live, ready } from './routes/health.ts'
+import { schemas } from './routes/schemas.ts'
 import { token } from './routes/token.ts'
 
 export interface AppState {
@@ -77,6 +78,8 @@ export function buildApp(region: Region, state: AppState, tail: EventTail): Fast
     '/api/v1/events',
     guarded((exchange) => events(exchange, tail)),
   )
+  app.all('/api/v1/schemas', guarded(schemas))
+  app.all('/api/v1/schemas/*', guarded(schemas))
   app.all('/api/v1/*', guarded(admin))
   app.get('/livez', guarded(live))
   app.get(

@@ -3,6 +3,7 @@
 // `id` is the idempotency key everywhere: origin, epoch, shard, seq. `position` is where a reader goes on. `partitionkey`
 // and `sequence` are the documented extensions of those names.
 
+import { schemaPath } from './event-types.ts'
 import { formatPosition } from './position.ts'
 
 /** What an event is made from; a row of the log has it all. */
@@ -30,6 +31,8 @@ export interface CloudEvent {
   readonly subject: string
   readonly time: string
   readonly datacontenttype: 'application/json'
+  /** Relative to the registry. */
+  readonly dataschema: string
   readonly partitionkey: string
   readonly sequence: string
   readonly position: string
@@ -47,6 +50,7 @@ export function toCloudEvent(origin: string, event: EventSource): CloudEvent {
     subject: event.subject,
     time: event.time.toISOString(),
     datacontenttype: 'application/json',
+    dataschema: schemaPath(event.type),
     partitionkey: event.repository,
     sequence: String(seq),
     position: formatPosition({ origin, epoch, pos }),

@@ -3,6 +3,7 @@
 import { randomBytes } from 'node:crypto'
 import { RegistryError } from '../errors.ts'
 import type { CloudEvent } from './cloud-event.ts'
+import { TYPE_PREFIX } from './event-types.ts'
 
 export const WEBHOOK_FORMATS = ['distribution', 'cloudevents', 'cloudevents-binary'] as const
 export type WebhookFormat = (typeof WEBHOOK_FORMATS)[number]
@@ -27,7 +28,6 @@ export interface Webhook {
   readonly allowPrivate: boolean
 }
 
-const TYPE_PREFIX = 'dev.portolan.registry.'
 const LIST_MAX = 100
 const ROTATION_MS = 24 * 3_600_000
 const SECRET_BYTES = 32

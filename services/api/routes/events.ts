@@ -18,6 +18,7 @@ import {
 } from '#shared/db/event-log.ts'
 import { RegistryError } from '#shared/errors.ts'
 import { toCloudEvent } from '#shared/events/cloud-event.ts'
+import { TYPE_PREFIX } from '#shared/events/event-types.ts'
 import { formatPosition, parsePosition } from '#shared/events/position.ts'
 import { parseQuery, type Query } from '#shared/oci/query.ts'
 import type { RepositoryName } from '#shared/oci/reference.ts'
@@ -35,7 +36,6 @@ const HEARTBEAT_MS = 15_000
 const STREAM_MS_MAX = 3_600_000
 /** Not yet taken by a reader; beyond it the stream is cut and the reader comes back for the rest. */
 const UNSENT_BYTES_MAX = 1024 * 1024
-const TYPE_PREFIX = 'dev.portolan.registry.'
 
 export async function events(exchange: Exchange, tail: EventTail): Promise<void> {
   const { method, url = '' } = exchange.request

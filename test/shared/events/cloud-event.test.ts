@@ -27,6 +27,7 @@ test('a row of the log is a CloudEvent whose id any region can compute', () => {
     subject: 'team/app:v1',
     time: '2026-11-24T08:00:00.000Z',
     datacontenttype: 'application/json',
+    dataschema: '/api/v1/schemas/dev.portolan.registry.tag.set.v1.json',
     partitionkey: 'team/app',
     sequence: '7',
     position: 'eu:2:30',

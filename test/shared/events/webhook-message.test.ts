@@ -11,6 +11,7 @@ const event: CloudEvent = {
   subject: 'team/app@sha256:0',
   time: '2026-11-24T08:00:00.000Z',
   datacontenttype: 'application/json',
+  dataschema: '/api/v1/schemas/dev.portolan.registry.push.v1.json',
   partitionkey: 'team/app',
   sequence: '3',
   position: 'eu:1:9',

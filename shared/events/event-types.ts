@@ -1,0 +1,141 @@
+// Every type of event there is, with the JSON Schema of its `data` (draft 2020-12), served under /api/v1/schemas and named
+// by each event's `dataschema`. Fields are only ever added; a new meaning is a new version of the type. Receivers ignore
+// fields they do not know.
+
+export const TYPE_PREFIX = 'dev.portolan.registry.'
+
+type Schema = Readonly<Record<string, unknown>>
+
+const text: Schema = { type: 'string' }
+const digest: Schema = { type: 'string', pattern: '^(sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128})$' }
+const size: Schema = { type: 'integer', minimum: 0 }
+/** A register's version: milliseconds since 1970 times 65,536 plus a counter, as text, and who wrote it. */
+const version: Schema = {
+  type: 'object',
+  required: ['h', 'origin'],
+  properties: { h: { type: 'string', pattern: '^[0-9]{1,19}$' }, origin: text },
+}
+const reference: Schema = {
+  type: 'object',
+  required: ['kind', 'digest'],
+  properties: {
+    kind: { enum: ['config', 'layer', 'child', 'subject'] },
+    mediaType: text,
+    digest,
+    size,
+    foreign: { type: 'boolean' },
+  },
+}
+const manifest = {
+  repository: text,
+  digest,
+  size,
+  mediaType: text,
+  artifactType: text,
+  subject: digest,
+  references: { type: 'array', items: reference },
+} as const satisfies Record<string, Schema>
+const MANIFEST_REQUIRED = ['repository', 'digest', 'size', 'mediaType', 'references']
+
+/** Of every event. */
+const origin = {
+  actor: { type: 'object', required: ['name'], properties: { name: text } },
+  request: {
+    type: 'object',
+    properties: { id: text, addr: text, host: text, method: text, userAgent: text },
+  },
+  instance: text,
+} as const satisfies Record<string, Schema>
+
+interface EventType {
+  readonly meaning: string
+  readonly required: readonly string[]
+  readonly properties: Readonly<Record<string, Schema>>
+}
+
+const died: EventType = {
+  meaning: 'A repository no longer holds this content.',
+  required: ['repository', 'digest', 'version', 'prev'],
+  properties: { repository: text, kind: text, digest, version, prev: version },
+}
+
+/** Without the prefix, with the version. */
+export const eventTypes: Readonly<Record<string, EventType>> = Object.freeze({
+  'manifest.put.v1': {
+    meaning: 'A manifest was pushed; also when the repository had it already.',
+    required: [...MANIFEST_REQUIRED, 'version', 'prev'],
+    properties: { ...manifest, version, prev: version },
+  },
+  'manifest.deleted.v1': died,
+  'blob.deleted.v1': died,
+  'tag.set.v1': {
+    meaning: 'A tag points to a manifest; also when it did before.',
+    required: [...MANIFEST_REQUIRED, 'tag', 'version', 'prev'],
+    properties: { ...manifest, tag: text, version, prev: version },
+  },
+  'tag.deleted.v1': {
+    meaning: 'A tag is gone; `digest` is what it pointed to.',
+    required: ['repository', 'tag', 'digest', 'version', 'prev'],
+    properties: { repository: text, tag: text, digest, version, prev: version },
+  },
+  'repository.deleted.v1': {
+    meaning: 'Everything in a repository is gone.',
+    required: ['repository', 'version'],
+    properties: { repository: text, version },
+  },
+  'setting.set.v1': {
+    meaning:
+      'A field of a setting was written or removed. For other regions; not in the feed, because it may hold secrets.',
+    required: ['kind', 'id', 'field', 'deleted', 'version', 'prev'],
+    properties: {
+      kind: text,
+      id: text,
+      field: text,
+      value: {},
+      deleted: { type: 'boolean' },
+      version,
+      prev: version,
+    },
+  },
+  'push.v1': {
+    meaning: 'Notification: a manifest was pushed, under these tags.',
+    required: [...MANIFEST_REQUIRED, 'tags'],
+    properties: { ...manifest, tags: { type: 'array', items: text } },
+  },
+  'delete.v1': {
+    meaning: 'Notification: a tag (with `tag`), a manifest or a blob was deleted.',
+    required: ['repository', 'digest'],
+    properties: { repository: text, kind: text, tag: text, digest },
+  },
+  'blob.uploaded.v1': {
+    meaning: 'Notification: a blob was uploaded.',
+    required: ['repository', 'digest', 'size'],
+    properties: { repository: text, digest, size },
+  },
+  'blob.mounted.v1': {
+    meaning: 'Notification: a repository got a blob of another.',
+    required: ['repository', 'digest', 'size', 'from'],
+    properties: { repository: text, digest, size, from: text },
+  },
+})
+
+/** The schema of a type's `data`; undefined for a type there is not. `type` in full or without the prefix. */
+export function eventSchema(type: string): Schema | undefined {
+  const name = type.startsWith(TYPE_PREFIX) ? type.slice(TYPE_PREFIX.length) : type
+  const known = Object.hasOwn(eventTypes, name) ? eventTypes[name] : undefined
+  if (known === undefined) return undefined
+  return {
+    $schema: 'https://json-schema.org/draft/2020-12/schema',
+    $id: schemaPath(TYPE_PREFIX + name),
+    title: TYPE_PREFIX + name,
+    description: known.meaning,
+    type: 'object',
+    required: [...known.required, 'actor', 'request', 'instance'],
+    properties: { ...known.properties, ...origin },
+  }
+}
+
+/** Where the schema is, relative to the registry. */
+export function schemaPath(type: string): string {
+  return `/api/v1/schemas/${type}.json`
+}
