@@ -1,0 +1,167 @@
+// The event path: commit to log at 200 pushes a second, the sequencer's rate, what the path costs a push, and 10,000
+// webhook deliveries to 20 receivers of which one is dead and one slow.
+//
+//   npm run bench:events -- [seconds]
+
+import { randomUUID } from 'node:crypto'
+import { once } from 'node:events'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { createServer, type Server } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout as pause } from 'node:timers/promises'
+import { loadConfig } from '#shared/config.ts'
+import { statement } from '#shared/db/statement.ts'
+import { planDeliveries } from '#shared/db/webhook-deliveries.ts'
+import { openRegion } from '#shared/region.ts'
+import { addWebhook } from '#shared/registry/webhooks.ts'
+import { moveOnce, startRelay } from '../../services/relay/service.ts'
+import { startWebhooks } from '../../services/webhooks/service.ts'
+import { provenance, push, repositoryName, tags } from '../support/push.ts'
+
+const [seconds = 10] = process.argv.slice(2).map(Number)
+const RATE = 200
+const OUTBOX_ROWS = 50_000
+const RECEIVERS = 20
+const DELIVERIES = 10_000
+const say = (text: string) => process.stdout.write(`${text}\n`)
+
+const directory = await mkdtemp(join(tmpdir(), 'portolan-bench-events-'))
+await using running = new AsyncDisposableStack()
+running.defer(() => rm(directory, { recursive: true, force: true }))
+const region = running.use(
+  await openRegion(
+    loadConfig({
+      PORTOLAN_DATA_DIR: directory,
+      PORTOLAN_METRICS_LISTEN: 'off',
+      PORTOLAN_LOG_LEVEL: 'error',
+      PORTOLAN_WEBHOOK_TIMEOUT_SECONDS: '5',
+    }),
+  ),
+)
+
+const rate = async () => {
+  const repository = repositoryName('bench/app')
+  const untilMs = performance.now() + (seconds * 1_000) / 2
+  let pushes = 0
+  const client = async (number: number) => {
+    for (let _round = 0; performance.now() < untilMs; _round++) {
+      await push(region.db, repository, `${number}-${pushes++}-${randomUUID()}`, { tags: tags(`t${number}`) })
+    }
+  }
+  await Promise.all(Array.from({ length: 8 }, (_, number) => client(number)))
+  return pushes / (seconds / 2)
+}
+const without: number[] = []
+const beside: number[] = []
+for (let round = 0; round < 3; round++) {
+  without.push(await rate())
+  while ((await moveOnce(region)) > 0);
+  const relay = await startRelay(region)
+  beside.push(await rate())
+  await relay[Symbol.asyncDispose]()
+}
+const median = (values: number[]) => values.toSorted((a, b) => a - b)[values.length >> 1] ?? Number.NaN
+const cost = 1 - median(beside) / median(without)
+say(
+  `push statements/s without the relay ${median(without).toFixed(0)}, beside it ${median(beside).toFixed(0)}: ${(cost * 100).toFixed(1)} % less   ${cost <= 0.1 ? 'reached' : 'MISSED '} <= 10 %`,
+)
+
+{
+  await using _relay = await startRelay(region)
+  const startMs = performance.now()
+  const waiting: Promise<unknown>[] = []
+  for (let index = 0; index < RATE * seconds; index++) {
+    await pause(Math.max(0, startMs + (index * 1_000) / RATE - performance.now()))
+    waiting.push(
+      push(region.db, repositoryName(`bench/r${index % 50}`), `${index}-${randomUUID()}`, {
+        tags: tags('latest'),
+      }),
+    )
+  }
+  await Promise.all(waiting)
+  await pause(500)
+  const lag = statement<{ p50: number; p99: number; most: number }>(
+    'bench-lag',
+    `select percentile_cont(0.5) within group (order by ms) as p50, percentile_cont(0.99) within group (order by ms) as p99,
+       max(ms) as most
+     from (select extract(epoch from logged_at - time)::float8 * 1000 as ms from event_log
+           where logged_at > clock_timestamp() - make_interval(secs => :seconds)) as lags`,
+  )
+  const [row] = await region.db.rows(lag, { seconds })
+  say(
+    `commit to log at ${RATE} pushes/s: p50 ${row?.p50.toFixed(1)} ms, p99 ${row?.p99.toFixed(1)} ms, most ${row?.most.toFixed(1)} ms   ${(row?.p99 ?? 99) < 50 ? 'reached' : 'MISSED '} p99 < 50 ms`,
+  )
+}
+
+const fill = statement<never>(
+  'bench-fill',
+  `insert into outbox (repository, shard, type, subject, payload, actor, request, instance)
+   select 'bench/r' || n % 50, n % 8, 'dev.portolan.registry.push.v1', 'bench', jsonb_build_object('n', n), '', '{}', 'bench'
+   from generate_series(1, :rows::int) as n`,
+)
+await region.db.rows(fill, { rows: OUTBOX_ROWS })
+const movingMs = performance.now()
+while ((await moveOnce(region)) > 0);
+const perSecond = OUTBOX_ROWS / ((performance.now() - movingMs) / 1_000)
+say(`sequencer: ${perSecond.toFixed(0)} events/s   ${perSecond >= 5_000 ? 'reached' : 'MISSED '} >= 5,000`)
+
+/** Time until 18 receivers have everything, with the other two as they are told to be. */
+async function deliverAll(dead: boolean): Promise<number> {
+  await using servers = new AsyncDisposableStack()
+  const counts: number[] = []
+  const ids: string[] = []
+  for (let index = 0; index < RECEIVERS; index++) {
+    counts.push(0)
+    const server: Server = createServer((request, response) => {
+      request.resume()
+      request.on('end', () => {
+        if (dead && index === 0) return
+        const answer = () => {
+          counts[index] = (counts[index] ?? 0) + 1
+          response.end()
+        }
+        if (dead && index === 1) setTimeout(answer, 1_000)
+        else answer()
+      })
+    })
+    server.listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    servers.defer(() => {
+      server.closeAllConnections()
+      server.close()
+    })
+    const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/`
+    ids.push(
+      (await addWebhook(region, { given: { url, allowPrivate: true, repositories: ['none'] }, provenance }))
+        .id,
+    )
+  }
+  const each = DELIVERIES / RECEIVERS
+  const deliveries = Array.from({ length: each }, (_, number) =>
+    ids.map((id) => ({
+      id: `${number}-${randomUUID()}.${id}`,
+      subscription: id,
+      repository: 'bench/app',
+      event: {
+        specversion: '1.0',
+        id: String(number),
+        type: 'dev.portolan.registry.push.v1',
+        data: { tags: ['t'] },
+      },
+    })),
+  ).flat()
+  await planDeliveries(region.db, { deliveries, giveUpSeconds: 3_600 })
+  const startMs = performance.now()
+  await using service = await startWebhooks(region)
+  while (!counts.every((count, index) => index < 2 || count >= each)) await pause(5)
+  const ms = performance.now() - startMs
+  await service[Symbol.asyncDispose]()
+  return ms
+}
+const alone = await deliverAll(false)
+const besideDead = await deliverAll(true)
+say(
+  `${DELIVERIES} deliveries to ${RECEIVERS} receivers: ${(alone / 1_000).toFixed(1)} s with all well; the 18 beside one dead and one slow ${(besideDead / 1_000).toFixed(1)} s (${(besideDead / alone).toFixed(2)}x)`,
+)
