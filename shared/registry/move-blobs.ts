@@ -59,11 +59,12 @@ export async function moveAllBlobs(
     signal.throwIfAborted()
     const page = await blobsElsewhere(region.db, { store: region.blobs.name, after, limit: PAGE })
     const rows = page.values()
-    await Promise.all(
-      Array.from({ length: AT_ONCE }, async () => {
-        for (const row of rows) await moveOne(row)
-      }),
-    )
+    const workers = Array.from({ length: AT_ONCE }, async () => {
+      for (const row of rows) await moveOne(row)
+    })
+    // All of them have ended before a failure of one is told: nothing moves behind the back of whoever hears it.
+    const failure = (await Promise.allSettled(workers)).find(({ status }) => status === 'rejected')
+    if (failure?.status === 'rejected') throw failure.reason
     const last = page.at(-1)
     if (last === undefined) break
     after = last.digest
