@@ -246,9 +246,12 @@ async function commitSession(
   })
   const { object, surplus, fresh } = completion
   region.reach('object-complete')
+  // Where nothing was in the session before, the object is made of this request's bytes alone and nobody else's.
+  const ours = attempt !== undefined && (upload === null || upload.session.size === 0)
   const dropOurs = async () => {
-    if (fresh) await store.remove([object.key])
     await attempt?.abort()
+    if (ours) await store.remove([object.key, ...surplus])
+    else if (fresh) await store.remove([object.key])
   }
   if (object.digest !== digest) {
     await dropOurs()

@@ -109,6 +109,23 @@ describe('S3 behind harm', { skip: withoutStore('minio') }, () => {
     assert.deepEqual(kinds(), ['GET object'])
   })
 
+  test('bytes that are not what their digest says leave nothing behind, however they came', async () => {
+    const { blobs } = node.region
+    const before = (await blobs.list('', 1_000)).length
+    const wrong = sha256('something else')
+    for (const size of [1_000, 11 * MIB]) {
+      const bytes = randomBytes(size)
+      const whole = await client.request('POST', `/v2/a/b/blobs/uploads/?digest=${wrong}`, { body: bytes })
+      assert.equal(whole.status, 400)
+      const ended = await client.request('PUT', `${await startedUpload()}?digest=${wrong}`, { body: bytes })
+      assert.equal(ended.status, 400)
+      const patched = await client.request('PATCH', await startedUpload(), { body: bytes })
+      const later = await client.request('PUT', `${patched.headers.get('location')}?digest=${wrong}`)
+      assert.equal(later.status, 400)
+    }
+    assert.equal((await blobs.list('', 1_000)).length, before)
+  })
+
   test('latency only takes time', async () => {
     proxy.harm = () => ({ kind: 'latency', ms: 100 })
     const bytes = randomBytes(6 * MIB)
