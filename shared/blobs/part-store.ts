@@ -24,8 +24,11 @@ import { type Asking, newKey, PartAttempt } from './part-attempt.ts'
 import type { PartBuffers } from './part-buffers.ts'
 import { notesOf, type PartNotes, restKey, sessionKeys } from './part-session.ts'
 import { RETRY_LIMITS, type RetryLimits, retrying } from './retry.ts'
+import { createWaitingLine } from './waiting-line.ts'
 
 const KEY = /^[0-9a-f]{32}$/
+/** Bodies that are being opened at once. */
+const OPENING_MAX = 128
 /** A probe object a second would cost money: readiness is asked often and remembers. */
 const CHECK_TTL_MS = 15_000
 /** A link's time is cut to this, so that everybody who asks within it gets the same one. */
@@ -47,6 +50,8 @@ export function createPartStore(options: PartStoreOptions): BlobStore {
   const stallMs = options.stallMs ?? 30_000
   const nowMs = options.nowMs ?? Date.now
   const failureOf = (thrown: unknown) => service.failureOf(thrown)
+  const line = createWaitingLine<undefined, true>()
+  let opening = 0
   let checked: { atMs: number; outcome: Promise<void> } | undefined
 
   const asking: Asking = {
@@ -61,6 +66,32 @@ export function createPartStore(options: PartStoreOptions): BlobStore {
   }
   const { ask } = asking
 
+  /** Opens at once only as many bodies as there are connections: who waits in line here costs a line's entry, no request. */
+  async function inTurn<T>(work: () => Promise<T>, signal?: AbortSignal): Promise<T> {
+    if (opening < OPENING_MAX) opening++
+    else {
+      const timeout = AbortSignal.timeout(limits.totalMs)
+      try {
+        await line.wait(undefined, signal === undefined ? timeout : AbortSignal.any([signal, timeout]))
+      } catch (thrown) {
+        signal?.throwIfAborted()
+        throw new StoreError('unavailable', 'too many requests wait for the store', { cause: thrown })
+      }
+    }
+    try {
+      return await work()
+    } finally {
+      // The place goes from hand to hand, so that nobody passes the line.
+      let handed = false
+      line.serve(() => {
+        if (handed) return undefined
+        handed = true
+        return true
+      })
+      if (!handed) opening--
+    }
+  }
+
   async function send(
     key: string,
     range: { start: number; end: number },
@@ -68,7 +99,8 @@ export function createPartStore(options: PartStoreOptions): BlobStore {
     signal: AbortSignal,
   ): Promise<void> {
     requireKey(key)
-    const open = (part: { start: number; end: number }) => ask((limit) => openBody(key, part, limit), signal)
+    const open = (part: { start: number; end: number }) =>
+      inTurn(() => ask((limit) => openBody(key, part, limit), signal), signal)
     await streamTo(sink, { range, stallMs, signal, open })
   }
 
@@ -179,7 +211,7 @@ export function createPartStore(options: PartStoreOptions): BlobStore {
 
     read: (key, size) => {
       requireKey(key)
-      return ask((signal) => readWhole(service, { key, size }, signal))
+      return inTurn(() => ask((signal) => readWhole(service, { key, size }, signal)))
     },
 
     async remove(keys) {
