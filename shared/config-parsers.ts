@@ -21,6 +21,25 @@ export function listenAddress(text: string): ListenAddress {
   return { host: match[1] ?? (match[2] === '' ? '::' : (match[2] ?? '::')), port }
 }
 
+/** `host:port,host:port`; `none` is none. */
+export function brokers(text: string): string[] {
+  if (text === 'none') return []
+  const all = text.split(',').map((one) => one.trim())
+  for (const one of all) {
+    const match = /^(\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9.-]{1,253}):([0-9]{1,5})$/.exec(one)
+    if (match === null || Number(match[2]) > 65_535)
+      throw new ConfigValueError(`holds "${one}", which is no host:port`)
+  }
+  return all
+}
+
+/** https://kafka.apache.org: letters, digits, dots, underscores, hyphens. */
+export function topicName(text: string): string {
+  if (!/^[A-Za-z0-9._-]{1,249}$/.test(text) || text === '.' || text === '..')
+    throw new ConfigValueError('is no name of a topic')
+  return text
+}
+
 export function isLoopback(host: string): boolean {
   if (host === 'localhost') return true
   return isIP(host) !== 0 && ipaddr.process(host).range() === 'loopback'

@@ -3,6 +3,7 @@
 
 import {
   addressRanges,
+  brokers,
   bytes,
   databaseUrl,
   flag,
@@ -15,6 +16,7 @@ import {
   publicUrl,
   regionName,
   serviceUrl,
+  topicName,
   words,
 } from './config-parsers.ts'
 
@@ -83,7 +85,7 @@ export const variables = Object.freeze({
   PORTOLAN_EMBEDDED: variable(
     oneOf('allow', 'forbid'),
     'allow',
-    '`forbid` makes a missing PORTOLAN_DATABASE_URL or PORTOLAN_BLOBS an error instead of embedding a Postgres or keeping blobs in files: set it in production.',
+    '`forbid` makes a missing PORTOLAN_DATABASE_URL, PORTOLAN_BLOBS or PORTOLAN_KAFKA_BROKERS an error instead of choosing what needs nothing else: set it in production.',
   ),
   PORTOLAN_BLOBS: optional(
     oneOf('file', 's3', 'gcs', 'azure'),
@@ -158,6 +160,30 @@ export const variables = Object.freeze({
     '',
     'Address ranges of clients that cannot reach the store and never get a link.',
   ),
+  PORTOLAN_KAFKA_BROKERS: optional(
+    brokers,
+    "Comma-separated `host:port` of this region's Kafka, to which every event goes; unset or `none`, readers use the log in the database.",
+  ),
+  PORTOLAN_KAFKA_TOPIC: optional(
+    topicName,
+    "Topic of this region's events; unset, `portolan.<region>.events`. It holds no other region's.",
+  ),
+  PORTOLAN_KAFKA_REPLICAS: optional(
+    integer({ min: 1, max: 9 }),
+    'Replicas of a topic that is made; unset, one on each broker up to three. With three or more, two must hold an event.',
+  ),
+  PORTOLAN_KAFKA_TLS: variable(flag, 'false', '`true` speaks TLS to the brokers.'),
+  PORTOLAN_KAFKA_CA_FILE: optional(
+    plain,
+    "File of the authority that signed the brokers' certificates; unset, the system's.",
+  ),
+  PORTOLAN_KAFKA_SASL: variable(
+    oneOf('scram-sha-512', 'scram-sha-256', 'plain'),
+    'scram-sha-512',
+    'How to sign in where PORTOLAN_KAFKA_USERNAME is set; `plain` sends the password and wants TLS.',
+  ),
+  PORTOLAN_KAFKA_USERNAME: optional(plain, 'Account on the brokers; unset, none is needed.'),
+  PORTOLAN_KAFKA_PASSWORD: secret(plain, 'Its password.'),
   PORTOLAN_PROCESSES: variable(
     integer({ min: 1, max: 64 }),
     '1',
@@ -215,7 +241,12 @@ export const variables = Object.freeze({
   PORTOLAN_EVENTS_RETENTION_SECONDS: variable(
     integer({ min: 60, max: 400 * DAY_SECONDS }),
     '604800',
-    'How long events are kept for readers of `/api/v1/events`; who comes later is told where the log begins.',
+    'How long events are kept, in the log and in Kafka; who comes later is told where the log begins.',
+  ),
+  PORTOLAN_EVENTS_READER_SECONDS: variable(
+    integer({ min: 60, max: 400 * DAY_SECONDS }),
+    '2592000',
+    'How long events that are older than that wait for a reader that was not heard of: Kafka, webhooks, another region.',
   ),
   PORTOLAN_WEBHOOKS_ALLOW_PRIVATE: optional(
     flag,

@@ -40,6 +40,23 @@ export type BlobsConfig =
       readonly tier: 'Hot' | 'Cool' | 'Cold' | undefined
     }
 
+export interface KafkaConfig {
+  /** host:port of each. */
+  readonly brokers: readonly string[]
+  readonly topic: string
+  /** undefined: as many as there are brokers, up to three. */
+  readonly replicas: number | undefined
+  readonly tls: boolean
+  readonly caFile: string | undefined
+  readonly sasl:
+    | {
+        readonly mechanism: 'plain' | 'scram-sha-256' | 'scram-sha-512'
+        readonly username: string
+        readonly password: string
+      }
+    | undefined
+}
+
 export interface Config {
   readonly listen: ListenAddress
   readonly metricsListen: ListenAddress | undefined
@@ -54,6 +71,8 @@ export interface Config {
   readonly stores: readonly BlobsConfig[]
   readonly storeTimeoutSeconds: number
   readonly redirect: { readonly on: boolean; readonly bytesMin: number; readonly except: readonly string[] }
+  /** undefined: readers use the log. */
+  readonly kafka: KafkaConfig | undefined
   readonly processes: number
   /** Set by the parent of several API processes: this is one of them and shares the port. */
   readonly child: boolean
@@ -77,7 +96,7 @@ export interface Config {
     readonly giveUpSeconds: number
     readonly keepSeconds: number
   }
-  readonly events: { readonly retentionSeconds: number }
+  readonly events: { readonly retentionSeconds: number; readonly readerSeconds: number }
   readonly janitor: { readonly orphanGraceSeconds: number; readonly sweepSeconds: number }
   readonly bytes: {
     readonly freeMin: number
@@ -146,6 +165,7 @@ export function loadConfig(environment: Environment): Config {
       bytesMin: read('PORTOLAN_REDIRECT_BYTES_MIN'),
       except: read('PORTOLAN_REDIRECT_EXCEPT'),
     },
+    kafka: kafkaConfig(read, problems),
     processes: read('PORTOLAN_PROCESSES'),
     child: environment[CHILD] === 'true',
     auth: {
@@ -170,7 +190,10 @@ export function loadConfig(environment: Environment): Config {
       giveUpSeconds: read('PORTOLAN_WEBHOOK_GIVE_UP_SECONDS'),
       keepSeconds: read('PORTOLAN_WEBHOOK_KEEP_SECONDS'),
     },
-    events: { retentionSeconds: read('PORTOLAN_EVENTS_RETENTION_SECONDS') },
+    events: {
+      retentionSeconds: read('PORTOLAN_EVENTS_RETENTION_SECONDS'),
+      readerSeconds: read('PORTOLAN_EVENTS_READER_SECONDS'),
+    },
     janitor: {
       orphanGraceSeconds: read('PORTOLAN_ORPHAN_GRACE_SECONDS'),
       sweepSeconds: read('PORTOLAN_SWEEP_SECONDS'),
@@ -191,6 +214,7 @@ export function loadConfig(environment: Environment): Config {
       ...contradictions(config, {
         authSaid: auth !== undefined,
         blobsSaid: read('PORTOLAN_BLOBS') !== undefined,
+        kafkaSaid: read('PORTOLAN_KAFKA_BROKERS') !== undefined,
         embedded,
       }),
     )
@@ -263,6 +287,29 @@ function blobsConfig(kind: StoreKind, read: Read, problems: string[]): BlobsConf
   }
 }
 
+function kafkaConfig(read: Read, problems: string[]): KafkaConfig | undefined {
+  const brokers = read('PORTOLAN_KAFKA_BROKERS') ?? []
+  const mechanism = read('PORTOLAN_KAFKA_SASL')
+  const username = read('PORTOLAN_KAFKA_USERNAME')
+  const password = read('PORTOLAN_KAFKA_PASSWORD')
+  const tls = read('PORTOLAN_KAFKA_TLS')
+  const caFile = read('PORTOLAN_KAFKA_CA_FILE')
+  if ((username === undefined) !== (password === undefined))
+    problems.push('PORTOLAN_KAFKA_USERNAME and PORTOLAN_KAFKA_PASSWORD go together')
+  if (username !== undefined && mechanism === 'plain' && !tls)
+    problems.push('PORTOLAN_KAFKA_SASL=plain sends the password: it needs PORTOLAN_KAFKA_TLS=true')
+  if (caFile !== undefined && !tls) problems.push('PORTOLAN_KAFKA_CA_FILE needs PORTOLAN_KAFKA_TLS=true')
+  if (brokers.length === 0) return undefined
+  return {
+    brokers,
+    topic: read('PORTOLAN_KAFKA_TOPIC') ?? `portolan.${read('PORTOLAN_REGION')}.events`,
+    replicas: read('PORTOLAN_KAFKA_REPLICAS'),
+    tls,
+    caFile,
+    sasl: username === undefined || password === undefined ? undefined : { mechanism, username, password },
+  }
+}
+
 type Value<Name extends VariableName> = (typeof variables)[Name] extends { default: string }
   ? ReturnType<(typeof variables)[Name]['parse']>
   : ReturnType<(typeof variables)[Name]['parse']> | undefined
@@ -287,7 +334,7 @@ function textOf(environment: Environment, name: string, definition: Variable<unk
 
 function contradictions(
   config: Config,
-  said: { authSaid: boolean; blobsSaid: boolean; embedded: string },
+  said: { authSaid: boolean; blobsSaid: boolean; kafkaSaid: boolean; embedded: string },
 ): string[] {
   const problems: string[] = []
   if (!said.authSaid && !isLoopback(config.listen.host)) {
@@ -303,6 +350,11 @@ function contradictions(
   }
   if (said.embedded === 'forbid' && !said.blobsSaid) {
     problems.push('PORTOLAN_EMBEDDED=forbid needs PORTOLAN_BLOBS: say where blobs are, even if it is `file`')
+  }
+  if (said.embedded === 'forbid' && !said.kafkaSaid) {
+    problems.push(
+      'PORTOLAN_EMBEDDED=forbid needs PORTOLAN_KAFKA_BROKERS: `none` says that readers use the log in the database',
+    )
   }
   if (config.redirect.on && config.blobs.kind === 'file') {
     problems.push('PORTOLAN_REDIRECT=on needs an object store: files are served from here')

@@ -18,6 +18,7 @@ import { type BlobStores, openBlobStores } from './blobs/open-store.ts'
 import { createPartBuffers } from './blobs/part-buffers.ts'
 import type { Config } from './config.ts'
 import { type Database, openDatabase } from './db/connect.ts'
+import { readersBehind } from './db/event-cursors.ts'
 import { type Found, type Lookup, lookups } from './db/lookups.ts'
 import { countManifests } from './db/memberships.ts'
 import { holdSchema, migrate, readMigrations } from './db/migrate.ts'
@@ -131,6 +132,7 @@ export async function openRegion(config: Config, options: RegionOptions = {}): P
   const metrics = createMetrics({
     manifests: () => countManifests(db),
     uploadsOpen: () => countUploads(db),
+    readersBehind: () => readersBehind(db),
     webhooksWaiting: () => waitingDeliveries(db),
     pool: () => db.poolSize(),
   })

@@ -50,6 +50,18 @@ const TESTED_ELSEWHERE: Readonly<Record<string, string>> = {
   'shared/registry/mount-blob.ts': 'test/services/api/uploads.test.ts',
   'shared/blobs/blob-store.ts': 'the interface; test/contract/blob-store.ts is its test',
   'shared/db/provenance.ts': 'a type and its columns, seen in test/shared/db/registers.test.ts',
+  'shared/bus/bus.ts': 'the interface; test/contract/bus.ts is its test',
+  'shared/bus/hand-over.ts': 'test/contract/bus.ts',
+  'shared/bus/kafka-bus.ts': 'test/kafka/contract.test.ts and test/kafka/faults.test.ts',
+  'shared/bus/deadline.ts': 'test/kafka/faults.test.ts',
+  'shared/bus/kafka-topic.ts': 'test/kafka/faults.test.ts',
+  'shared/bus/open-kafka.ts': 'test/kafka/secure.test.ts',
+  'shared/events/log-pages.ts': 'an interface',
+  'shared/registry/log-pages.ts': 'test/shared/bus/log-bus.test.ts and test/shared/bus/follow.test.ts',
+  'shared/db/shard-log.ts': 'test/shared/bus/log-bus.test.ts and test/services/relay/trim.test.ts',
+  'shared/db/event-cursors.ts':
+    'test/services/webhooks/webhooks.test.ts and test/services/relay/trim.test.ts',
+  'shared/db/peer-cursors.ts': 'test/shared/registry/receive-events.test.ts',
   'shared/db/region.ts': 'test/shared/db/migrate.test.ts and test/services/relay/relay.test.ts',
   'shared/db/settings.ts': 'test/services/webhooks/webhooks.test.ts',
   'shared/db/webhook-deliveries.ts': 'test/services/webhooks/webhooks.test.ts',
@@ -88,6 +100,7 @@ const OWNERS: Readonly<Record<string, RegExp>> = {
   '@azure/storage-blob': /^shared\/blobs\/azure-service\.ts/,
   '@azure/identity': /^shared\/blobs\/azure-service\.ts/,
   pg: /^(shared\/db\/|test\/)/,
+  kafkajs: /^(shared\/bus\/kafka-(bus|topic)\.ts|test\/)/,
   fastify: /^services\/api\//,
   bcrypt: /^(shared\/auth\/|test\/)/,
   jose: /^(shared\/auth\/|test\/)/,
@@ -155,7 +168,7 @@ function resolved(from: string, specifier: string): string | undefined {
 
 const CORE = /^shared\/(oci\/|convergence\/|events\/|errors\.ts)/
 const ADAPTERS =
-  /^shared\/(db|blobs|auth|observability|embedded|outbound)\/|^shared\/(config|config-parsers|config-docs|config-spelling|config-variables|loop|service)\.ts/
+  /^shared\/(db|blobs|bus|auth|observability|embedded|outbound)\/|^shared\/(config|config-parsers|config-docs|config-spelling|config-variables|loop|service)\.ts/
 const USE_CASES = /^shared\/(registry\/|region\.ts)/
 
 function layers(source: Source): string[] {

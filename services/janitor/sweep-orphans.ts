@@ -6,7 +6,7 @@
 // by then. After the database was restored nothing is swept for a while: see shared/db/region.ts.
 
 import { knownKeys } from '#shared/db/blobs.ts'
-import { sweepsPaused } from '#shared/db/region.ts'
+import { logWasCompared, sweepsPaused } from '#shared/db/region.ts'
 import { uploadPartsPage } from '#shared/db/uploads.ts'
 import type { Region } from '#shared/region.ts'
 
@@ -20,6 +20,8 @@ export function createOrphanSweep(region: Region): (signal: AbortSignal) => Prom
   let after = ''
   return async (signal) => {
     if (await sweepsPaused(region.db)) return 0
+    // Whether the database was restored is not known before Kafka was asked.
+    if (region.config.kafka !== undefined && !(await logWasCompared(region.db))) return 0
     const graceMs = region.config.janitor.orphanGraceSeconds * 1_000
     let removed = await region.blobs.dropUnfinished(Date.now() - graceMs, (keys) => keysInUse(region, keys))
     for (let looked = 0; looked < RUN_MAX && !signal.aborted; ) {

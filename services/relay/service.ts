@@ -2,13 +2,14 @@
 //
 // It asks the outbox whether there is anything (no lock, no transaction id, so nothing that pulls depend on changes),
 // often while pushes arrive and seldom when none do. Several relays may run: whoever holds the lock moves, the others
-// find nothing to do. It also trims what is older than the retention, a bounded number of rows at a time.
+// find nothing to do. It publishes the log to Kafka where there is one (publish-log.ts). It also trims what is older than the retention, a bounded number of rows at a time.
 
 import { setTimeout as pause } from 'node:timers/promises'
 import { beginEpoch, moveOutbox, outboxPending, trimEvents } from '#shared/db/event-log.ts'
 import { startLoop } from '#shared/loop.ts'
 import type { Region } from '#shared/region.ts'
 import type { Service } from '#shared/service.ts'
+import { type Publishing, startPublishing } from './publish-log.ts'
 
 const BATCH = 500
 const BUSY_PAUSE_MS = 8
@@ -22,32 +23,46 @@ const TRIM_BATCHES_MAX = 20
 
 export async function startRelay(region: Region): Promise<Service> {
   const stopping = new AbortController()
-  const sequencing = sequence(region, stopping.signal)
+  await using opened = new AsyncDisposableStack()
+  let publishing: Publishing | undefined
+  if (region.config.kafka !== undefined) {
+    const { openKafka } = await import('#shared/bus/open-kafka.ts')
+    publishing = opened.use(startPublishing(region, opened.use(openKafka(region.config.kafka, region))))
+  }
+  const sequencing = sequence(region, { signal: stopping.signal, onMoved: () => publishing?.wake() })
   const trimming = startLoop({
     everyMs: TRIM_EVERY_MS,
     run: (signal) => trim(region, signal),
     onError: (error) => region.log.error({ error }, 'trimming the event log failed; it will be tried again'),
   })
+  const stack = opened.move()
   return {
     name: 'relay',
     async [Symbol.asyncDispose]() {
       stopping.abort()
       await sequencing
       await trimming[Symbol.asyncDispose]()
+      await stack.disposeAsync()
     },
   }
 }
 
-async function sequence(region: Region, signal: AbortSignal): Promise<void> {
+async function sequence(
+  region: Region,
+  { signal, onMoved }: { signal: AbortSignal; onMoved(): void },
+): Promise<void> {
   let begun = false
   let lastMovedMs = performance.now()
   while (!signal.aborted) {
     let pauseMs = performance.now() - lastMovedMs > IDLE_AFTER_MS ? IDLE_PAUSE_MS : BUSY_PAUSE_MS
     try {
-      if (!begun) await beginEpoch(region.db, region.epoch)
+      if (!begun) await beginEpoch(region.db)
       begun = true
       const moved = (await outboxPending(region.db)) ? await moveOnce(region) : 0
-      if (moved > 0) lastMovedMs = performance.now()
+      if (moved > 0) {
+        lastMovedMs = performance.now()
+        onMoved()
+      }
       if (moved === BATCH) continue
     } catch (thrown) {
       pauseMs = FAILURE_PAUSE_MS
@@ -60,7 +75,7 @@ async function sequence(region: Region, signal: AbortSignal): Promise<void> {
 /** One batch; how many rows. 0 also when another relay is at it. */
 export async function moveOnce(region: Region): Promise<number> {
   const moved = await region.db.transaction(async (transaction) => {
-    const count = await moveOutbox(transaction, { epoch: region.epoch, limit: BATCH })
+    const count = await moveOutbox(transaction, { limit: BATCH })
     region.reach('outbox-moved')
     return count
   })
@@ -68,9 +83,9 @@ export async function moveOnce(region: Region): Promise<number> {
 }
 
 async function trim(region: Region, signal: AbortSignal): Promise<void> {
-  const { retentionSeconds } = region.config.events
+  const { retentionSeconds, readerSeconds } = region.config.events
   for (let batch = 0; batch < TRIM_BATCHES_MAX && !signal.aborted; batch++) {
-    const trimmed = await trimEvents(region.db, { retentionSeconds, limit: TRIM_BATCH })
+    const trimmed = await trimEvents(region.db, { retentionSeconds, readerSeconds, limit: TRIM_BATCH })
     if (trimmed < TRIM_BATCH) return
   }
 }

@@ -7,12 +7,17 @@ import { connectionOptions } from './connect.ts'
 /** Our half of Postgres' two-key advisory locks; the other is the name's hash. */
 const CLASS = 7_065_813
 
-/** Runs the work if nobody else is at it; false when somebody is. */
-export async function withLease(url: string, name: string, work: () => Promise<void>): Promise<boolean> {
+/** Runs the work if nobody else is at it; false when somebody is. Its signal says that the lease was lost. */
+export async function withLease(
+  url: string,
+  name: string,
+  work: (lost: AbortSignal) => Promise<void>,
+): Promise<boolean> {
   const client = new pg.Client(connectionOptions(url))
-  client.on('error', () => {
-    // The lock went with the connection; the work is idempotent and its own statements will fail and say why.
-  })
+  const lost = new AbortController()
+  // The lock went with the connection.
+  client.on('error', () => lost.abort())
+  client.on('end', () => lost.abort())
   await client.connect()
   try {
     const { rows } = await client.query<{ held: boolean }>(
@@ -20,7 +25,7 @@ export async function withLease(url: string, name: string, work: () => Promise<v
       [CLASS, name],
     )
     if (rows[0]?.held !== true) return false
-    await work()
+    await work(lost.signal)
     return true
   } finally {
     await client.end()

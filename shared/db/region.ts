@@ -38,6 +38,36 @@ export async function raiseEpochIfRestored(db: Queryable): Promise<number | unde
   return raised?.epoch ?? undefined
 }
 
+const raiseTo = statement<never>(
+  'raise-epoch-to',
+  `update region set epoch = :epoch,
+     sweeps_paused_until = clock_timestamp() + make_interval(secs => :paused_seconds)`,
+)
+
+/** Raises the epoch because others have seen more of this region's log than its database knows. */
+export async function raiseEpochTo(transaction: Queryable, epoch: number): Promise<void> {
+  await transaction.rows(raiseTo, { epoch, paused_seconds: SWEEPS_PAUSED_SECONDS })
+}
+
+const compared = statement<{ compared: boolean }>(
+  'log-compared',
+  `select checked_start is not distinct from pg_postmaster_start_time() as compared from region`,
+)
+
+/** True when the log was compared with what Kafka holds since the database started: a restore needs a start. */
+export async function logWasCompared(db: Queryable): Promise<boolean> {
+  return (await one(db, compared)).compared
+}
+
+const setCompared = statement<never>(
+  'set-log-compared',
+  `update region set checked_start = pg_postmaster_start_time()`,
+)
+
+export async function setLogCompared(db: Queryable): Promise<void> {
+  await db.rows(setCompared)
+}
+
 const paused = statement<{ paused: boolean }>(
   'sweeps-paused',
   `select coalesce(sweeps_paused_until > clock_timestamp(), false) as paused from region`,

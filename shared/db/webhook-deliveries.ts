@@ -2,7 +2,6 @@
 // sends, and settled by what came of it. A claim that is never settled ends by itself, and the delivery is sent again
 // under the same id.
 
-import type { LogPosition } from './event-log.ts'
 import { maybe, one, type Queryable, statement } from './statement.ts'
 
 export interface PlannedDelivery {
@@ -22,27 +21,9 @@ const lock = statement<{ held: boolean }>(
   `select pg_try_advisory_xact_lock(7065813, hashtext('webhook-planner')) as held`,
 )
 
-const cursor = statement<LogPosition>(
-  'read-cursor',
-  `select epoch, pos from event_cursor where reader = :reader`,
-)
-
-const moveCursor = statement<never>(
-  'move-cursor',
-  `insert into event_cursor (reader, epoch, pos) values (:reader, :epoch, :pos)
-   on conflict (reader) do update set epoch = excluded.epoch, pos = excluded.pos, moved_at = clock_timestamp()`,
-)
-
-const READER = 'webhooks'
-
-/** Where planning stands; undefined: another planner is at it, or 'new' before the first time. In a transaction. */
-export async function plannerCursor(transaction: Queryable): Promise<LogPosition | 'new' | undefined> {
-  if (!(await one(transaction, lock)).held) return undefined
-  return (await maybe(transaction, cursor, { reader: READER })) ?? 'new'
-}
-
-export async function movePlannerCursor(transaction: Queryable, to: LogPosition): Promise<void> {
-  await transaction.rows(moveCursor, { reader: READER, epoch: to.epoch, pos: to.pos })
+/** True: planning is this transaction's; false: another planner is at it. */
+export async function lockPlanner(transaction: Queryable): Promise<boolean> {
+  return (await one(transaction, lock)).held
 }
 
 const plan = statement<{ id: string }>(

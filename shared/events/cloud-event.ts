@@ -3,6 +3,7 @@
 // `id` is the idempotency key everywhere: origin, epoch, shard, seq. `position` is where a reader goes on. `partitionkey`
 // and `sequence` are the documented extensions of those names.
 
+import { formatEventId } from './event-id.ts'
 import { schemaPath } from './event-types.ts'
 import { formatPosition } from './position.ts'
 
@@ -21,6 +22,8 @@ export interface EventSource {
   readonly request: Readonly<Record<string, unknown>>
   readonly instance: string
   readonly time: Date
+  /** A manifest's bytes, for those who keep them: other regions. */
+  readonly content?: Buffer | null
 }
 
 export interface CloudEvent {
@@ -44,7 +47,7 @@ export function toCloudEvent(origin: string, event: EventSource): CloudEvent {
   const { epoch, pos, shard, seq, actor, request, instance } = event
   return {
     specversion: '1.0',
-    id: `${origin}:${epoch}:${shard}:${seq}`,
+    id: formatEventId({ origin, epoch, shard, seq }),
     source: `/regions/${origin}`,
     type: event.type,
     subject: event.subject,
@@ -55,6 +58,12 @@ export function toCloudEvent(origin: string, event: EventSource): CloudEvent {
     sequence: String(seq),
     position: formatPosition({ origin, epoch, pos }),
     ...(event.traceparent !== null && { traceparent: event.traceparent }),
-    data: { ...event.payload, actor: { name: actor }, request, instance },
+    data: {
+      ...event.payload,
+      ...(event.content && { content: event.content.toString('base64') }),
+      actor: { name: actor },
+      request,
+      instance,
+    },
   }
 }

@@ -45,6 +45,8 @@ const origin = {
     properties: { id: text, addr: text, host: text, method: text, userAgent: text },
   },
   instance: text,
+  /** True where a record would have been too large: `references` is empty then; the manifest is to be fetched. */
+  abridged: { type: 'boolean' },
 } as const satisfies Record<string, Schema>
 
 interface EventType {
@@ -64,7 +66,13 @@ export const eventTypes: Readonly<Record<string, EventType>> = Object.freeze({
   'manifest.put.v1': {
     meaning: 'A manifest was pushed; also when the repository had it already.',
     required: [...MANIFEST_REQUIRED, 'version', 'prev'],
-    properties: { ...manifest, version, prev: version },
+    properties: {
+      ...manifest,
+      version,
+      prev: version,
+      // In Kafka and for other regions, up to 256 KiB; larger ones are fetched by digest.
+      content: { type: 'string', contentEncoding: 'base64' },
+    },
   },
   'manifest.deleted.v1': died,
   'blob.deleted.v1': died,

@@ -6,6 +6,7 @@ import { AggregatorRegistry, Counter, collectDefaultMetrics, Gauge, Histogram, R
 export interface Gauges {
   manifests(): Promise<number>
   uploadsOpen(): Promise<number>
+  readersBehind(): Promise<{ reader: string; behind: number }[]>
   webhooksWaiting(): Promise<{ waiting: number; oldestSeconds: number }>
   pool(): { total: number; idle: number; waiting: number }
 }
@@ -15,6 +16,8 @@ export interface Metrics {
   request(facts: { method: string; route: string; status: number; seconds: number; bytesOut: number }): void
   error(code: string): void
   bytesIn(bytes: number): void
+  /** Counts events that Kafka took. */
+  published(events: number): void
   /** Counts an attempt of a webhook delivery. */
   webhook(facts: { subscription: string; outcome: 'delivered' | 'failed' }): void
   /** Text in the Prometheus exposition format. */
@@ -53,6 +56,20 @@ export function createMetrics(gauges: Gauges): Metrics {
     name: 'portolan_received_bytes_total',
     help: 'Upload bytes received.',
     registers,
+  })
+  const published = new Counter({
+    name: 'portolan_kafka_published_total',
+    help: 'Events that Kafka took.',
+    registers,
+  })
+  new Gauge({
+    name: 'portolan_event_reader_behind',
+    help: 'Events that a reader of the log has before it: kafka (the publisher), webhooks (the planner).',
+    labelNames: ['reader'] as const,
+    registers,
+    async collect() {
+      for (const { reader, behind } of await gauges.readersBehind()) this.set({ reader }, behind)
+    },
   })
   const attempts = new Counter({
     name: 'portolan_webhook_attempts_total',
@@ -124,6 +141,7 @@ export function createMetrics(gauges: Gauges): Metrics {
       children.seconds.observe(facts.seconds)
       if (facts.bytesOut > 0) bytesOut.inc(facts.bytesOut)
     },
+    published: (events) => published.inc(events),
     webhook: (facts) => attempts.inc(facts),
     error: (code) => errors.inc({ code }),
     bytesIn: (bytes) => bytesIn.inc(bytes),

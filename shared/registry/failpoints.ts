@@ -13,6 +13,7 @@ export const FAILPOINTS = [
   'expired-taken',
   'blob-copied',
   'outbox-moved',
+  'kafka-sent',
 ] as const
 
 export type Failpoint = (typeof FAILPOINTS)[number]

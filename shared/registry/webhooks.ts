@@ -1,16 +1,16 @@
 // Webhook subscriptions of a region: settings that admins write, and the deliveries that come of them.
 
 import { randomUUID } from 'node:crypto'
+import { moveCursor, readCursor } from '#shared/db/event-cursors.ts'
 import { type LoggedEvent, type LogPosition, logBounds, readEvents } from '#shared/db/event-log.ts'
 import type { Provenance } from '#shared/db/provenance.ts'
 import { readSettings, writeSetting } from '#shared/db/settings.ts'
 import type { Queryable } from '#shared/db/statement.ts'
 import {
   dropDeliveries,
-  movePlannerCursor,
+  lockPlanner,
   type PlannedDelivery,
   planDeliveries,
-  plannerCursor,
 } from '#shared/db/webhook-deliveries.ts'
 import { RegistryError } from '#shared/errors.ts'
 import { toCloudEvent } from '#shared/events/cloud-event.ts'
@@ -28,6 +28,7 @@ const WEBHOOKS_MAX = 1_000
 /** Events one call or run looks at. */
 const EVENTS_MAX = 500
 const REPLAY_MAX = 10_000
+const READER = 'webhooks'
 
 export interface Subscription {
   readonly id: string
@@ -115,11 +116,11 @@ function planned(region: Region, one: Subscription, event: LoggedEvent): Planned
  */
 export async function planNext(region: Region): Promise<number> {
   return region.db.transaction(async (transaction) => {
-    const cursor = await plannerCursor(transaction)
-    if (cursor === undefined) return 0
-    if (cursor === 'new') {
+    if (!(await lockPlanner(transaction))) return 0
+    const cursor = await readCursor(transaction, READER)
+    if (cursor === undefined) {
       const bounds = await logBounds(transaction)
-      await movePlannerCursor(transaction, bounds?.head ?? { epoch: region.epoch, pos: 0 })
+      await moveCursor(transaction, READER, bounds?.head ?? { epoch: region.epoch, pos: 0 })
       return 0
     }
     const events = await readEvents(transaction, { after: cursor, limit: EVENTS_MAX })
@@ -130,7 +131,7 @@ export async function planNext(region: Region): Promise<number> {
       all.filter(({ webhook }) => matchesWebhook(webhook, event)).map((one) => planned(region, one, event)),
     )
     await planDeliveries(transaction, { deliveries, giveUpSeconds: region.config.webhooks.giveUpSeconds })
-    await movePlannerCursor(transaction, last)
+    await moveCursor(transaction, READER, last)
     return events.length
   })
 }

@@ -60,7 +60,27 @@ test('what belongs together is asked for together', () => {
   assert.match(problems({ PORTOLAN_EMBEDDED: 'forbid' })[0] ?? '', /PORTOLAN_DATABASE_URL/)
   const forbid = { PORTOLAN_EMBEDDED: 'forbid', PORTOLAN_DATABASE_URL: 'postgres://h/d' }
   assert.match(problems(forbid)[0] ?? '', /PORTOLAN_BLOBS/)
-  assert.deepEqual(problems({ ...forbid, PORTOLAN_BLOBS: 'file' }), [])
+  const withBlobs = { ...forbid, PORTOLAN_BLOBS: 'file' }
+  assert.match(problems(withBlobs)[0] ?? '', /PORTOLAN_KAFKA_BROKERS/)
+  for (const brokers of ['none', 'kafka:9092'])
+    assert.deepEqual(problems({ ...withBlobs, PORTOLAN_KAFKA_BROKERS: brokers }), [])
+})
+
+test("Kafka is its brokers; the topic is the region's, and how to sign in is asked for whole", () => {
+  assert.equal(loadConfig({}).kafka, undefined)
+  assert.equal(loadConfig({ PORTOLAN_KAFKA_BROKERS: 'none' }).kafka, undefined)
+  const brokers = { PORTOLAN_KAFKA_BROKERS: 'k1:9092, [::1]:9093', PORTOLAN_REGION: 'us' }
+  const { kafka } = loadConfig(brokers)
+  assert.deepEqual(kafka?.brokers, ['k1:9092', '[::1]:9093'])
+  assert.equal(kafka?.topic, 'portolan.us.events')
+  for (const wrong of ['kafka', 'k1:9092,', 'http://k1:9092', 'k1:99999'])
+    assert.match(problems({ PORTOLAN_KAFKA_BROKERS: wrong })[0] ?? '', /host:port/, wrong)
+  assert.match(problems({ ...brokers, PORTOLAN_KAFKA_TOPIC: 'a/b' })[0] ?? '', /no name of a topic/)
+  assert.match(problems({ ...brokers, PORTOLAN_KAFKA_USERNAME: 'u' })[0] ?? '', /go together/)
+  const account = { ...brokers, PORTOLAN_KAFKA_USERNAME: 'u', PORTOLAN_KAFKA_PASSWORD: 'p' }
+  assert.equal(loadConfig(account).kafka?.sasl?.mechanism, 'scram-sha-512')
+  assert.match(problems({ ...account, PORTOLAN_KAFKA_SASL: 'plain' })[0] ?? '', /needs PORTOLAN_KAFKA_TLS/)
+  assert.match(problems({ ...brokers, PORTOLAN_KAFKA_CA_FILE: '/ca' })[0] ?? '', /needs PORTOLAN_KAFKA_TLS/)
 })
 
 test('the chosen store needs its settings, every configured one is known, the others are left alone', () => {

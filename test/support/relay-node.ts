@@ -1,14 +1,16 @@
-// A relay that kills itself in the middle of a move, the n-th time.
+// A relay that kills itself at a failpoint, the n-th time. What else it needs (Kafka) it has from its environment.
 //
-//   node relay-node.ts DATABASE_URL DATA_DIR AFTER
+//   node relay-node.ts DATABASE_URL DATA_DIR AFTER [FAILPOINT]
 
 import { loadConfig } from '#shared/config.ts'
 import { openRegion } from '#shared/region.ts'
 import { startRelay } from '../../services/relay/service.ts'
 
-const [databaseUrl = '', dataDir = '', after = '0'] = process.argv.slice(2)
+const [databaseUrl = '', dataDir = '', after = '0', failpoint = 'outbox-moved'] = process.argv.slice(2)
 let left = Number(after)
+const kafka = Object.entries(process.env).filter(([name]) => name.startsWith('PORTOLAN_KAFKA_'))
 const config = loadConfig({
+  ...Object.fromEntries(kafka),
   PORTOLAN_DATABASE_URL: databaseUrl,
   PORTOLAN_DATA_DIR: dataDir,
   PORTOLAN_METRICS_LISTEN: 'off',
@@ -16,7 +18,7 @@ const config = loadConfig({
 })
 const region = await openRegion(config, {
   reach: (reached) => {
-    if (reached === 'outbox-moved' && left-- <= 0) process.kill(process.pid, 'SIGKILL')
+    if (reached === failpoint && left-- <= 0) process.kill(process.pid, 'SIGKILL')
   },
 })
 await startRelay(region)

@@ -5,7 +5,7 @@ import { spawn } from 'node:child_process'
 import { glob } from 'node:fs/promises'
 import { join } from 'node:path'
 
-const ELSEWHERE = ['clients', 'conformance', 'bench', 'long', 'stores']
+const ELSEWHERE = ['clients', 'conformance', 'bench', 'kafka', 'long', 'stores']
 const root = join(import.meta.dirname, '..', '..')
 
 const wanted = process.argv.slice(2).filter((argument) => !argument.startsWith('--'))
@@ -25,6 +25,7 @@ const child = spawn(
   process.execPath,
   [
     '--disable-warning=ExperimentalWarning',
+    '--disable-warning=TimeoutNegativeWarning',
     '--test',
     '--test-concurrency=2',
     '--test-timeout=240000',

@@ -130,14 +130,14 @@ async function startOf(
   let after: LogPosition
   if ('pos' in parsed) after = parsed
   else {
-    const pos = await positionOfOutbox(region.db, parsed)
-    if (pos === undefined) {
+    const place = await positionOfOutbox(region.db, parsed)
+    if (place === undefined) {
       throw new RegistryError('UNAVAILABLE', {
         message: 'this write is not in the log yet (or no longer)',
         headers: { 'Retry-After': '1' },
       })
     }
-    after = { epoch: parsed.epoch, pos }
+    after = place
   }
   if (isBefore(bounds.head, after)) {
     throw new RegistryError('REQUEST_INVALID', { message: 'after lies beyond the end of the log' })

@@ -131,7 +131,7 @@ test('wrong positions and limits are told; who comes too late learns where the l
     assert.deepEqual([status, body.errors[0]?.code], [400, 'REQUEST_INVALID'], query)
   }
   assert.equal((await page('after=eu:1:o999999')).status, 503)
-  await trimEvents(node.region.db, { retentionSeconds: 0, limit: 2 })
+  await trimEvents(node.region.db, { retentionSeconds: 0, readerSeconds: 60, limit: 2 })
   const late = await page('after=eu:1:1')
   assert.deepEqual([late.status, late.body.errors[0]?.code], [410, 'POSITION_GONE'])
   assert.deepEqual(late.body.errors[0]?.detail, { oldest: 'eu:1:2' })

@@ -127,10 +127,10 @@ test('trimming removes what is too old, a bounded number at a time, from the beg
   await push(region.db, repositoryName('a/b'), 'one', { tags: tags('v1') })
   await eventually('the events', async () => (await logBounds(region.db))?.head.pos === 3)
   await relay[Symbol.asyncDispose]()
-  assert.equal(await trimEvents(region.db, { retentionSeconds: 60, limit: 100 }), 0)
-  assert.equal(await trimEvents(region.db, { retentionSeconds: 0, limit: 2 }), 2)
+  assert.equal(await trimEvents(region.db, { retentionSeconds: 60, readerSeconds: 60, limit: 100 }), 0)
+  assert.equal(await trimEvents(region.db, { retentionSeconds: 0, readerSeconds: 60, limit: 2 }), 2)
   assert.deepEqual((await logBounds(region.db))?.oldest, { epoch: 1, pos: 2 })
-  assert.equal(await trimEvents(region.db, { retentionSeconds: 0, limit: 2 }), 1)
+  assert.equal(await trimEvents(region.db, { retentionSeconds: 0, readerSeconds: 60, limit: 2 }), 1)
   assert.deepEqual(await logBounds(region.db), { head: { epoch: 1, pos: 3 }, oldest: { epoch: 1, pos: 3 } })
 })
 
@@ -195,7 +195,7 @@ test('asking an empty outbox takes no transaction id: pulls stay cached beside a
     assert.equal(await outboxPending(transaction), false)
     assert.equal((await one(transaction, assigned)).xid, null)
     // The others ask this way too when there is nothing to do.
-    assert.equal(await moveOutbox(transaction, { epoch: 1, limit: 10 }), 0)
+    assert.equal(await moveOutbox(transaction, { limit: 10 }), 0)
     assert.equal((await one(transaction, assigned)).xid, null)
     const subscriptions = [{ id: '00000000-0000-0000-0000-000000000000', room: 1, ordered: true }]
     assert.deepEqual(await claimDeliveries(transaction, { subscriptions, leaseSeconds: 1 }), [])

@@ -4,6 +4,7 @@ import { aggregateMetrics, createMetrics } from '#shared/observability/metrics.t
 
 const gauges = {
   manifests: async () => 7,
+  readersBehind: async () => [{ reader: 'kafka', behind: 7 }],
   webhooksWaiting: async () => ({ waiting: 0, oldestSeconds: 0 }),
   uploadsOpen: async () => 3,
   pool: () => ({ total: 8, idle: 5, waiting: 0 }),

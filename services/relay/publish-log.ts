@@ -1,0 +1,118 @@
+// The log to Kafka, in its order, at least once: reads after the cursor, sends, waits for the answer, moves the cursor. One
+// relay at a time does it; what one that died had sent and not noted is sent again, under the same ids.
+//
+// Kafka may be away for as long as it likes: pushes do not know of it, and nothing is kept here but the one page that
+// is being tried. The topic is made at the start and whenever Kafka says that it is not there.
+
+import { setTimeout as pause } from 'node:timers/promises'
+import type { KafkaBus } from '#shared/bus/kafka-bus.ts'
+import { moveCursor, readCursor } from '#shared/db/event-cursors.ts'
+import { withLease } from '#shared/db/lease.ts'
+import { readWholeEvents } from '#shared/db/shard-log.ts'
+import { toCloudEvent } from '#shared/events/cloud-event.ts'
+import type { Region } from '#shared/region.ts'
+import { compareTopic } from './compare-topic.ts'
+
+const KAFKA_READER = 'kafka'
+
+const LEASE = 'kafka-publisher'
+const LEASE_PAUSE_MS = 1_000
+const PAGE_ROWS_MAX = 500
+const PAGE_BYTES_MAX = 700_000
+/** The sequencer wakes this; without it (another relay moved the outbox) the log is looked at as often as that. */
+const IDLE_PAUSE_MS = 50
+const FAILURE_PAUSE_MS = 500
+const FAILURE_PAUSE_MS_MAX = 5_000
+
+export interface Publishing extends AsyncDisposable {
+  /** There is something new in the log. */
+  wake(): void
+}
+
+export function startPublishing(region: Region, kafka: KafkaBus): Publishing {
+  const stopping = new AbortController()
+  let sleeping = new AbortController()
+  let woken = false
+  let failing = false
+
+  /** Until there is something, or the time is over. */
+  async function idle(signal: AbortSignal): Promise<void> {
+    sleeping = new AbortController()
+    if (!woken) await rest(IDLE_PAUSE_MS, AbortSignal.any([signal, sleeping.signal]))
+  }
+
+  async function publish(signal: AbortSignal): Promise<void> {
+    const { retentionSeconds } = region.config.events
+    await kafka.ensureTopic({ retentionSeconds, replicas: region.config.kafka?.replicas })
+    await compareTopic(region, { reader: KAFKA_READER, lastEvents: () => kafka.lastEvents() })
+    let after = (await readCursor(region.db, KAFKA_READER)) ?? { epoch: 1, pos: 0 }
+    while (!signal.aborted) {
+      woken = false
+      const page = await readWholeEvents(region.db, {
+        after,
+        limit: PAGE_ROWS_MAX,
+        bytesMax: PAGE_BYTES_MAX,
+      })
+      const last = page.at(-1)
+      if (last === undefined) {
+        await idle(signal)
+        continue
+      }
+      await kafka.publish(page.map((event) => toCloudEvent(region.name, event)))
+      region.reach('kafka-sent')
+      after = { epoch: last.epoch, pos: last.pos }
+      await moveCursor(region.db, KAFKA_READER, after)
+      region.metrics.published(page.length)
+      if (failing) region.log.info({ ...after }, 'Kafka takes events again')
+      failing = false
+    }
+  }
+
+  /** For as long as this relay is the one that publishes. */
+  async function hold(lost: AbortSignal): Promise<void> {
+    const signal = AbortSignal.any([stopping.signal, lost])
+    for (
+      let pauseMs = FAILURE_PAUSE_MS;
+      !signal.aborted;
+      pauseMs = Math.min(pauseMs * 2, FAILURE_PAUSE_MS_MAX)
+    ) {
+      try {
+        await publish(signal)
+      } catch (thrown) {
+        if (signal.aborted) return
+        if (!failing) region.log.warn({ error: thrown }, 'Kafka does not take events; they wait in the log')
+        else region.log.debug({ error: thrown }, 'Kafka still does not take events')
+        if (!failing) pauseMs = FAILURE_PAUSE_MS
+        failing = true
+      }
+      await rest(pauseMs, signal)
+    }
+  }
+
+  async function work(): Promise<void> {
+    while (!stopping.signal.aborted) {
+      try {
+        await withLease(region.databaseUrl, LEASE, hold)
+      } catch (thrown) {
+        region.log.error({ error: thrown }, 'publishing the log failed; it will be tried again')
+      }
+      await rest(LEASE_PAUSE_MS, stopping.signal)
+    }
+  }
+
+  const working = work()
+  return {
+    wake() {
+      woken = true
+      sleeping.abort()
+    },
+    async [Symbol.asyncDispose]() {
+      stopping.abort()
+      await working
+    },
+  }
+}
+
+async function rest(ms: number, signal: AbortSignal): Promise<void> {
+  await pause(ms, undefined, { signal, ref: false }).catch(() => {})
+}

@@ -1,0 +1,121 @@
+// The topic of an origin's events: made on purpose, and looked at from its end.
+
+import { setTimeout as pause } from 'node:timers/promises'
+import type { Admin, Kafka } from 'kafkajs'
+import type { CloudEvent } from '#shared/events/cloud-event.ts'
+import { SHARDS } from '#shared/events/event-id.ts'
+import { fromKafkaRecord } from '#shared/events/kafka-record.ts'
+import { BusError } from './bus.ts'
+import { asBusError, deadline, quietly } from './deadline.ts'
+
+const TOPIC_PAUSE_MS = 100
+const TOPIC_POLLS_MAX = 100
+const REPLICAS_MAX = 3
+const READ_DEADLINE_MS = 30_000
+const FETCH_WAIT_MS = 1_000
+
+export interface TopicOptions {
+  readonly retentionSeconds: number
+  /** undefined: as many as there are brokers, up to three. */
+  readonly replicas: number | undefined
+}
+
+/**
+ * Makes the topic if it is not there, and waits until each partition has a leader: before that nothing can be sent.
+ * @throws BusError when it is there with too few partitions, or stays without leaders
+ */
+export async function makeTopic(admin: Admin, topic: string, wanted: TopicOptions): Promise<void> {
+  const { brokers } = await admin.describeCluster()
+  const replicas = wanted.replicas ?? Math.min(REPLICAS_MAX, brokers.length)
+  const existing = await admin.listTopics()
+  if (!existing.includes(topic)) {
+    const configuration = {
+      'cleanup.policy': 'delete',
+      'retention.ms': String(wanted.retentionSeconds * 1_000),
+      'min.insync.replicas': String(replicas >= REPLICAS_MAX ? 2 : 1),
+      'unclean.leader.election.enable': 'false',
+    }
+    await admin
+      .createTopics({
+        waitForLeaders: false,
+        topics: [
+          {
+            topic,
+            numPartitions: SHARDS,
+            replicationFactor: replicas,
+            configEntries: Object.entries(configuration).map(([name, value]) => ({ name, value })),
+          },
+        ],
+      })
+      .catch((thrown: unknown) => {
+        // It may have worked all the same, or somebody else was quicker: what counts is what is there.
+        if (!/UNKNOWN_TOPIC_OR_PARTITION|TOPIC_ALREADY_EXISTS/.test(typeOf(thrown))) throw thrown
+      })
+  }
+  for (let poll = 0; poll < TOPIC_POLLS_MAX; poll++) {
+    const partitions = await admin.fetchTopicMetadata({ topics: [topic] }).then(
+      ({ topics }) => topics[0]?.partitions ?? [],
+      () => [],
+    )
+    const led = partitions.filter(({ leader }) => leader >= 0).length
+    if (led >= SHARDS && led === partitions.length) return
+    if (partitions.length > 0 && partitions.length < SHARDS) {
+      throw new BusError(
+        `topic ${topic} has ${partitions.length} partitions and needs ${SHARDS}: make it anew`,
+      )
+    }
+    await pause(TOPIC_PAUSE_MS)
+  }
+  throw new BusError(`topic ${topic} has partitions without a leader`)
+}
+
+/** The error's type as Kafka names it, with those it gathers. */
+function typeOf(thrown: unknown): string {
+  const {
+    type = '',
+    message = '',
+    errors = [],
+  } = thrown as { type?: string; message?: string; errors?: unknown[] }
+  return [type, message, ...errors.map(typeOf)].join(' ')
+}
+
+/**
+ * Reads one record of each given partition, by a group that nobody else is in and that is gone afterwards.
+ * undefined for a record that is no event. @throws BusError
+ */
+export async function readOffsets(
+  client: Kafka,
+  topic: string,
+  wanted: readonly { partition: number; offset: string }[],
+): Promise<(CloudEvent | undefined)[]> {
+  const groupId = `portolan.ends.${crypto.randomUUID()}`
+  const consumer = client.consumer({ groupId, allowAutoTopicCreation: false, maxWaitTimeInMs: FETCH_WAIT_MS })
+  const found = new Map<number, CloudEvent | undefined>()
+  const all = Promise.withResolvers<void>()
+  const reading = async () => {
+    await consumer.connect()
+    await consumer.subscribe({ topic, fromBeginning: true })
+    consumer.on(consumer.events.CRASH, ({ payload }) => all.reject(payload.error))
+    await consumer.run({
+      autoCommit: false,
+      async eachMessage({ partition, message }) {
+        if (!wanted.some((one) => one.partition === partition && one.offset === message.offset)) return
+        found.set(partition, fromKafkaRecord(message))
+        if (found.size === wanted.length) all.resolve()
+      },
+    })
+    for (const { partition, offset } of wanted) consumer.seek({ topic, partition, offset })
+    await all.promise
+  }
+  try {
+    await deadline(reading(), READ_DEADLINE_MS, 'reading the ends of the topic')
+    return [...found.values()]
+  } catch (thrown) {
+    throw asBusError(thrown, 'reading the ends of the topic')
+  } finally {
+    await quietly(consumer.disconnect())
+    const admin = client.admin()
+    await quietly(admin.connect().then(() => admin.deleteGroups([groupId])))
+    await quietly(admin.disconnect())
+  }
+}

@@ -1,0 +1,109 @@
+// The bus without Kafka: reads the origin's log itself, here or through its feed. For a region that has no Kafka, and for
+// readers whose Kafka does not deliver. It keeps no position: a subscription begins where its reader stands.
+
+import { setTimeout as pause } from 'node:timers/promises'
+import type { CloudEvent } from '#shared/events/cloud-event.ts'
+import { parseEventId, SHARDS, type ShardPosition } from '#shared/events/event-id.ts'
+import type { LogPages } from '#shared/events/log-pages.ts'
+import { type Bus, BusError, type SubscribeOptions, type Subscription } from './bus.ts'
+import { handOver } from './hand-over.ts'
+
+const FAILURE_PAUSE_MS = 1_000
+
+export interface LogBusOptions {
+  readonly pages: LogPages
+  /** The pause after a page that held nothing. */
+  readonly pollMs: number
+}
+
+export function createLogBus({ pages, pollMs }: LogBusOptions): Bus {
+  /** By group: where its subscriptions stand. */
+  const standing = new Map<string, Map<number, ShardPosition>>()
+  return {
+    // The log has it before anybody could publish it.
+    async publish() {},
+
+    subscribe(options) {
+      const at = new Map<number, ShardPosition>()
+      standing.set(options.group, at)
+      const following = follow({ pages, pollMs, at, options })
+      return {
+        async [Symbol.asyncDispose]() {
+          await following[Symbol.asyncDispose]()
+          if (standing.get(options.group) === at) standing.delete(options.group)
+        },
+      }
+    },
+
+    async lag(group) {
+      const at = standing.get(group)
+      if (at === undefined) throw new BusError(`nobody reads the log as ${group} here`)
+      return pages.lag([...at.values()])
+    },
+
+    async [Symbol.asyncDispose]() {},
+  }
+}
+
+function follow(following: {
+  pages: LogPages
+  pollMs: number
+  at: Map<number, ShardPosition>
+  options: SubscribeOptions
+}): Subscription {
+  const { pages, pollMs, at, options } = following
+  const stopping = new AbortController()
+  const { signal } = stopping
+  /** Shards whose batch is with the handler: they are not read on, the others are. */
+  const busy = new Map<number, Promise<void>>()
+
+  async function take(shard: number, events: readonly CloudEvent[]): Promise<void> {
+    const { onProblem } = options
+    if (!(await handOver(() => options.handle({ shard, events }), { signal, onProblem }))) return
+    const last = parseEventId(events.at(-1)?.id ?? '')
+    if (last !== undefined) at.set(shard, { shard, epoch: last.epoch, seq: last.seq })
+  }
+
+  async function step(): Promise<boolean> {
+    if (at.size < SHARDS) {
+      for (let shard = 0; shard < SHARDS; shard++) at.set(shard, await options.position(shard))
+    }
+    const free = [...at.values()].filter(({ shard }) => !busy.has(shard))
+    if (free.length === 0) return false
+    const { events, gone } = await pages.page(free)
+    for (const oldest of gone) {
+      options.onProblem(new BusError(`the log no longer holds the next events of shard ${oldest.shard}`))
+      // The hole shows in the numbers: whoever keeps its position sees what it missed.
+      at.set(oldest.shard, oldest)
+    }
+    for (const [shard, batch] of Map.groupBy(events, ({ id }) => parseEventId(id)?.shard ?? 0)) {
+      const taking = take(shard, batch).finally(() => busy.delete(shard))
+      busy.set(shard, taking)
+    }
+    // One that is quick is waited for, one that is slow holds up only its own shard.
+    await Promise.race([Promise.all(busy.values()), pause(pollMs, undefined, { ref: false })])
+    return events.length > 0
+  }
+
+  async function work(): Promise<void> {
+    while (!signal.aborted) {
+      let pauseMs = 0
+      try {
+        if (!(await step())) pauseMs = pollMs
+      } catch (thrown) {
+        pauseMs = FAILURE_PAUSE_MS
+        options.onProblem(thrown)
+      }
+      if (pauseMs > 0) await pause(pauseMs, undefined, { signal, ref: false }).catch(() => {})
+    }
+    await Promise.all(busy.values())
+  }
+
+  const working = work()
+  return {
+    async [Symbol.asyncDispose]() {
+      stopping.abort()
+      await working
+    },
+  }
+}

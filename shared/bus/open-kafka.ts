@@ -1,0 +1,30 @@
+// Configuration -> the region's Kafka. Loaded by those who need it: kafkajs takes a tenth of a second to load.
+
+import { readFileSync } from 'node:fs'
+import type { KafkaConfig } from '#shared/config.ts'
+import type { Log } from '#shared/observability/log.ts'
+import { createKafkaBus, type KafkaBus } from './kafka-bus.ts'
+
+/** @throws Error when the file of the authority cannot be read */
+export function openKafka(
+  config: KafkaConfig,
+  context: { readonly name: string; readonly log: Log },
+): KafkaBus {
+  const { brokers, topic, tls, caFile, sasl } = config
+  return createKafkaBus({
+    brokers,
+    topic,
+    clientId: `portolan-${context.name}`,
+    tls: tls ? { ca: caFile === undefined ? undefined : authority(caFile) } : undefined,
+    sasl,
+    onLine: (line) => context.log.debug({ line }, 'kafkajs'),
+  })
+}
+
+function authority(path: string): string {
+  try {
+    return readFileSync(path, 'utf8')
+  } catch (thrown) {
+    throw new Error(`PORTOLAN_KAFKA_CA_FILE cannot be read: ${(thrown as Error).message}`)
+  }
+}

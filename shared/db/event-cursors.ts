@@ -1,0 +1,40 @@
+// How far the region's own readers of the log came: the planner of webhooks, the publisher to Kafka.
+
+import type { LogPosition } from './event-log.ts'
+import { maybe, type Queryable, statement } from './statement.ts'
+
+const read = statement<LogPosition>(
+  'read-cursor',
+  `select epoch, pos from event_cursor where reader = :reader`,
+)
+
+/** undefined before the first time. */
+export async function readCursor(db: Queryable, reader: string): Promise<LogPosition | undefined> {
+  return maybe(db, read, { reader })
+}
+
+const move = statement<never>(
+  'move-cursor',
+  `insert into event_cursor (reader, epoch, pos) values (:reader, :epoch, :pos)
+   on conflict (reader) do update set epoch = excluded.epoch, pos = excluded.pos, moved_at = clock_timestamp()
+   where (event_cursor.epoch, event_cursor.pos) < (excluded.epoch, excluded.pos)`,
+)
+
+/** Forward only: whoever was frozen and wakes moves nothing back. */
+export async function moveCursor(db: Queryable, reader: string, to: LogPosition): Promise<void> {
+  await db.rows(move, { reader, epoch: to.epoch, pos: to.pos })
+}
+
+const behind = statement<{ reader: string; behind: number }>(
+  'readers-behind',
+  `select reader, coalesce((
+     select sum(head.seq - case when head.epoch = event_cursor.epoch then event_cursor.pos else 0 end)
+     from event_head as head
+     where head.shard = -1 and head.epoch >= event_cursor.epoch), 0)::bigint as behind
+   from event_cursor order by reader`,
+)
+
+/** How many events each reader has before it. */
+export async function readersBehind(db: Queryable): Promise<{ reader: string; behind: number }[]> {
+  return db.rows(behind)
+}

@@ -1,0 +1,99 @@
+// An event as a Kafka record: CloudEvents in binary mode
+// (https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-protocol-binding.md): attributes as `ce_`
+// headers, `data` as the JSON value. The key is the repository and the partition is the shard, so a repository's
+// events stay in order. `traceparent` stands once more under its own name, where tracers look for it. Pure.
+
+import type { CloudEvent } from './cloud-event.ts'
+import { parseEventId } from './event-id.ts'
+
+/** Below the 1 MB at which brokers refuse a batch, whatever headers add. */
+export const RECORD_BYTES_MAX = 900_000
+
+export interface KafkaRecord {
+  readonly partition: number
+  readonly key: string
+  readonly value: string
+  readonly headers: Readonly<Record<string, string>>
+  /** Of value, key and headers. */
+  readonly bytes: number
+}
+
+const PREFIX = 'ce_'
+/** Attributes that are in every event; the rest are optional. */
+const REQUIRED = ['specversion', 'id', 'source', 'type', 'subject', 'time', 'position'] as const
+
+/**
+ * The record of an event. One that no batch could hold goes without the references and content of its manifest, and
+ * says so by `abridged: true`: who needs them fetches the manifest by its digest.
+ * @throws TypeError for an event without a proper id
+ */
+export function toKafkaRecord(event: CloudEvent): KafkaRecord {
+  const { data, datacontenttype, ...attributes } = event
+  const id = parseEventId(event.id)
+  if (id === undefined) throw new TypeError(`not an event id: ${event.id}`)
+  const headers: Record<string, string> = { 'content-type': datacontenttype }
+  for (const [name, value] of Object.entries(attributes)) headers[PREFIX + name] = value
+  if (event.traceparent !== undefined) headers.traceparent = event.traceparent
+  let value = JSON.stringify(data)
+  let bytes = size(value, headers)
+  if (bytes > RECORD_BYTES_MAX) {
+    const { content: _content, ...rest } = data
+    value = JSON.stringify({ ...rest, references: [], abridged: true })
+    bytes = size(value, headers)
+  }
+  return { partition: id.shard, key: event.partitionkey, value, headers, bytes }
+}
+
+function size(value: string, headers: Readonly<Record<string, string>>): number {
+  // Lengths of names and values are prefixed by up to 10 bytes each.
+  const heads = Object.entries(headers).reduce((sum, [name, text]) => sum + name.length + text.length + 20, 0)
+  return Buffer.byteLength(value) + heads + 600
+}
+
+/** Whole records, in order, as many as one request may carry. */
+export function* recordBatches(records: readonly KafkaRecord[]): Generator<KafkaRecord[]> {
+  let batch: KafkaRecord[] = []
+  let bytes = 0
+  for (const record of records) {
+    if (batch.length > 0 && bytes + record.bytes > RECORD_BYTES_MAX) {
+      yield batch
+      batch = []
+      bytes = 0
+    }
+    batch.push(record)
+    bytes += record.bytes
+  }
+  if (batch.length > 0) yield batch
+}
+
+type Headers = Readonly<Record<string, unknown>>
+
+/** The event of a record; undefined for one that is none of ours: a topic is not a place of trust. */
+export function fromKafkaRecord(record: {
+  value: Buffer | null
+  headers?: Headers | undefined
+}): CloudEvent | undefined {
+  const attributes: Record<string, string> = {}
+  for (const [name, value] of Object.entries(record.headers ?? {})) {
+    if (!name.startsWith(PREFIX)) continue
+    if (typeof value === 'string' || Buffer.isBuffer(value))
+      attributes[name.slice(PREFIX.length)] = value.toString()
+  }
+  if (REQUIRED.some((name) => attributes[name] === undefined)) return undefined
+  if (attributes.specversion !== '1.0' || parseEventId(attributes.id ?? '') === undefined) return undefined
+  const data = parsed(record.value)
+  if (data === undefined) return undefined
+  return { ...attributes, datacontenttype: 'application/json', data } as unknown as CloudEvent
+}
+
+function parsed(value: Buffer | null): Record<string, unknown> | undefined {
+  if (value === null) return undefined
+  try {
+    const data: unknown = JSON.parse(value.toString())
+    if (typeof data === 'object' && data !== null && !Array.isArray(data))
+      return data as Record<string, unknown>
+  } catch {
+    // Not JSON: not an event.
+  }
+  return undefined
+}

@@ -1,0 +1,59 @@
+// A reader for tests: keeps what it was handed, and says what of a log it has, how often and in which order.
+
+import assert from 'node:assert/strict'
+import type { Bus, BusBatch, Subscription } from '#shared/bus/bus.ts'
+import { arrival, parseEventId, SHARDS, type ShardPosition } from '#shared/events/event-id.ts'
+
+export interface TestReader {
+  readonly batches: BusBatch[]
+  readonly problems: unknown[]
+  /** Different events it has. */
+  count(): number
+  /** Each shard's events are there from the first on, without holes; repetitions begin with one it had. */
+  assertWhole(events: number): void
+}
+
+export interface TestReaderOptions {
+  group: string
+  /** Before a batch is taken; may throw. */
+  before?(batch: BusBatch): void | Promise<void>
+  from?(shard: number): ShardPosition
+}
+
+export function readWith(bus: Bus, options: TestReaderOptions): TestReader & Subscription {
+  const reader = createReader()
+  const subscription = bus.subscribe({
+    group: options.group,
+    position: async (shard) => options.from?.(shard) ?? { shard, epoch: 1, seq: 0 },
+    async handle(batch) {
+      await options.before?.(batch)
+      reader.batches.push(batch)
+    },
+    onProblem: (problem) => reader.problems.push(problem),
+  })
+  return { ...reader, [Symbol.asyncDispose]: () => subscription[Symbol.asyncDispose]() }
+}
+
+export function createReader(): TestReader {
+  const batches: BusBatch[] = []
+  const ids = () => batches.flatMap(({ events }) => events.map(({ id }) => id))
+  return {
+    batches,
+    problems: [],
+    count: () => new Set(ids()).size,
+    assertWhole(events) {
+      const at = Array.from({ length: SHARDS }, (_, shard): ShardPosition => ({ shard, epoch: 1, seq: 0 }))
+      for (const { shard, events: ofBatch } of batches) {
+        for (const { id: text } of ofBatch) {
+          const id = parseEventId(text)
+          const here = at[shard]
+          assert.ok(id !== undefined && here !== undefined && id.shard === shard, text)
+          const what = arrival(here, id)
+          assert.notEqual(what, 'gap', `${text} after ${JSON.stringify(here)}`)
+          if (what === 'next') at[shard] = id
+        }
+      }
+      assert.equal(new Set(ids()).size, events)
+    },
+  }
+}

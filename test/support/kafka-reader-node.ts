@@ -1,0 +1,22 @@
+// A reader in a process of its own, to be frozen and killed: sends the ids it was handed to its parent.
+//
+//   node kafka-reader-node.ts BROKERS TOPIC GROUP
+
+import { createKafkaBus } from '#shared/bus/kafka-bus.ts'
+
+const [brokers = '', topic = '', group = ''] = process.argv.slice(2)
+const bus = createKafkaBus({
+  brokers: brokers.split(','),
+  topic,
+  clientId: 'reader',
+  tls: undefined,
+  sasl: undefined,
+})
+bus.subscribe({
+  group,
+  position: async (shard) => ({ shard, epoch: 1, seq: 0 }),
+  async handle({ shard, events }) {
+    process.send?.({ shard, ids: events.map(({ id }) => id) })
+  },
+  onProblem: (problem) => process.send?.({ problem: String(problem) }),
+})
