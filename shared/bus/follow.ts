@@ -58,6 +58,7 @@ export function followLog(options: FollowOptions): Following {
   let brought = 0
   let underWay = 0
   let broughtBefore = 0
+  let watched = false
   let wayChangedAtMs = performance.now()
   let subscription: Subscription = subscribe()
 
@@ -152,6 +153,11 @@ export function followLog(options: FollowOptions): Following {
   }
 
   async function watch(): Promise<void> {
+    // The first look is at the start, when nothing could have come.
+    if (!watched) {
+      watched = true
+      return
+    }
     if (way === 'log') {
       if (bus !== undefined && performance.now() - wayChangedAtMs > options.retryBusMs) {
         strikes = 0

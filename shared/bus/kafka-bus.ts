@@ -9,7 +9,8 @@
 //   session expired stopped the consumer for good in another order;
 // - handler errors never reach kafkajs (hand-over.ts), and a consumer that stopped for good is built anew;
 // - the topic is made before anybody subscribes, and the subscription repeated until it is there;
-// - fromBeginning, because a position that retention has passed would jump to the end otherwise.
+// - fromBeginning, because a position that retention has passed would jump to the end otherwise;
+// - a consumer is stopped only after it has started: one that is still joining would join all the same.
 //
 // Everything has a deadline: kafkajs waits without one in places. It prints TimeoutNegativeWarning once per process
 // (tulios/kafkajs#1751); package.json's scripts leave that out.
@@ -43,7 +44,8 @@ const CONNECT_TIMEOUT_MS = 3_000
 const REQUEST_TIMEOUT_MS = 10_000
 const RETRY = Object.freeze({ initialRetryTime: 200, maxRetryTime: 2_000 })
 const SEND_RETRIES = 2
-const READ_RETRIES = 5
+/** Five minutes: a consumer that gives up sooner comes back under another name, and the group waits for the first one. */
+const READ_RETRIES = 150
 /** A send that is not over by then hangs, and its producer is given up. */
 const SEND_DEADLINE_MS = 120_000
 const ADMIN_DEADLINE_MS = 30_000
@@ -266,12 +268,8 @@ function subscribeTo(client: () => Kafka, topic: string, options: SubscribeOptio
     await heartbeat()
   }
 
-  async function consume(consumer: Consumer): Promise<void> {
-    const stopped = Promise.withResolvers<void>()
-    consumer.on(consumer.events.CRASH, ({ payload }) => {
-      options.onProblem(payload.error)
-      if (!payload.restart) stopped.resolve()
-    })
+  /** Resolves when it consumes. */
+  async function start(consumer: Consumer): Promise<void> {
     await consumer.connect()
     await consumer.subscribe({ topic, fromBeginning: true })
     if (signal.aborted) return
@@ -281,7 +279,6 @@ function subscribeTo(client: () => Kafka, topic: string, options: SubscribeOptio
       partitionsConsumedConcurrently: SHARDS,
       eachBatch,
     })
-    await stopped.promise
   }
 
   async function work(): Promise<void> {
@@ -296,12 +293,20 @@ function subscribeTo(client: () => Kafka, topic: string, options: SubscribeOptio
         allowAutoTopicCreation: false,
         retry: { ...RETRY, retries: READ_RETRIES },
       })
-      try {
-        await Promise.race([consume(consumer), aborted])
-      } catch (thrown) {
-        options.onProblem(thrown)
-      }
+      const stopped = Promise.withResolvers<void>()
+      consumer.on(consumer.events.CRASH, ({ payload }) => {
+        options.onProblem(payload.error)
+        if (!payload.restart) stopped.resolve()
+      })
+      const starting = start(consumer).catch((thrown: unknown) => {
+        if (!signal.aborted) options.onProblem(thrown)
+        stopped.resolve()
+      })
+      await Promise.race([stopped.promise, aborted])
+      // One that is still joining cannot be stopped: it would join after all, and keep partitions that nobody reads.
+      await quietly(starting)
       await quietly(consumer.disconnect())
+      void starting.then(() => quietly(consumer.disconnect()))
       await pause(REBUILD_PAUSE_MS, undefined, { signal, ref: false }).catch(() => {})
     }
   }

@@ -43,7 +43,14 @@ async function bench(t: TestContext, options: KafkaOptions & { topicLater?: bool
   const brokers = cluster.brokers.map(({ address }) => address)
   const open: KafkaBus[] = []
   const another = () => {
-    const made = createKafkaBus({ brokers, topic, clientId: 'test', tls: undefined, sasl: undefined })
+    const made = createKafkaBus({
+      brokers,
+      topic,
+      clientId: 'test',
+      tls: undefined,
+      sasl: undefined,
+      ...(process.env.TEST_KAFKA_LINES && { onLine: (_line: string) => {} }),
+    })
     open.push(made)
     return made
   }
@@ -119,6 +126,7 @@ describe('kafka faults', { skip: withoutKafka(), concurrency: false }, () => {
       while (!stop) {
         await emit(40)
         emitted += 40
+        await pause(50)
       }
     })()
     for (let kill = 0; kill < 3; kill++) {
@@ -202,7 +210,7 @@ describe('kafka faults', { skip: withoutKafka(), concurrency: false }, () => {
     })
     await emit(80)
     await eventually('all', () => reader.count() === 80, PATIENCE_MS)
-    assert.equal(reader.batches.flatMap(({ events }) => events).length, 80)
+    assert.equal(reader.batches.flatMap(({ events }) => events).length, 80, reader.problems.join('\n'))
     reader.assertWhole(80)
   })
 
@@ -216,6 +224,7 @@ describe('kafka faults', { skip: withoutKafka(), concurrency: false }, () => {
       while (!stop) {
         await emit(40)
         emitted += 40
+        await pause(50)
       }
     })()
     for (let round = 0; round < 5; round++) {
