@@ -6,6 +6,7 @@
 
 import { setTimeout as pause } from 'node:timers/promises'
 import { beginEpoch, moveOutbox, outboxPending, trimEvents } from '#shared/db/event-log.ts'
+import { logWasCompared } from '#shared/db/region.ts'
 import { startLoop } from '#shared/loop.ts'
 import type { Region } from '#shared/region.ts'
 import type { Service } from '#shared/service.ts'
@@ -17,6 +18,7 @@ const IDLE_PAUSE_MS = 40
 /** Quiet for so long is idle. */
 const IDLE_AFTER_MS = 2_000
 const FAILURE_PAUSE_MS = 1_000
+const COMPARISON_WAIT_MS = 10_000
 const TRIM_EVERY_MS = 60_000
 const TRIM_BATCH = 5_000
 const TRIM_BATCHES_MAX = 20
@@ -56,7 +58,10 @@ async function sequence(
   while (!signal.aborted) {
     let pauseMs = performance.now() - lastMovedMs > IDLE_AFTER_MS ? IDLE_PAUSE_MS : BUSY_PAUSE_MS
     try {
-      if (!begun) await beginEpoch(region.db)
+      if (!begun) {
+        await comparedOrLate(region, signal)
+        await beginEpoch(region.db)
+      }
       begun = true
       const moved = (await outboxPending(region.db)) ? await moveOnce(region) : 0
       if (moved > 0) {
@@ -69,6 +74,18 @@ async function sequence(
       region.log.error({ error: thrown }, 'numbering the outbox failed; it will be tried again')
     }
     await pause(pauseMs, undefined, { signal, ref: false }).catch(() => {})
+  }
+}
+
+/**
+ * Numbers given before Kafka was asked are given twice if the database was restored, and then once more under a higher
+ * epoch. So the first ones wait for the answer, but not for a Kafka that is away.
+ */
+async function comparedOrLate(region: Region, signal: AbortSignal): Promise<void> {
+  const lateAtMs = performance.now() + COMPARISON_WAIT_MS
+  while (region.config.kafka !== undefined && !signal.aborted && performance.now() < lateAtMs) {
+    if (await logWasCompared(region.db)) return
+    await pause(BUSY_PAUSE_MS, undefined, { signal, ref: false }).catch(() => {})
   }
 }
 

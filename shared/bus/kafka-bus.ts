@@ -15,12 +15,15 @@
 // Everything has a deadline: kafkajs waits without one in places. It prints TimeoutNegativeWarning once per process
 // (tulios/kafkajs#1751); package.json's scripts leave that out.
 
+import net from 'node:net'
 import { setTimeout as pause } from 'node:timers/promises'
+import tls from 'node:tls'
 import {
   type Admin,
   CompressionTypes,
   type Consumer,
   type EachBatchPayload,
+  type ISocketFactory,
   Kafka,
   type KafkaConfig,
   logLevel,
@@ -53,6 +56,7 @@ const SESSION_TIMEOUT_MS = 10_000
 const HEARTBEAT_MS = 1_000
 const REBALANCE_TIMEOUT_MS = 15_000
 const FETCH_WAIT_MS = 1_000
+const KEEP_ALIVE_MS = 60_000
 const REBUILD_PAUSE_MS = 1_000
 
 export interface KafkaBusOptions {
@@ -206,8 +210,9 @@ function clientConfig(options: KafkaBusOptions, retries: number): KafkaConfig {
     clientId,
     brokers: [...brokers],
     ...(tls !== undefined && { ssl: tls.ca === undefined ? true : { ca: [tls.ca] } }),
-    // The library's type wants a literal mechanism in each branch; ours is one of the three.
-    ...(sasl !== undefined && { sasl: sasl as Exclude<KafkaConfig['sasl'], undefined> }),
+    // A copy, because the library writes into it; its type wants a literal mechanism, ours is one of the three.
+    ...(sasl !== undefined && { sasl: { ...sasl } as Exclude<KafkaConfig['sasl'], undefined> }),
+    socketFactory,
     connectionTimeout: CONNECT_TIMEOUT_MS,
     requestTimeout: REQUEST_TIMEOUT_MS,
     retry: { ...RETRY, retries },
@@ -217,6 +222,16 @@ function clientConfig(options: KafkaBusOptions, retries: number): KafkaConfig {
       ({ log }) =>
         onLine?.(log.message),
   }
+}
+
+/** As the library makes them, but that many may wait for one connection: with its brokers away it warned of a leak. */
+const socketFactory: ISocketFactory = ({ host, port, ssl, onConnect }) => {
+  const socket = ssl
+    ? tls.connect({ host, port, ...(net.isIP(host) === 0 && { servername: host }), ...ssl }, onConnect)
+    : net.connect({ host, port }, onConnect)
+  socket.setKeepAlive(true, KEEP_ALIVE_MS)
+  socket.setMaxListeners(0)
+  return socket
 }
 
 /** Partitions that were sent to and are not in the answer, or in it with an error. */

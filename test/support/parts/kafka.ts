@@ -115,7 +115,8 @@ const SASL_MECHANISMS = ['PLAIN', 'SCRAM-SHA-256', 'SCRAM-SHA-512']
 export async function startKafka(options: KafkaOptions = {}): Promise<KafkaCluster> {
   const { brokers: count = 1, stopped = false } = options
   const directory = await mkdtemp(join(tmpdir(), 'portolan-kafka-'))
-  const clusterId = randomBytes(16).toString('base64url')
+  // Never one that begins with a hyphen: it would be taken for an option.
+  const clusterId = Buffer.concat([Buffer.of(0), randomBytes(15)]).toString('base64url')
   const controllerPort = await freePort()
   const children: ChildProcess[] = []
   const brokers: KafkaBroker[] = []

@@ -1,0 +1,287 @@
+// From a push to Kafka through the relay: what it publishes, and what happens when Kafka, the relay or the database's past
+// is not what it should be.
+
+import assert from 'node:assert/strict'
+import { fork } from 'node:child_process'
+import { cp, rm } from 'node:fs/promises'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { join } from 'node:path'
+import { describe, type TestContext, test } from 'node:test'
+import { setTimeout as pause } from 'node:timers/promises'
+import { openKafka } from '#shared/bus/open-kafka.ts'
+import { loadConfig } from '#shared/config.ts'
+import { readCursor } from '#shared/db/event-cursors.ts'
+import { type LoggedEvent, logBounds, readEvents } from '#shared/db/event-log.ts'
+import { logWasCompared, sweepsPaused } from '#shared/db/region.ts'
+import { parseEventId } from '#shared/events/event-id.ts'
+import { openRegion, type Region } from '#shared/region.ts'
+import { addWebhook } from '#shared/registry/webhooks.ts'
+import { createOrphanSweep } from '../../services/janitor/sweep-orphans.ts'
+import { startRelay } from '../../services/relay/service.ts'
+import { startWebhooks } from '../../services/webhooks/service.ts'
+import { eventually } from '../support/eventually.ts'
+import { readWith } from '../support/follower.ts'
+import { fillOutbox } from '../support/log-writer.ts'
+import { type KafkaCluster, startKafka, withoutKafka } from '../support/parts/kafka.ts'
+import { provenance, push, repositoryName, tags } from '../support/push.ts'
+import { testDirectory, testRegion } from '../support/region.ts'
+
+const PATIENCE_MS = 60_000
+
+async function kafka(t: TestContext, options: { stopped?: boolean } = {}): Promise<KafkaCluster> {
+  const cluster = await startKafka(options)
+  t.after(() => cluster[Symbol.asyncDispose]())
+  return cluster
+}
+
+function reading(region: Region, group = 'test') {
+  assert.ok(region.config.kafka)
+  const bus = openKafka(region.config.kafka, region)
+  const reader = readWith(bus, { group })
+  return {
+    reader,
+    async [Symbol.asyncDispose]() {
+      await reader[Symbol.asyncDispose]()
+      await bus[Symbol.asyncDispose]()
+    },
+  }
+}
+
+async function published(region: Region): Promise<boolean> {
+  const [bounds, cursor] = await Promise.all([logBounds(region.db), readCursor(region.db, 'kafka')])
+  return bounds !== undefined && cursor?.epoch === bounds.head.epoch && cursor.pos === bounds.head.pos
+}
+
+describe('the relay and Kafka', { skip: withoutKafka(), concurrency: false }, () => {
+  test('a push is in the topic as manifest, tags, notification, with trace and content', async (t) => {
+    const cluster = await kafka(t)
+    const { region } = await testRegion(t, { env: cluster.env })
+    const traceparent = '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01'
+    await using relay = await startRelay(region)
+    await using following = reading(region)
+    const { reader } = following
+    await push(region.db, repositoryName('team/app'), 'one', {
+      tags: tags('v1'),
+      provenance: { ...provenance, traceparent },
+    })
+    await eventually('the events', () => reader.count() === 3, PATIENCE_MS)
+    const events = reader.batches.flatMap((batch) => batch.events)
+    assert.deepEqual(
+      events.map(({ type, subject }) => `${type.split('.').slice(3).join('.')} ${subject.split('@')[0]}`),
+      ['manifest.put.v1 team/app', 'tag.set.v1 team/app:v1', 'push.v1 team/app'],
+    )
+    assert.equal(events[0]?.data.content, Buffer.from('one').toString('base64'))
+    for (const event of events) assert.equal(event.traceparent, traceparent)
+    assert.match(await region.metrics.text(), /portolan_kafka_published_total 3/)
+    void relay
+  })
+
+  test('Kafka absent at the start: pushes and the log do not know of it, everything is delivered in order afterwards', async (t) => {
+    const cluster = await kafka(t, { stopped: true })
+    const { region, logLines } = await testRegion(t, { env: cluster.env })
+    await using relay = await startRelay(region)
+    for (let n = 0; n < 50; n++)
+      await push(region.db, repositoryName('a/b'), `m${n}`, { tags: tags('latest') })
+    await eventually('the log', async () => (await logBounds(region.db))?.head.pos === 150)
+    assert.equal(await createOrphanSweep(region)(new AbortController().signal), 0)
+    await cluster.brokers[0]?.restart()
+    await using following = reading(region)
+    await eventually('all of it', () => following.reader.count() === 150, PATIENCE_MS)
+    following.reader.assertWhole(150)
+    const told = logLines.filter((line) => line.includes('Kafka does not take events'))
+    assert.equal(told.length, 1, 'told once, not with each try')
+    assert.ok(logLines.some((line) => line.includes('Kafka takes events again')))
+    void relay
+  })
+
+  const downSeconds = Number(process.env.TEST_KAFKA_DOWN_SECONDS ?? 8)
+  test(`Kafka down for ${downSeconds} s under load: pushes unaffected, no memory growth, all in order afterwards`, async (t) => {
+    const cluster = await kafka(t)
+    const { region } = await testRegion(t, { env: cluster.env })
+    await using relay = await startRelay(region)
+    await using following = reading(region)
+    let pushed = 0
+    const timesMs: number[] = []
+    let stop = false
+    const writer = async (number: number) => {
+      for (let n = 0; !stop; n++) {
+        const startMs = performance.now()
+        await push(region.db, repositoryName(`team/app${(number + n) % 8}`), `m${number}-${n}`, {
+          tags: tags('latest'),
+        })
+        timesMs.push(performance.now() - startMs)
+        pushed++
+        await pause(20)
+      }
+    }
+    const writing = [0, 1, 2, 3].map(writer)
+    await pause(2_000)
+    cluster.brokers[0]?.kill('SIGKILL')
+    global.gc?.()
+    const before = { pushed, times: timesMs.length, heap: process.memoryUsage().heapUsed }
+    await pause(downSeconds * 1_000)
+    const during = timesMs.slice(before.times)
+    const perSecondBefore = before.pushed / 2
+    const perSecondDuring = during.length / downSeconds
+    t.diagnostic(
+      `pushes/s before ${perSecondBefore.toFixed(0)}, while Kafka is down ${perSecondDuring.toFixed(0)}`,
+    )
+    t.diagnostic(`heap ${((process.memoryUsage().heapUsed - before.heap) / 2 ** 20).toFixed(0)} MiB more`)
+    assert.ok(during.length > 20 * downSeconds, `${during.length} pushes while Kafka was down`)
+    await cluster.brokers[0]?.restart()
+    await pause(1_000)
+    stop = true
+    await Promise.all(writing)
+    await eventually('all to be published', () => published(region), PATIENCE_MS)
+    await eventually('all of it', () => following.reader.count() === pushed * 3, PATIENCE_MS)
+    following.reader.assertWhole(pushed * 3)
+    // What waited was in the log, not here: one page at a time.
+    assert.ok(process.memoryUsage().heapUsed - before.heap < 150 * 2 ** 20)
+    void relay
+  })
+
+  test('a relay killed after each send, before it noted it: sent again under the same ids, nothing lost', async (t) => {
+    const cluster = await kafka(t)
+    const { region } = await testRegion(t, { env: cluster.env })
+    const file = join(import.meta.dirname, '../support/relay-node.ts')
+    const kills = 6
+    for (let kill = 0; kill < kills; kill++) {
+      await fillOutbox(region.db, { count: 40 })
+      const child = fork(file, [region.databaseUrl, region.config.dataDir, '0', 'kafka-sent'], {
+        env: { ...process.env, ...cluster.env },
+        execArgv: ['--disable-warning=TimeoutNegativeWarning'],
+      })
+      const signal = await new Promise((done) => child.once('exit', (_code, by) => done(by)))
+      assert.equal(signal, 'SIGKILL')
+    }
+    await using relay = await startRelay(region)
+    await using following = reading(region)
+    await eventually('all', () => following.reader.count() === kills * 40, PATIENCE_MS)
+    following.reader.assertWhole(kills * 40)
+    const all = following.reader.batches.flatMap(({ events }) => events).length
+    t.diagnostic(`${all - kills * 40} came again`)
+    assert.ok(all > kills * 40, 'the kills hit where they should')
+    void relay
+  })
+
+  test('of two relays one publishes, and the other when that is gone', async (t) => {
+    const cluster = await kafka(t)
+    const { region } = await testRegion(t, { env: cluster.env })
+    const other = await openRegion(region.config)
+    const first = await startRelay(region)
+    const second = await startRelay(other)
+    await using following = reading(region)
+    await fillOutbox(region.db, { count: 80 })
+    await eventually('all', () => following.reader.count() === 80, PATIENCE_MS)
+    await first[Symbol.asyncDispose]()
+    await fillOutbox(region.db, { count: 80 })
+    await eventually('all of it', () => following.reader.count() === 160, PATIENCE_MS)
+    following.reader.assertWhole(160)
+    assert.equal(following.reader.batches.flatMap(({ events }) => events).length, 160, 'by one only')
+    await second[Symbol.asyncDispose]()
+    await other[Symbol.asyncDispose]()
+  })
+
+  test('R11: an older base backup restored: the next push reaches Kafka, feed and webhook under a higher epoch, and orphans stay', async (t) => {
+    const cluster = await kafka(t)
+    const dataDir = await testDirectory(t)
+    const backup = await testDirectory(t)
+    const received: string[] = []
+    const receiver = createServer((request, response) => {
+      received.push(String(request.headers['webhook-id']))
+      response.end()
+    })
+    await new Promise<void>((done) => receiver.listen(0, '127.0.0.1', done))
+    t.after(() => receiver.close())
+    // The database is the embedded one: its files are what is backed up, and nothing else changes.
+    const config = loadConfig({
+      PORTOLAN_DATA_DIR: dataDir,
+      PORTOLAN_METRICS_LISTEN: 'off',
+      PORTOLAN_LOG_LEVEL: 'error',
+      ...cluster.env,
+    })
+    const postgres = join(dataDir, 'eu', 'postgres')
+    const repository = repositoryName('team/app')
+    const run = async <T>(work: (region: Region) => Promise<T>): Promise<T> => {
+      await using region = await openRegion(config)
+      await using relay = await startRelay(region)
+      await using webhooks = await startWebhooks(region)
+      const result = await work(region)
+      void relay
+      void webhooks
+      return result
+    }
+    const events = (region: Region) => readEvents(region.db, { after: { epoch: 1, pos: 0 }, limit: 100 })
+
+    await run(async (region) => {
+      await eventually('the planner', async () => (await readCursor(region.db, 'webhooks')) !== undefined)
+      await addWebhook(region, {
+        given: {
+          url: `http://127.0.0.1:${(receiver.address() as AddressInfo).port}/`,
+          allowPrivate: true,
+          format: 'cloudevents',
+        },
+        provenance,
+      })
+      await push(region.db, repository, 'before the backup', { tags: tags('v1') })
+      await eventually('the event at the receiver', () => received.length === 1, PATIENCE_MS)
+      await eventually('the event in Kafka', () => published(region), PATIENCE_MS)
+      assert.equal(await logWasCompared(region.db), true)
+      assert.equal(await sweepsPaused(region.db), false)
+    })
+    await cp(postgres, backup, { recursive: true })
+    await run(async (region) => {
+      assert.equal(region.epoch, 1)
+      for (const text of ['two', 'three', 'four'])
+        await push(region.db, repository, text, { tags: tags('v1') })
+      await eventually('the events at the receiver', () => received.length === 4, PATIENCE_MS)
+      await eventually('the events in Kafka', () => published(region), PATIENCE_MS)
+    })
+    // A copy of the files that is simply started again: same identifier, same timeline.
+    await rm(postgres, { recursive: true })
+    await cp(backup, postgres, { recursive: true })
+
+    await run(async (region) => {
+      await using following = reading(region, 'after')
+      const { db } = region
+      const outcome = await push(db, repository, 'after the restore', { tags: tags('v1') })
+      assert.equal(outcome.kind, 'pushed')
+      await eventually('the comparison', () => logWasCompared(db), PATIENCE_MS)
+      const isNew = ({ epoch, type }: LoggedEvent) => epoch === 2 && type.endsWith('.push.v1')
+      await eventually('the feed', async () => (await events(region)).some(isNew), PATIENCE_MS)
+      const inFeed = (await events(region)).filter(isNew)
+      assert.equal(inFeed.length, 1)
+      await eventually('Kafka', () => published(region), PATIENCE_MS)
+      const digest = inFeed[0]?.payload.digest
+      await eventually(
+        'a reader of Kafka',
+        () =>
+          following.reader.batches.some((batch) =>
+            batch.events.some(
+              (event) =>
+                parseEventId(event.id)?.epoch === 2 &&
+                event.data.digest === digest &&
+                event.type.endsWith('.push.v1'),
+            ),
+          ),
+        PATIENCE_MS,
+      )
+      await eventually('the receiver', () => received.some((id) => id.startsWith('eu:2:')), PATIENCE_MS)
+      assert.equal(await sweepsPaused(db), true)
+      const refuse = () => Promise.reject(new Error('it looked for orphans'))
+      const sweep = createOrphanSweep({
+        ...region,
+        blobs: { ...region.blobs, list: refuse, dropUnfinished: refuse },
+      })
+      assert.equal(await sweep(new AbortController().signal), 0)
+      assert.equal(new Set(received).size, received.length, 'no id was used twice')
+    })
+    // Once only.
+    await run(async (region) => {
+      await eventually('the comparison', () => logWasCompared(region.db), PATIENCE_MS)
+      assert.equal(region.epoch, 2)
+      assert.ok((await events(region)).every(({ epoch }) => epoch <= 2))
+    })
+  })
+})

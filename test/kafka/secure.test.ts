@@ -1,0 +1,86 @@
+// Kafka behind TLS and a password, configured as an operator does it.
+
+import assert from 'node:assert/strict'
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { after, before, describe, test } from 'node:test'
+import { openKafka } from '#shared/bus/open-kafka.ts'
+import { loadConfig } from '#shared/config.ts'
+import { eventually } from '../support/eventually.ts'
+import { readWith } from '../support/follower.ts'
+import { publishLog } from '../support/kafka-log.ts'
+import { fillLog } from '../support/log-writer.ts'
+import { type KafkaCluster, kafkaCertificate, startKafka, withoutKafka } from '../support/parts/kafka.ts'
+import { testRegion } from '../support/region.ts'
+
+describe('kafka, secured', { skip: withoutKafka() }, () => {
+  const account = { user: 'bob', password: 'a b$c' }
+  let cluster: KafkaCluster
+  let passwordFile: string
+  let directory: string
+  before(async () => {
+    directory = await mkdtemp(join(tmpdir(), 'portolan-test-'))
+    passwordFile = join(directory, 'password')
+    await writeFile(passwordFile, `${account.password}\n`)
+    cluster = await startKafka({ secure: { ...(await kafkaCertificate(directory)), ...account } })
+  })
+  after(async () => {
+    await cluster[Symbol.asyncDispose]()
+    await rm(directory, { recursive: true })
+  })
+
+  for (const sasl of ['plain', 'scram-sha-256', 'scram-sha-512']) {
+    test(`${sasl} over TLS, the password from a file: events go and come`, async (t) => {
+      const { region } = await testRegion(t)
+      const { PORTOLAN_KAFKA_PASSWORD: _password, ...env } = cluster.env
+      const config = loadConfig({
+        ...env,
+        PORTOLAN_KAFKA_SASL: sasl,
+        PORTOLAN_KAFKA_PASSWORD_FILE: passwordFile,
+        PORTOLAN_KAFKA_TOPIC: `test.${sasl}`,
+      })
+      assert.ok(config.kafka)
+      await using bus = openKafka(config.kafka, region)
+      await bus.ensureTopic({ retentionSeconds: 3600, replicas: undefined })
+      await using reader = readWith(bus, { group: sasl })
+      await fillLog(region, { count: 16 })
+      await publishLog(region, bus)()
+      await eventually('the events', () => reader.count() === 16, 30_000)
+      reader.assertWhole(16)
+    })
+  }
+
+  test('a wrong password, no account, no TLS: refused in a sentence, not waited for', async (t) => {
+    const { region } = await testRegion(t)
+    const { PORTOLAN_KAFKA_USERNAME: _user, PORTOLAN_KAFKA_PASSWORD: _password, ...anonymous } = cluster.env
+    const { PORTOLAN_KAFKA_TLS: _tls, PORTOLAN_KAFKA_CA_FILE: _ca, ...clear } = anonymous
+    const refused: [Record<string, string>, RegExp][] = [
+      [{ ...cluster.env, PORTOLAN_KAFKA_PASSWORD: 'wrong' }, /authentication failed/i],
+      [{ ...anonymous }, /closed connection/i],
+      [{ ...clear }, /closed connection/i],
+    ]
+    for (const [env, why] of refused) {
+      const { kafka } = loadConfig(env)
+      assert.ok(kafka)
+      await using bus = openKafka(kafka, region)
+      await assert.rejects(bus.ensureTopic({ retentionSeconds: 60, replicas: 1 }), why)
+    }
+  })
+
+  test('a certificate that nobody vouches for is refused', async (t) => {
+    const { region } = await testRegion(t)
+    const { PORTOLAN_KAFKA_CA_FILE: _ca, ...env } = cluster.env
+    const { kafka } = loadConfig({ ...env })
+    assert.ok(kafka)
+    await using bus = openKafka(kafka, region)
+    await assert.rejects(bus.ensureTopic({ retentionSeconds: 60, replicas: 1 }), /certificate/)
+  })
+
+  test('a file of the authority that is not there is told at the start', () => {
+    const { kafka } = loadConfig({ ...cluster.env, PORTOLAN_KAFKA_CA_FILE: '/nowhere/ca.pem' })
+    assert.ok(kafka)
+    const context = { name: 'eu', log: {} as never }
+    assert.throws(() => openKafka(kafka, context), /PORTOLAN_KAFKA_CA_FILE cannot be read/)
+  })
+})
