@@ -6,6 +6,7 @@ import { type Variable, variables } from './config-variables.ts'
 
 /** The effective configuration as text, every secret masked. */
 export function printConfig(config: Config): string {
+  const { kafka } = config
   const { url } = config.database
   const masked = (blobs: BlobsConfig) =>
     blobs.kind === 'azure' && blobs.account ? { ...blobs, account: { ...blobs.account, key: '***' } } : blobs
@@ -15,6 +16,8 @@ export function printConfig(config: Config): string {
       database: { ...config.database, url: url && maskPassword(url) },
       blobs: masked(config.blobs),
       stores: config.stores.map(masked),
+      kafka: kafka && { ...kafka, ...(kafka.sasl && { sasl: { ...kafka.sasl, password: '***' } }) },
+      peerKeys: config.peerKeys?.map(() => '***'),
     },
     undefined,
     2,

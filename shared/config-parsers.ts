@@ -33,6 +33,21 @@ export function brokers(text: string): string[] {
   return all
 }
 
+const KEY_LENGTH_MIN = 32
+
+/** Secrets between commas or lines, each long enough not to be guessed. */
+export function peerKeys(text: string): string[] {
+  const keys = text.split(/[,\s]+/).filter((key) => key !== '')
+  if (keys.length === 0 || keys.length > 8) throw new ConfigValueError('is one to eight keys')
+  for (const key of keys) {
+    if (!/^[\x21-\x7e]+$/.test(key) || key.length < KEY_LENGTH_MIN)
+      throw new ConfigValueError(
+        `holds a key of less than ${KEY_LENGTH_MIN} characters (make one with \`openssl rand -base64 32\`)`,
+      )
+  }
+  return keys
+}
+
 /** https://kafka.apache.org: letters, digits, dots, underscores, hyphens. */
 export function topicName(text: string): string {
   if (!/^[A-Za-z0-9._-]{1,249}$/.test(text) || text === '.' || text === '..')

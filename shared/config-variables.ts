@@ -12,6 +12,7 @@ import {
   objectPrefix,
   oneOf,
   orOff,
+  peerKeys,
   plain,
   publicUrl,
   regionName,
@@ -184,6 +185,10 @@ export const variables = Object.freeze({
   ),
   PORTOLAN_KAFKA_USERNAME: optional(plain, 'Account on the brokers; unset, none is needed.'),
   PORTOLAN_KAFKA_PASSWORD: secret(plain, 'Its password.'),
+  PORTOLAN_PEER_KEYS: secret(
+    peerKeys,
+    'Keys that all regions share, between commas: the first signs requests to other regions, each is accepted, so keys can be exchanged one after the other. Unset, no other region may read the log.',
+  ),
   PORTOLAN_PROCESSES: variable(
     integer({ min: 1, max: 64 }),
     '1',

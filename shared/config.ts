@@ -73,6 +73,8 @@ export interface Config {
   readonly redirect: { readonly on: boolean; readonly bytesMin: number; readonly except: readonly string[] }
   /** undefined: readers use the log. */
   readonly kafka: KafkaConfig | undefined
+  /** Secrets that regions share, the one that signs first; undefined: no other region may ask. */
+  readonly peerKeys: readonly string[] | undefined
   readonly processes: number
   /** Set by the parent of several API processes: this is one of them and shares the port. */
   readonly child: boolean
@@ -166,6 +168,7 @@ export function loadConfig(environment: Environment): Config {
       except: read('PORTOLAN_REDIRECT_EXCEPT'),
     },
     kafka: kafkaConfig(read, problems),
+    peerKeys: read('PORTOLAN_PEER_KEYS'),
     processes: read('PORTOLAN_PROCESSES'),
     child: environment[CHILD] === 'true',
     auth: {

@@ -8,6 +8,7 @@ import { createAddressMatcher } from './auth/challenge.ts'
 import { openAccounts } from './auth/htpasswd.ts'
 import { createKeyRing } from './auth/key-ring.ts'
 import { createPasswordChecker } from './auth/passwords.ts'
+import { createPeerVerifier, type PeerVerifier } from './auth/peer-signature.ts'
 import type { Auth } from './auth/token-service.ts'
 import { createTokens } from './auth/tokens.ts'
 import { type BlobCache, createBlobCache } from './blobs/blob-cache.ts'
@@ -60,6 +61,8 @@ export interface Region extends AsyncDisposable {
   readonly limits: Config['registry']
   /** undefined: nobody is asked who they are. */
   readonly auth: Auth | undefined
+  /** Who other regions are; undefined: there are none. */
+  readonly peers: PeerVerifier | undefined
   readonly log: Log
   readonly metrics: Metrics
   readonly reach: ReachFailpoint
@@ -153,6 +156,10 @@ export async function openRegion(config: Config, options: RegionOptions = {}): P
     rateGuard,
     limits: config.registry,
     auth,
+    peers:
+      config.peerKeys === undefined
+        ? undefined
+        : createPeerVerifier({ region: config.region, keys: config.peerKeys }),
     log,
     metrics,
     reach: options.reach ?? noFailpoints,

@@ -61,6 +61,8 @@ const TESTED_ELSEWHERE: Readonly<Record<string, string>> = {
   'shared/db/shard-log.ts': 'test/shared/bus/log-bus.test.ts and test/services/relay/trim.test.ts',
   'shared/db/event-cursors.ts':
     'test/services/webhooks/webhooks.test.ts and test/services/relay/trim.test.ts',
+  'shared/db/log-readers.ts': 'test/services/api/peer-log.test.ts and test/services/relay/trim.test.ts',
+  'shared/peers/remote-log-pages.ts': 'test/services/api/peer-log.test.ts',
   'shared/db/peer-cursors.ts': 'test/shared/registry/receive-events.test.ts',
   'shared/db/region.ts': 'test/shared/db/migrate.test.ts and test/services/relay/relay.test.ts',
   'shared/db/settings.ts': 'test/services/webhooks/webhooks.test.ts',
@@ -168,7 +170,7 @@ function resolved(from: string, specifier: string): string | undefined {
 
 const CORE = /^shared\/(oci\/|convergence\/|events\/|errors\.ts)/
 const ADAPTERS =
-  /^shared\/(db|blobs|bus|auth|observability|embedded|outbound)\/|^shared\/(config|config-parsers|config-docs|config-spelling|config-variables|loop|service)\.ts/
+  /^shared\/(db|blobs|bus|peers|auth|observability|embedded|outbound)\/|^shared\/(config|config-parsers|config-docs|config-spelling|config-variables|loop|service)\.ts/
 const USE_CASES = /^shared\/(registry\/|region\.ts)/
 
 function layers(source: Source): string[] {

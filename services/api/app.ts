@@ -17,6 +17,7 @@ import { Exchange } from './exchange.ts'
 import { admin } from './routes/admin.ts'
 import { events } from './routes/events.ts'
 import { live, ready } from './routes/health.ts'
+import { createPeerLog } from './routes/peer-log.ts'
 import { schemas } from './routes/schemas.ts'
 import { token } from './routes/token.ts'
 
@@ -77,6 +78,11 @@ export function buildApp(region: Region, state: AppState, tail: EventTail): Fast
   app.all(
     '/api/v1/events',
     guarded((exchange) => events(exchange, tail)),
+  )
+  const peerLog = createPeerLog()
+  app.all(
+    '/peer/v1/log',
+    guarded((exchange) => peerLog(exchange, tail)),
   )
   app.all('/api/v1/schemas', guarded(schemas))
   app.all('/api/v1/schemas/*', guarded(schemas))

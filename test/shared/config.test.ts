@@ -138,6 +138,15 @@ test('printing masks every secret', () => {
     }),
   )
   assert.doesNotMatch(azure, /hunter/)
+  const shared = printConfig(
+    loadConfig({
+      PORTOLAN_KAFKA_BROKERS: 'k:9092',
+      PORTOLAN_KAFKA_USERNAME: 'u',
+      PORTOLAN_KAFKA_PASSWORD: 'hunter5',
+      PORTOLAN_PEER_KEYS: `${'hunter6'.repeat(5)},${'hunter7'.repeat(5)}`,
+    }),
+  )
+  assert.doesNotMatch(shared, /hunter/)
   assert.match(text, /user:\*\*\*@h/)
 })
 

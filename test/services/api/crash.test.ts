@@ -127,7 +127,7 @@ async function verify(
 }
 
 /** Reached by the janitor, a move between stores (test/stores/move-blobs.test.ts), the relay (test/services/relay). */
-const BY_OTHERS: readonly Failpoint[] = ['expired-taken', 'blob-copied', 'outbox-moved']
+const BY_OTHERS: readonly Failpoint[] = ['expired-taken', 'blob-copied', 'outbox-moved', 'kafka-sent']
 
 for (const failpoint of FAILPOINTS.filter((name) => !BY_OTHERS.includes(name))) {
   test(`killed at "${failpoint}" under load: what was answered is there, the rest is swept`, async (t) => {

@@ -1,0 +1,113 @@
+// GET /peer/v1/log: the region's log for other regions, by shards, whole: with settings and the content of manifests.
+//
+//   ?after=<shard>:<epoch>:<seq>,...   one place for each shard that is wanted; required
+//   &wait=0..25                        seconds to wait for something new before an empty answer
+//
+// Answers {"origin", "events": [CloudEvent], "gone": [{shard, epoch, seq}], "behind"}: events in order within each
+// shard; `gone` names shards whose next events are no longer kept, with the place before the oldest left; `behind` is
+// how many events come after the places asked for. Where a reader stands is noted: the log is kept for it.
+
+import { noteReader } from '#shared/db/log-readers.ts'
+import { RegistryError } from '#shared/errors.ts'
+import { SHARDS, type ShardPosition } from '#shared/events/event-id.ts'
+import { parseQuery } from '#shared/oci/query.ts'
+import { ownLogPages } from '#shared/registry/log-pages.ts'
+import type { EventTail } from '../event-tail.ts'
+import { type Exchange, sendJson } from '../exchange.ts'
+
+const WAIT_SECONDS_MAX = 25
+/** A reader that moves is noted this often at most: a note is a write. */
+const NOTE_EVERY_MS = 5_000
+const PLACE = /^([0-7]):([1-9][0-9]{0,8}):(0|[1-9][0-9]{0,14})$/
+
+export function createPeerLog(): (exchange: Exchange, tail: EventTail) => Promise<void> {
+  /** By region: regions that have the key, so few. */
+  const noted = new Map<string, { atMs: number; places: string }>()
+
+  return async (exchange, tail) => {
+    const { region, request } = exchange
+    const { method = '', url = '', headers } = request
+    if (method !== 'GET') throw new RegistryError('UNSUPPORTED', { headers: { Allow: 'GET' } })
+    if (region.peers === undefined)
+      throw new RegistryError('NOT_FOUND', { message: 'this region has no peers' })
+    const peer = region.peers.verify({ method, target: url, headers })
+    const query = parseQuery(url.split('?')[1] ?? '')
+    const after = placesOf(query.get('after') ?? '')
+    const wait = query.get('wait') ?? '0'
+    if (!/^[0-9]{1,2}$/.test(wait) || Number(wait) > WAIT_SECONDS_MAX) {
+      throw new RegistryError('REQUEST_INVALID', {
+        message: `wait is a number from 0 to ${WAIT_SECONDS_MAX}`,
+      })
+    }
+    await note(exchange, peer, after)
+    const pages = ownLogPages(region)
+    let page = await pages.page(after)
+    if (page.events.length === 0 && page.gone.length === 0 && wait !== '0') {
+      const waited = await tailMoves(exchange, {
+        tail,
+        ms: Number(wait) * 1_000,
+        look: () => pages.page(after),
+      })
+      if (waited !== undefined) page = waited
+    }
+    sendJson(exchange, { origin: region.name, ...page, behind: await pages.lag(after) })
+  }
+
+  async function note({ region }: Exchange, peer: string, after: readonly ShardPosition[]): Promise<void> {
+    // One shard alone is somebody who fills a hole: it stands elsewhere.
+    if (after.length < SHARDS) return
+    const places = JSON.stringify(after)
+    const before = noted.get(peer)
+    const nowMs = performance.now()
+    if (before !== undefined && nowMs - before.atMs < NOTE_EVERY_MS) return
+    noted.set(peer, { atMs: nowMs, places })
+    // One that stays where it is only has to be heard of now and then.
+    if (before?.places === places && nowMs - before.atMs < NOTE_EVERY_MS * 12) return
+    await noteReader(region.db, `peer:${peer}`, after)
+  }
+}
+
+function placesOf(text: string): ShardPosition[] {
+  const parts = text.length > 400 ? [] : text.split(',')
+  const places = parts.map((part) => PLACE.exec(part)).filter((match) => match !== null)
+  const shards = new Set(places.map((match) => match[1]))
+  if (places.length === 0 || places.length !== parts.length || shards.size !== places.length) {
+    throw new RegistryError('REQUEST_INVALID', {
+      message: 'after is <shard>:<epoch>:<seq>, one for each shard',
+    })
+  }
+  return places.map(([, shard, epoch, seq]) => ({
+    shard: Number(shard),
+    epoch: Number(epoch),
+    seq: Number(seq),
+  }))
+}
+
+/** What `look` finds once the log has grown; undefined when the time is over or the caller gone. */
+async function tailMoves<T extends { events: readonly unknown[] }>(
+  exchange: Exchange,
+  options: { tail: EventTail; ms: number; look(): Promise<T> },
+): Promise<T | undefined> {
+  const { tail, ms, look } = options
+  const deadlineMs = performance.now() + ms
+  let moved = Promise.withResolvers<'moved' | 'over'>()
+  const following = await tail.listen({
+    onEvents: () => moved.resolve('moved'),
+    onEnd: () => moved.resolve('over'),
+  })
+  const over = setTimeout(() => moved.resolve('over'), ms)
+  const gone = () => moved.resolve('over')
+  exchange.response.once('close', gone)
+  try {
+    // What was logged before the tail listened.
+    for (let page = await look(); ; page = await look()) {
+      if (page.events.length > 0) return page
+      if ((await moved.promise) === 'over' || performance.now() > deadlineMs) return undefined
+      moved = Promise.withResolvers()
+    }
+  } finally {
+    clearTimeout(over)
+    exchange.response.off('close', gone)
+    following.stop()
+  }
+}

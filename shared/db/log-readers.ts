@@ -1,0 +1,42 @@
+// Readers of the log by shards, in other regions: how far each came by its own account, and when it was heard of. The
+// trimming of the log waits for them (event-log.ts).
+
+import type { ShardPosition } from '#shared/events/event-id.ts'
+import { type Queryable, statement } from './statement.ts'
+
+const note = statement<never>(
+  'note-reader',
+  `insert into log_reader as r (reader, shard, epoch, seq)
+   select :reader, at.shard, at.epoch, at.seq
+   from unnest(:shards::smallint[], :epochs::int[], :seqs::bigint[]) as at (shard, epoch, seq)
+   order by at.shard
+   on conflict (reader, shard) do update
+     set epoch = excluded.epoch, seq = excluded.seq, seen_at = clock_timestamp()`,
+)
+
+/** A reader stands here now. It may have gone back: what it says counts. */
+export async function noteReader(db: Queryable, reader: string, at: readonly ShardPosition[]): Promise<void> {
+  await db.rows(note, {
+    reader,
+    shards: at.map(({ shard }) => shard),
+    epochs: at.map(({ epoch }) => epoch),
+    seqs: at.map(({ seq }) => seq),
+  })
+}
+
+const behind = statement<{ reader: string; behind: number; seconds: number }>(
+  'log-readers-behind',
+  `select r.reader, coalesce(sum(head.seq - case when head.epoch = r.epoch then r.seq else 0 end), 0)::bigint as behind,
+     extract(epoch from clock_timestamp() - max(r.seen_at))::float8 as seconds
+   from log_reader as r
+   left join event_head as head on head.shard = r.shard and head.epoch >= r.epoch
+     and head.seq > case when head.epoch = r.epoch then r.seq else 0 end
+   group by r.reader order by r.reader`,
+)
+
+/** How many events each has before it, and how long ago it was heard of. */
+export async function logReadersBehind(
+  db: Queryable,
+): Promise<{ reader: string; behind: number; seconds: number }[]> {
+  return db.rows(behind)
+}
