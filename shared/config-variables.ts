@@ -248,6 +248,11 @@ export const variables = Object.freeze({
     '604800',
     'How long events are kept, in the log and in Kafka; who comes later is told where the log begins.',
   ),
+  PORTOLAN_EVENTS_PULL_SECONDS: variable(
+    integer({ min: 0, max: 3600 }),
+    '0',
+    'Pulls become events too, counted by manifest and tag and written this often, up to 1,000 images a time; `0` is not at all.',
+  ),
   PORTOLAN_EVENTS_READER_SECONDS: variable(
     integer({ min: 60, max: 400 * DAY_SECONDS }),
     '2592000',

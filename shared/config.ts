@@ -98,7 +98,12 @@ export interface Config {
     readonly giveUpSeconds: number
     readonly keepSeconds: number
   }
-  readonly events: { readonly retentionSeconds: number; readonly readerSeconds: number }
+  readonly events: {
+    readonly retentionSeconds: number
+    readonly readerSeconds: number
+    /** 0: pulls are no events. */
+    readonly pullSeconds: number
+  }
   readonly janitor: { readonly orphanGraceSeconds: number; readonly sweepSeconds: number }
   readonly bytes: {
     readonly freeMin: number
@@ -196,6 +201,7 @@ export function loadConfig(environment: Environment): Config {
     events: {
       retentionSeconds: read('PORTOLAN_EVENTS_RETENTION_SECONDS'),
       readerSeconds: read('PORTOLAN_EVENTS_READER_SECONDS'),
+      pullSeconds: read('PORTOLAN_EVENTS_PULL_SECONDS'),
     },
     janitor: {
       orphanGraceSeconds: read('PORTOLAN_ORPHAN_GRACE_SECONDS'),

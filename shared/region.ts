@@ -34,6 +34,7 @@ import { createMetrics, type Metrics } from './observability/metrics.ts'
 import type { Readiness } from './observability/probe-server.ts'
 import { noFailpoints, type ReachFailpoint } from './registry/failpoints.ts'
 import { createManifestCache, type ManifestCache } from './registry/manifest-cache.ts'
+import { createPullCounter, type PullCounter } from './registry/pull-counter.ts'
 
 export type Sparse = Config['registry']['sparse']
 
@@ -65,6 +66,8 @@ export interface Region extends AsyncDisposable {
   readonly peers: PeerVerifier | undefined
   readonly log: Log
   readonly metrics: Metrics
+  /** undefined: pulls are no events here. */
+  readonly pulls: PullCounter | undefined
   readonly reach: ReachFailpoint
   /** Where this region's database is: given, or the embedded one's. */
   readonly databaseUrl: string
@@ -162,6 +165,7 @@ export async function openRegion(config: Config, options: RegionOptions = {}): P
         : createPeerVerifier({ region: config.region, keys: config.peerKeys }),
     log,
     metrics,
+    pulls: config.events.pullSeconds === 0 ? undefined : createPullCounter(),
     reach: options.reach ?? noFailpoints,
     databaseUrl: database.url,
     failed: database.failed,

@@ -61,6 +61,8 @@ const TESTED_ELSEWHERE: Readonly<Record<string, string>> = {
   'shared/db/shard-log.ts': 'test/shared/bus/log-bus.test.ts and test/services/relay/trim.test.ts',
   'shared/db/event-cursors.ts':
     'test/services/webhooks/webhooks.test.ts and test/services/relay/trim.test.ts',
+  'shared/db/pull-events.ts':
+    'test/shared/registry/pull-counter.test.ts and test/services/api/events.test.ts',
   'shared/db/log-readers.ts': 'test/services/api/peer-log.test.ts and test/services/relay/trim.test.ts',
   'shared/peers/remote-log-pages.ts': 'test/services/api/peer-log.test.ts',
   'shared/db/peer-cursors.ts': 'test/shared/registry/receive-events.test.ts',

@@ -4,6 +4,7 @@
 // have PORTOLAN_DRAIN_SECONDS to finish, and then their connections are cut.
 
 import { createServer, type Server } from 'node:http'
+import { startLoop } from '#shared/loop.ts'
 import { listenAll } from '#shared/observability/listen.ts'
 import type { Region } from '#shared/region.ts'
 import type { Service } from '#shared/service.ts'
@@ -45,6 +46,7 @@ export async function startApi(region: Region, options: { reusePort?: boolean } 
     { ...region.config.listen, ...(options.reusePort === true && { reusePort: true }) },
     make,
   )
+  const pulls = writePulls(region)
   return {
     name: 'api',
     port,
@@ -54,6 +56,23 @@ export async function startApi(region: Region, options: { reusePort?: boolean } 
       await tail[Symbol.asyncDispose]()
       await Promise.all(servers.map((server) => drain(server, region.config.drainSeconds * 1_000)))
       await app.close()
+      await pulls?.[Symbol.asyncDispose]()
+    },
+  }
+}
+
+/** Counted pulls to the outbox, every so often and once more at the end. */
+function writePulls(region: Region): AsyncDisposable | undefined {
+  const { pulls } = region
+  if (pulls === undefined) return undefined
+  const write = async () => void (await pulls.write(region.db, region.instance))
+  const onError = (error: unknown) =>
+    region.log.warn({ error }, 'counted pulls could not be written; they are counted on')
+  const loop = startLoop({ everyMs: region.config.events.pullSeconds * 1_000, run: write, onError })
+  return {
+    async [Symbol.asyncDispose]() {
+      await loop[Symbol.asyncDispose]()
+      await write().catch(onError)
     },
   }
 }

@@ -34,7 +34,9 @@ const plan = statement<{ id: string }>(
    from jsonb_array_elements(:deliveries::jsonb) with ordinality as d (value, place)
    order by d.place
    on conflict (id) do update
-     set state = 'waiting', due_at = clock_timestamp(), give_up_at = excluded.give_up_at
+     -- Begun anew: what an attempt that is under way comes to must not settle this one.
+     set state = 'waiting', attempts = 0, leased_until = '-infinity', due_at = clock_timestamp(),
+       give_up_at = excluded.give_up_at
      where :again::bool
    returning id`,
 )
@@ -207,15 +209,21 @@ export async function dropDeliveries(db: Queryable, subscription: string): Promi
   await db.rows(drop, { subscription })
 }
 
-const waiting = statement<{ waiting: number; oldest_seconds: number }>(
+export interface WaitingDeliveries {
+  readonly subscription: string
+  readonly waiting: number
+  readonly oldestSeconds: number
+}
+
+const waiting = statement<{ subscription: string; waiting: number; oldest_seconds: number }>(
   'waiting-deliveries',
-  `select count(*) as waiting,
-     coalesce(extract(epoch from clock_timestamp() - min(created_at)), 0)::float8 as oldest_seconds
-   from webhook_delivery where state = 'waiting'`,
+  `select subscription, count(*) as waiting,
+     extract(epoch from clock_timestamp() - min(created_at))::float8 as oldest_seconds
+   from webhook_delivery where state = 'waiting' group by subscription order by subscription`,
 )
 
-/** How many deliveries wait, and for how long the oldest has. */
-export async function waitingDeliveries(db: Queryable): Promise<{ waiting: number; oldestSeconds: number }> {
-  const row = await one(db, waiting)
-  return { waiting: row.waiting, oldestSeconds: row.oldest_seconds }
+/** By subscription that has any: how many deliveries wait, and for how long the oldest has. */
+export async function waitingDeliveries(db: Queryable): Promise<WaitingDeliveries[]> {
+  const rows = await db.rows(waiting)
+  return rows.map(({ oldest_seconds, ...row }) => ({ ...row, oldestSeconds: oldest_seconds }))
 }

@@ -8,6 +8,7 @@ type Schema = Readonly<Record<string, unknown>>
 
 const text: Schema = { type: 'string' }
 const digest: Schema = { type: 'string', pattern: '^(sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128})$' }
+const time: Schema = { type: 'string', pattern: '^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{8,15}Z$' }
 const size: Schema = { type: 'integer', minimum: 0 }
 /** A register's version: milliseconds since 1970 times 65,536 plus a counter, as text, and who wrote it. */
 const version: Schema = {
@@ -109,6 +110,21 @@ export const eventTypes: Readonly<Record<string, EventType>> = Object.freeze({
     meaning: 'Notification: a manifest was pushed, under these tags.',
     required: [...MANIFEST_REQUIRED, 'tags'],
     properties: { ...manifest, tags: { type: 'array', items: text } },
+  },
+  'pull.v1': {
+    meaning:
+      'Notification: a manifest was pulled `count` times by GET between `from` and `until`, by this tag or by digest. Off by default.',
+    required: ['repository', 'digest', 'count', 'from', 'until'],
+    properties: {
+      repository: text,
+      digest,
+      size,
+      mediaType: text,
+      tag: text,
+      count: { type: 'integer', minimum: 1 },
+      from: time,
+      until: time,
+    },
   },
   'delete.v1': {
     meaning: 'Notification: a tag (with `tag`), a manifest or a blob was deleted.',

@@ -39,6 +39,13 @@ function headerValue(text: string): string {
   return text.toWellFormed().replace(/[^\x21-\x7e]|["%]/gu, encodeURIComponent)
 }
 
+/** What distribution calls it; everything else is a push. */
+const ACTIONS: Readonly<Record<string, string>> = Object.freeze({
+  delete: 'delete',
+  pull: 'pull',
+  'blob.mounted': 'mount',
+})
+
 /** distribution's notifications.Envelope, version 2: one event per tag of a push. */
 function distributionEvents(event: CloudEvent): object[] {
   const data = event.data as {
@@ -54,7 +61,7 @@ function distributionEvents(event: CloudEvent): object[] {
     instance?: string
   }
   const kind = event.type.replace(/^dev\.portolan\.registry\.|\.v1$/g, '')
-  const action = kind === 'delete' ? 'delete' : kind === 'blob.mounted' ? 'mount' : 'push'
+  const action = ACTIONS[kind] ?? 'push'
   const isBlob = kind.startsWith('blob.')
   const repository = data.repository ?? event.partitionkey
   const host = data.request?.host ?? ''

@@ -2,12 +2,12 @@
 
 import { AggregatorRegistry, Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
 
-/** What gauges read when they are scraped; each is asked at most once a scrape. */
+/** What gauges read when they are scraped. */
 export interface Gauges {
   manifests(): Promise<number>
   uploadsOpen(): Promise<number>
   readersBehind(): Promise<{ reader: string; behind: number }[]>
-  webhooksWaiting(): Promise<{ waiting: number; oldestSeconds: number }>
+  webhooksWaiting(): Promise<readonly { subscription: string; waiting: number; oldestSeconds: number }[]>
   pool(): { total: number; idle: number; waiting: number }
 }
 
@@ -77,19 +77,26 @@ export function createMetrics(gauges: Gauges): Metrics {
     labelNames: ['subscription', 'outcome'] as const,
     registers,
   })
-  const oldest = new Gauge({
+  new Gauge({
     name: 'portolan_webhook_oldest_seconds',
-    help: 'Age of the oldest delivery that waits.',
+    help: 'Age of the oldest delivery that waits, by subscription that has one.',
+    labelNames: ['subscription'] as const,
     registers,
+    async collect() {
+      const all = await gauges.webhooksWaiting()
+      this.reset()
+      for (const { subscription, oldestSeconds } of all) this.set({ subscription }, oldestSeconds)
+    },
   })
   new Gauge({
     name: 'portolan_webhook_deliveries_waiting',
-    help: 'Webhook deliveries that wait.',
+    help: 'Webhook deliveries that wait, by subscription that has any.',
+    labelNames: ['subscription'] as const,
     registers,
     async collect() {
-      const { waiting, oldestSeconds } = await gauges.webhooksWaiting()
-      this.set(waiting)
-      oldest.set(oldestSeconds)
+      const all = await gauges.webhooksWaiting()
+      this.reset()
+      for (const { subscription, waiting } of all) this.set({ subscription }, waiting)
     },
   })
   new Gauge({

@@ -54,7 +54,7 @@ async function published(region: Region): Promise<boolean> {
 }
 
 describe('the relay and Kafka', { skip: withoutKafka(), concurrency: false }, () => {
-  test('a push is in the topic as manifest, tags, notification, with trace and content', async (t) => {
+  test('R10: a push is in the topic of its region as manifest, tags, notification, with trace and content', async (t) => {
     const cluster = await kafka(t)
     const { region } = await testRegion(t, { env: cluster.env })
     const traceparent = '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01'

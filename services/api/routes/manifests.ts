@@ -19,6 +19,7 @@ import { readBody } from '../body.ts'
 import {
   type Exchange,
   type Headers,
+  isHead,
   positionHeader,
   provenanceOf,
   sendBytes,
@@ -47,6 +48,15 @@ export async function getManifest(exchange: Exchange, path: ManifestPath): Promi
   const answer = manifestHeaders(manifest, reference)
   if (hasEntityTag(headers['if-none-match'], manifest.digest)) return sendEmpty(exchange, 304, answer)
   sendBytes(exchange, { status: 200, headers: answer, body: manifest.bytes })
+  if (exchange.region.pulls !== undefined && !isHead(exchange)) {
+    exchange.region.pulls.count({
+      repository: path.name,
+      digest: manifest.digest,
+      mediaType: manifest.mediaType,
+      size: manifest.bytes.length,
+      tag: reference.kind === 'tag' ? reference.tag : undefined,
+    })
+  }
 }
 
 /** A client from before indexes gets the image it would have got then; an index without one is sent as it is. */

@@ -170,6 +170,53 @@ test('a stream brings what comes, goes on at Last-Event-ID, filters, and many li
   await late.stop()
 })
 
+test('500 idle readers cost the database what one does, and all of them hear of a push', async (t) => {
+  const { node } = await setUp(t)
+  const { db } = node.region
+  const rows = db.rows.bind(db)
+  let reads = 0
+  db.rows = (statement, values) => {
+    if (statement.name === 'read-events') reads++
+    return rows(statement, values)
+  }
+  const readsIn = async (ms: number) => {
+    const before = reads
+    await new Promise((resolve) => setTimeout(resolve, ms))
+    return reads - before
+  }
+  const url = `${node.url}/api/v1/events?types=push`
+  const first = await listen(url)
+  const ofOne = await readsIn(1_000)
+  const many = await Promise.all(Array.from({ length: 499 }, () => listen(url)))
+  await readsIn(500)
+  const ofAll = await readsIn(1_000)
+  t.diagnostic(`${ofOne} reads a second for one, ${ofAll} for 500`)
+  // A tick of 50 ms, whoever listens.
+  assert.ok(ofOne <= 21 && ofAll <= 21)
+  await ociClient(node.url).pushImage('team/app', image, 'v1')
+  await eventually('everybody to see it', () => [first, ...many].every(({ frames }) => frames.length === 1))
+  await Promise.all([first, ...many].map((listener) => listener.stop()))
+  await eventually('nobody to be asked for', async () => (await readsIn(200)) === 0)
+})
+
+test('pulls are events when asked for: counted, and never for a HEAD or what was not there', async (t) => {
+  const { node, page } = await setUp(t, { PORTOLAN_EVENTS_PULL_SECONDS: '1' })
+  const client = ociClient(node.url)
+  const digest = await client.pushImage('team/app', image, 'v1')
+  for (let n = 0; n < 20; n++) await client.request('GET', '/v2/team/app/manifests/v1')
+  for (let n = 0; n < 3; n++) await client.request('GET', `/v2/team/app/manifests/${image.digest}`)
+  await client.request('HEAD', '/v2/team/app/manifests/v1')
+  await client.request('GET', '/v2/team/app/manifests/v2')
+  const pulls = async () => (await page('types=pull')).body.events
+  const total = async () => (await pulls()).reduce((sum, { data }) => sum + Number(data.count), 0)
+  await eventually('the pulls', async () => (await total()) === 23)
+  const events = await pulls()
+  assert.ok(events.length <= 4, `${events.length} events for 23 pulls`)
+  assert.deepEqual([...new Set(events.map(({ data }) => data.tag))].toSorted(), ['v1', undefined])
+  assert.equal(events[0]?.partitionkey, 'team/app')
+  void digest
+})
+
 test('a reader sees what it may pull, and nobody without rights sees anything', async (t) => {
   const htpasswd = join(await testDirectory(t), 'htpasswd')
   await writeFile(htpasswd, `alice:${await bcrypt.hash('secret', 4)}\n`)

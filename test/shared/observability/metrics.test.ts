@@ -5,7 +5,7 @@ import { aggregateMetrics, createMetrics } from '#shared/observability/metrics.t
 const gauges = {
   manifests: async () => 7,
   readersBehind: async () => [{ reader: 'kafka', behind: 7 }],
-  webhooksWaiting: async () => ({ waiting: 0, oldestSeconds: 0 }),
+  webhooksWaiting: async () => [{ subscription: 's1', waiting: 4, oldestSeconds: 60 }],
   uploadsOpen: async () => 3,
   pool: () => ({ total: 8, idle: 5, waiting: 0 }),
 }
@@ -26,6 +26,9 @@ test('requests, errors, bytes and gauges are in the text', async () => {
     'portolan_sent_bytes_total 100',
     'portolan_received_bytes_total 50',
     'portolan_manifests 7',
+    'portolan_webhook_deliveries_waiting{subscription="s1"} 4',
+    'portolan_webhook_oldest_seconds{subscription="s1"} 60',
+    'portolan_event_reader_behind{reader="kafka"} 7',
     'portolan_uploads_open 3',
     'portolan_database_connections{state="idle"} 5',
   ]) {
