@@ -4,6 +4,7 @@
 // have PORTOLAN_DRAIN_SECONDS to finish, and then their connections are cut.
 
 import { createServer, type Server } from 'node:http'
+import type { Socket } from 'node:net'
 import { startLoop } from '#shared/loop.ts'
 import { listenAll } from '#shared/observability/listen.ts'
 import type { Region } from '#shared/region.ts'
@@ -26,6 +27,7 @@ export async function startApi(region: Region, options: { reusePort?: boolean } 
   const tail = createEventTail(region)
   const app = buildApp(region, state, tail)
   await app.ready()
+  const sockets = new Set<Socket>()
   const make = (): Server => {
     const server = createServer(
       {
@@ -40,6 +42,10 @@ export async function startApi(region: Region, options: { reusePort?: boolean } 
     // Without this Node tells every client that asks to send its body before we looked at the request.
     server.on('checkContinue', app.routing)
     server.on('clientError', refuseUnparsable)
+    server.on('connection', (socket: Socket) => {
+      sockets.add(socket)
+      socket.once('close', () => sockets.delete(socket))
+    })
     return server
   }
   const { servers, port } = await listenAll(
@@ -54,7 +60,7 @@ export async function startApi(region: Region, options: { reusePort?: boolean } 
       if (state.draining) return
       state.draining = true
       await tail[Symbol.asyncDispose]()
-      await Promise.all(servers.map((server) => drain(server, region.config.drainSeconds * 1_000)))
+      await Promise.all(servers.map((server) => drain(server, region.config.drainSeconds * 1_000, sockets)))
       await app.close()
       await pulls?.[Symbol.asyncDispose]()
     },
@@ -80,9 +86,13 @@ function writePulls(region: Region): AsyncDisposable | undefined {
 /** How often connections that have become idle are closed: a kept-alive one would hold the process for its timeout. */
 const IDLE_LOOK_MS = 50
 
-async function drain(server: Server, drainMs: number): Promise<void> {
+async function drain(server: Server, drainMs: number, sockets: ReadonlySet<Socket>): Promise<void> {
   const closed = new Promise((done) => server.close(done))
-  const idle = setInterval(() => server.closeIdleConnections(), IDLE_LOOK_MS)
+  const idle = setInterval(() => {
+    server.closeIdleConnections()
+    // Connections that clients opened in advance are not idle to Node before they were used once.
+    for (const socket of sockets) if (socket.bytesRead === 0) socket.destroy()
+  }, IDLE_LOOK_MS)
   const cut = setTimeout(() => server.closeAllConnections(), drainMs)
   await closed
   clearInterval(idle)

@@ -58,7 +58,13 @@ export async function makeTopic(admin: Admin, topic: string, wanted: TopicOption
       () => [],
     )
     const led = partitions.filter(({ leader }) => leader >= 0).length
-    if (led >= SHARDS && led === partitions.length) return
+    // A leader that was just chosen may not know it yet.
+    const leads = () =>
+      admin.fetchTopicOffsets(topic).then(
+        () => true,
+        () => false,
+      )
+    if (led >= SHARDS && led === partitions.length && (await leads())) return
     if (partitions.length > 0 && partitions.length < SHARDS) {
       throw new BusError(
         `topic ${topic} has ${partitions.length} partitions and needs ${SHARDS}: make it anew`,

@@ -59,7 +59,11 @@ function parseInt8(text: string): number {
 
 export function openDatabase(options: ConnectOptions): Database {
   const pool = new pg.Pool({ ...connectionOptions(options.url), max: options.connections })
-  pool.on('error', options.onIdleError)
+  pool.on('error', (error: Error & { client?: unknown }) => {
+    // The pool hangs the whole client on it, which is nothing for a log.
+    delete error.client
+    options.onIdleError(error)
+  })
   let ended: Promise<void> | undefined
 
   return {

@@ -1,23 +1,27 @@
-// The event path: commit to log at 200 pushes a second, the sequencer's rate, what the path costs a push, and 10,000
-// webhook deliveries to 20 receivers of which one is dead and one slow.
+// The event path: commit to log and to a reader of Kafka at 200 pushes a second, the sequencer's rate, what the path costs
+// a push, 500 idle readers of the feed, and 10,000 webhook deliveries to 20 receivers of which one is dead and one slow.
+// The broker, the relay and the webhooks run beside the pushes, on the same cores.
 //
 //   npm run bench:events -- [seconds]
 
 import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
-import { mkdtemp, rm } from 'node:fs/promises'
+import { mkdtemp, readFile, rm } from 'node:fs/promises'
 import { createServer, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
+import { openKafka } from '#shared/bus/open-kafka.ts'
 import { loadConfig } from '#shared/config.ts'
 import { statement } from '#shared/db/statement.ts'
 import { planDeliveries } from '#shared/db/webhook-deliveries.ts'
 import { openRegion } from '#shared/region.ts'
 import { addWebhook } from '#shared/registry/webhooks.ts'
-import { moveOnce, startRelay } from '../../services/relay/service.ts'
+import { moveOnce } from '../../services/relay/service.ts'
 import { startWebhooks } from '../../services/webhooks/service.ts'
+import { startKafka, withoutKafka } from '../support/parts/kafka.ts'
+import { startPortolan } from '../support/portolan-process.ts'
 import { provenance, push, repositoryName, tags } from '../support/push.ts'
 
 const [seconds = 10] = process.argv.slice(2).map(Number)
@@ -27,9 +31,13 @@ const RECEIVERS = 20
 const DELIVERIES = 10_000
 const say = (text: string) => process.stdout.write(`${text}\n`)
 
+const cluster = withoutKafka() === false ? await startKafka() : undefined
+if (cluster === undefined) say('Kafka is not here: its part is left out')
+
 const directory = await mkdtemp(join(tmpdir(), 'portolan-bench-events-'))
 await using running = new AsyncDisposableStack()
 running.defer(() => rm(directory, { recursive: true, force: true }))
+if (cluster !== undefined) running.use(cluster)
 const region = running.use(
   await openRegion(
     loadConfig({
@@ -40,6 +48,16 @@ const region = running.use(
     }),
   ),
 )
+
+/** The other services in a process of their own, as they are run. */
+async function startPath(): Promise<AsyncDisposable> {
+  const services = await startPortolan({
+    services: ['relay', 'webhooks', 'api'],
+    dataDir: directory,
+    env: { ...cluster?.env, PORTOLAN_DATABASE_URL: region.databaseUrl, PORTOLAN_LOG_LEVEL: 'error' },
+  })
+  return { [Symbol.asyncDispose]: async () => void (await services.stop()) }
+}
 
 const rate = async () => {
   const repository = repositoryName('bench/app')
@@ -58,18 +76,39 @@ const beside: number[] = []
 for (let round = 0; round < 3; round++) {
   without.push(await rate())
   while ((await moveOnce(region)) > 0);
-  const relay = await startRelay(region)
+  const path = await startPath()
   beside.push(await rate())
-  await relay[Symbol.asyncDispose]()
+  await path[Symbol.asyncDispose]()
 }
 const median = (values: number[]) => values.toSorted((a, b) => a - b)[values.length >> 1] ?? Number.NaN
 const cost = 1 - median(beside) / median(without)
 say(
-  `push statements/s without the relay ${median(without).toFixed(0)}, beside it ${median(beside).toFixed(0)}: ${(cost * 100).toFixed(1)} % less   ${cost <= 0.1 ? 'reached' : 'MISSED '} <= 10 %`,
+  `push statements/s without the event path ${median(without).toFixed(0)}, beside relay, Kafka and webhooks ${median(beside).toFixed(0)}: ${(cost * 100).toFixed(1)} % less   ${cost <= 0.1 ? 'reached' : 'MISSED '} <= 10 %`,
 )
 
 {
-  await using _relay = await startRelay(region)
+  await using _path = await startPath()
+  const toReaderMs: number[] = []
+  await using stack = new AsyncDisposableStack()
+  const { kafka } = loadConfig({ ...cluster?.env })
+  if (kafka !== undefined) {
+    const bus = stack.use(openKafka(kafka, region))
+    let counting = false
+    stack.use(
+      bus.subscribe({
+        group: 'bench',
+        position: async (shard) => ({ shard, epoch: 1, seq: 0 }),
+        async handle({ events }) {
+          const nowMs = Date.now()
+          if (counting) for (const { time } of events) toReaderMs.push(nowMs - Date.parse(time))
+        },
+        onProblem: () => {},
+      }),
+    )
+    await push(region.db, repositoryName('bench/first'), randomUUID())
+    while ((await bus.lag('bench').catch(() => 1)) > 0) await pause(100)
+    counting = true
+  }
   const startMs = performance.now()
   const waiting: Promise<unknown>[] = []
   for (let index = 0; index < RATE * seconds; index++) {
@@ -93,6 +132,37 @@ say(
   say(
     `commit to log at ${RATE} pushes/s: p50 ${row?.p50.toFixed(1)} ms, p99 ${row?.p99.toFixed(1)} ms, most ${row?.most.toFixed(1)} ms   ${(row?.p99 ?? 99) < 50 ? 'reached' : 'MISSED '} p99 < 50 ms`,
   )
+  if (kafka !== undefined) {
+    const sorted = toReaderMs.toSorted((a, b) => a - b)
+    const at = (part: number) => sorted[Math.floor(sorted.length * part)] ?? Number.NaN
+    say(
+      `commit to a reader of Kafka: p50 ${at(0.5)} ms, p99 ${at(0.99)} ms, most ${sorted.at(-1)} ms of ${sorted.length}   ${at(0.99) < 100 ? 'reached' : 'MISSED '} p99 < 100 ms`,
+    )
+  }
+}
+
+{
+  const portolan = await startPortolan({
+    services: ['api'],
+    dataDir: directory,
+    env: { PORTOLAN_DATABASE_URL: region.databaseUrl },
+  })
+  const memory = async () =>
+    Number(/VmRSS:\s+([0-9]+)/.exec(await readFile(`/proc/${portolan.pid}/status`, 'utf8'))?.[1]) / 1_024
+  const abort = new AbortController()
+  const open = () =>
+    fetch(`${portolan.url}/api/v1/events`, { headers: { Accept: 'text/event-stream' }, signal: abort.signal })
+  await open()
+  await pause(500)
+  const before = await memory()
+  const streams = await Promise.all(Array.from({ length: 500 }, open))
+  await pause(2_000)
+  const more = (await memory()) - before
+  say(
+    `${streams.length} idle readers of the feed: ${more.toFixed(0)} MiB more   ${more < 100 ? 'reached' : 'MISSED '} < 100 MB`,
+  )
+  abort.abort()
+  await portolan.stop()
 }
 
 const fill = statement<never>(

@@ -2,7 +2,8 @@
 
 import assert from 'node:assert/strict'
 import { execFile, spawn } from 'node:child_process'
-import { createServer } from 'node:net'
+import { once } from 'node:events'
+import { connect, createServer } from 'node:net'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { eventually } from '../support/eventually.ts'
@@ -173,6 +174,18 @@ test('a request under way is finished while the process drains', async (t) => {
   finish()
   assert.equal((await patching).status, 202)
   assert.equal(await stopping, 0)
+})
+
+test('a connection that was opened in advance and never used does not hold a process that drains', async (t) => {
+  const portolan = await startPortolan({
+    dataDir: await testDirectory(t),
+    env: { PORTOLAN_DRAIN_SECONDS: '600' },
+  })
+  const socket = connect(Number(portolan.host.split(':')[1]), '127.0.0.1')
+  await once(socket, 'connect')
+  const closed = once(socket, 'close')
+  assert.equal(await portolan.stop(), 0)
+  await closed
 })
 
 test('under a Node that is too old there is one sentence', async () => {

@@ -78,7 +78,7 @@ test('D9: names that invite backtracking are judged by their length and one line
   }
 })
 
-test('the shard of a repository is the first byte of its hash and seven', () => {
+test('R7: the shard of a repository is the first byte of its hash and seven', () => {
   fc.assert(
     fc.property(fc.stringMatching(/^[a-z0-9]{1,20}(\/[a-z0-9]{1,20}){0,3}$/), (text) => {
       const name = parseRepositoryName(text)

@@ -77,6 +77,32 @@ export function findDebianCosign(): string | undefined {
   return undefined
 }
 
+const RECEIVER_VERSION = '3.1.2'
+
+/** The receiver written against distribution's notifications package (distribution-receiver/main.go). */
+export function findDistributionReceiver(): string | undefined {
+  const path = receiverPath()
+  if (existsSync(path)) return path
+  if (process.env.CI === 'true') throw new Error('CI has no distribution-receiver: .ci/install builds it')
+  return undefined
+}
+
+function receiverPath(): string {
+  return join(cacheDirectory(), 'bin', `distribution-receiver-v${RECEIVER_VERSION}`)
+}
+
+async function buildDistributionReceiver(): Promise<void> {
+  if (existsSync(receiverPath())) return
+  await mkdir(join(cacheDirectory(), 'bin'), { recursive: true })
+  const built = `${receiverPath()}.${process.pid}`
+  await run('go', ['build', '-trimpath', '-ldflags', '-s -w', '-o', built, '.'], {
+    cwd: join(import.meta.dirname, 'distribution-receiver'),
+    env: { ...process.env, CGO_ENABLED: '0', GOFLAGS: '-buildvcs=false' },
+    timeout: BUILD_TIMEOUT_MS,
+  })
+  await rename(built, receiverPath())
+}
+
 const AZURITE_VERSION = '3.37.0'
 
 /** Azurite's entry, a Node program; installed from npm into the cache because of its size. */
@@ -128,12 +154,17 @@ export async function buildTool(name: ToolName): Promise<void> {
   }
 }
 
+const OTHERS: Readonly<Record<string, () => Promise<void>>> = {
+  azurite: installAzurite,
+  'distribution-receiver': buildDistributionReceiver,
+}
+
 if (import.meta.main) {
   for (const name of process.argv.slice(2)) {
-    if (!(name in tools) && name !== 'azurite') throw new Error(`no tool is called ${name}`)
+    const build = OTHERS[name] ?? (name in tools && (() => buildTool(name as ToolName)))
+    if (build === false) throw new Error(`no tool is called ${name}`)
     const startMs = performance.now()
-    if (name === 'azurite') await installAzurite()
-    else await buildTool(name as ToolName)
+    await build()
     process.stdout.write(`${name}: ${Math.round((performance.now() - startMs) / 1000)} s\n`)
   }
 }
