@@ -1,5 +1,6 @@
 // The log to Kafka, in its order, at least once: reads after the cursor, sends, waits for the answer, moves the cursor. One
-// relay at a time does it; what one that died had sent and not noted is sent again, under the same ids.
+// relay at a time does it; what one that died had sent and not noted is sent again, under the same ids. The cursor is
+// moved a few times a second and not with every batch: each move is a commit, and pushes want the disk for theirs.
 //
 // Kafka may be away for as long as it likes: pushes do not know of it, and nothing is kept here but the one page that
 // is being tried. The topic is made at the start and whenever Kafka says that it is not there.
@@ -21,6 +22,9 @@ const PAGE_ROWS_MAX = 500
 const PAGE_BYTES_MAX = 700_000
 /** The sequencer wakes this; without it (another relay moved the outbox) the log is looked at as often as that. */
 const IDLE_PAUSE_MS = 50
+/** Under load: so that a batch is worth its round trips. */
+const BUSY_PAUSE_MS = 8
+const NOTE_EVERY_MS = 250
 const FAILURE_PAUSE_MS = 500
 const FAILURE_PAUSE_MS_MAX = 5_000
 
@@ -46,25 +50,38 @@ export function startPublishing(region: Region, kafka: KafkaBus): Publishing {
     await kafka.ensureTopic({ retentionSeconds, replicas: region.config.kafka?.replicas })
     await compareTopic(region, { reader: KAFKA_READER, lastEvents: () => kafka.lastEvents() })
     let after = (await readCursor(region.db, KAFKA_READER)) ?? { epoch: 1, pos: 0 }
-    while (!signal.aborted) {
-      woken = false
-      const page = await readWholeEvents(region.db, {
-        after,
-        limit: PAGE_ROWS_MAX,
-        bytesMax: PAGE_BYTES_MAX,
-      })
-      const last = page.at(-1)
-      if (last === undefined) {
-        await idle(signal)
-        continue
+    let noted = after
+    let notedAtMs = performance.now()
+    const note = async () => {
+      if (noted !== after) await moveCursor(region.db, KAFKA_READER, after)
+      noted = after
+      notedAtMs = performance.now()
+    }
+    try {
+      while (!signal.aborted) {
+        woken = false
+        const page = await readWholeEvents(region.db, {
+          after,
+          limit: PAGE_ROWS_MAX,
+          bytesMax: PAGE_BYTES_MAX,
+        })
+        const last = page.at(-1)
+        if (performance.now() - notedAtMs > NOTE_EVERY_MS) await note()
+        if (last === undefined) {
+          await idle(signal)
+          continue
+        }
+        await kafka.publish(page.map((event) => toCloudEvent(region.name, event)))
+        region.reach('kafka-sent')
+        after = { epoch: last.epoch, pos: last.pos }
+        region.metrics.published(page.length)
+        if (failing) region.log.info({ ...after }, 'Kafka takes events again')
+        failing = false
+        if (page.length < PAGE_ROWS_MAX) await rest(BUSY_PAUSE_MS, signal)
       }
-      await kafka.publish(page.map((event) => toCloudEvent(region.name, event)))
-      region.reach('kafka-sent')
-      after = { epoch: last.epoch, pos: last.pos }
-      await moveCursor(region.db, KAFKA_READER, after)
-      region.metrics.published(page.length)
-      if (failing) region.log.info({ ...after }, 'Kafka takes events again')
-      failing = false
+    } finally {
+      // What is not noted is sent again: never wrong, but of no use.
+      await note()
     }
   }
 

@@ -47,6 +47,8 @@ const CONNECT_TIMEOUT_MS = 3_000
 const REQUEST_TIMEOUT_MS = 10_000
 const RETRY = Object.freeze({ initialRetryTime: 200, maxRetryTime: 2_000 })
 const SEND_RETRIES = 2
+/** Smaller batches cost more to compress than to send: those are the ones of every day. */
+const COMPRESSED_BYTES_MIN = 64 * 1024
 /** Five minutes: a consumer that gives up sooner comes back under another name, and the group waits for the first one. */
 const READ_RETRIES = 150
 /** A send that is not over by then hangs, and its producer is given up. */
@@ -121,6 +123,8 @@ export function createKafkaBus(options: KafkaBusOptions): KafkaBus {
   async function send(records: readonly KafkaRecord[]): Promise<void> {
     const made = await producer()
     const messages = records.map(({ partition, key, value, headers }) => ({ partition, key, value, headers }))
+    const bytes = records.reduce((sum, record) => sum + record.bytes, 0)
+    const compression = bytes < COMPRESSED_BYTES_MIN ? CompressionTypes.None : CompressionTypes.GZIP
     let answered: RecordMetadata[]
     try {
       answered = await deadline(
@@ -128,7 +132,7 @@ export function createKafkaBus(options: KafkaBusOptions): KafkaBus {
           topic,
           acks: -1,
           timeout: REQUEST_TIMEOUT_MS,
-          compression: CompressionTypes.GZIP,
+          compression,
           messages,
         }),
         SEND_DEADLINE_MS,

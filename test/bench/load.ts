@@ -90,7 +90,10 @@ export interface PushOptions {
 }
 
 /** Distinct blobs by POST, PATCH, PUT, or a tag moved again and again; in a process of its own on core 1. */
-export function push(peer: Peer, options: PushOptions): Promise<{ operations: number }> {
+export function push(
+  peer: Pick<Peer, 'name' | 'url' | 'headers'>,
+  options: PushOptions,
+): Promise<{ operations: number }> {
   const child = spawn(
     'taskset',
     [

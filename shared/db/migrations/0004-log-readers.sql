@@ -35,3 +35,8 @@ create table parked_event (
   primary key (origin, epoch, shard, seq)
 );
 create index parked_event_type on parked_event (type);
+
+-- The outbox is a queue: everything in it dies within milliseconds. It is vacuumed by what died, not by what is left.
+alter table outbox set (
+  autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0
+);
