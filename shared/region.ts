@@ -20,6 +20,7 @@ import { createPartBuffers } from './blobs/part-buffers.ts'
 import type { Config } from './config.ts'
 import { type Database, openDatabase } from './db/connect.ts'
 import { readersBehind } from './db/event-cursors.ts'
+import { logReadersBehind } from './db/log-readers.ts'
 import { type Found, type Lookup, lookups } from './db/lookups.ts'
 import { countManifests } from './db/memberships.ts'
 import { holdSchema, migrate, readMigrations } from './db/migrate.ts'
@@ -138,7 +139,7 @@ export async function openRegion(config: Config, options: RegionOptions = {}): P
   const metrics = createMetrics({
     manifests: () => countManifests(db),
     uploadsOpen: () => countUploads(db),
-    readersBehind: () => readersBehind(db),
+    readersBehind: async () => [...(await readersBehind(db)), ...(await logReadersBehind(db))],
     webhooksWaiting: () => waitingDeliveries(db),
     pool: () => db.poolSize(),
   })

@@ -64,7 +64,7 @@ export function createMetrics(gauges: Gauges): Metrics {
   })
   new Gauge({
     name: 'portolan_event_reader_behind',
-    help: 'Events that a reader of the log has before it: kafka (the publisher), webhooks (the planner).',
+    help: 'Events that a reader of the log has before it: kafka (the publisher), webhooks (the planner), peer:<region>.',
     labelNames: ['reader'] as const,
     registers,
     async collect() {
