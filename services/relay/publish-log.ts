@@ -25,6 +25,7 @@ const IDLE_PAUSE_MS = 50
 /** Under load: so that a batch is worth its round trips. */
 const BUSY_PAUSE_MS = 8
 const NOTE_EVERY_MS = 250
+const STOP_MS_MAX = 5_000
 const FAILURE_PAUSE_MS = 500
 const FAILURE_PAUSE_MS_MAX = 5_000
 
@@ -125,7 +126,8 @@ export function startPublishing(region: Region, kafka: KafkaBus): Publishing {
     },
     async [Symbol.asyncDispose]() {
       stopping.abort()
-      await working
+      // A Kafka that does not answer is not waited for: what it has not taken is sent by the next.
+      await Promise.race([working, pause(STOP_MS_MAX, undefined, { ref: false })])
     },
   }
 }

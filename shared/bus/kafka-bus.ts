@@ -200,7 +200,7 @@ export function createKafkaBus(options: KafkaBusOptions): KafkaBus {
     },
 
     async [Symbol.asyncDispose]() {
-      await sending
+      await quietly(sending)
       const made = await producing?.catch(() => undefined)
       producing = undefined
       if (made !== undefined) await quietly(made.disconnect())

@@ -7,7 +7,7 @@ import { randomUUID } from 'node:crypto'
 import { join } from 'node:path'
 import { describe, type TestContext, test } from 'node:test'
 import { setTimeout as pause } from 'node:timers/promises'
-import { Kafka, logLevel } from 'kafkajs'
+import { ConfigResourceTypes, Kafka, logLevel } from 'kafkajs'
 import { followLog } from '#shared/bus/follow.ts'
 import { createKafkaBus, type KafkaBus } from '#shared/bus/kafka-bus.ts'
 import { createLogBus } from '#shared/bus/log-bus.ts'
@@ -363,6 +363,33 @@ describe('kafka faults', { skip: withoutKafka(), concurrency: false }, () => {
     const last = await bus.lastEvents()
     assert.equal(last.length, 8)
     for (const event of last) assert.equal(parseEventId(event.id)?.seq, 2)
+  })
+
+  test('the topic is made with eight partitions, retention and replicas that have to agree', async (t) => {
+    const { bus, topic, raw } = await bench(t, { brokers: 2, topicLater: true })
+    await bus.ensureTopic({ retentionSeconds: 3_600, replicas: undefined })
+    await bus.ensureTopic({ retentionSeconds: 60, replicas: 1 })
+    const admin = raw().admin()
+    await admin.connect()
+    const { topics } = await admin.fetchTopicMetadata({ topics: [topic] })
+    const names = ['retention.ms', 'cleanup.policy', 'min.insync.replicas', 'unclean.leader.election.enable']
+    const { resources } = await admin.describeConfigs({
+      includeSynonyms: false,
+      resources: [{ type: ConfigResourceTypes.TOPIC, name: topic, configNames: names }],
+    })
+    await admin.disconnect()
+    assert.deepEqual(
+      topics[0]?.partitions.map(({ replicas }) => replicas.length),
+      [2, 2, 2, 2, 2, 2, 2, 2],
+    )
+    const values = Object.fromEntries(
+      (resources[0]?.configEntries ?? []).map((entry) => [entry.configName, entry.configValue]),
+    )
+    assert.deepEqual(
+      names.map((name) => values[name]),
+      ['3600000', 'delete', '1', 'false'],
+      'made once: what an operator changes stays',
+    )
   })
 
   test('a topic with too few partitions is refused in a sentence', async (t) => {

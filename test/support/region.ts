@@ -21,7 +21,7 @@ export interface TestRegionOptions extends RegionOptions {
 
 export async function testDirectory(t: Cleanup): Promise<string> {
   const directory = await mkdtemp(join(tmpdir(), 'portolan-test-'))
-  t.after(() => rm(directory, { recursive: true, force: true }))
+  t.after(() => rm(directory, { recursive: true, force: true, maxRetries: 5 }))
   return directory
 }
 
