@@ -25,7 +25,7 @@ const IDLE_PAUSE_MS = 50
 /** Under load: so that a batch is worth its round trips. */
 const BUSY_PAUSE_MS = 8
 const NOTE_EVERY_MS = 250
-const STOP_MS_MAX = 5_000
+const STOP_MS_MAX = 3_000
 const FAILURE_PAUSE_MS = 500
 const FAILURE_PAUSE_MS_MAX = 5_000
 

@@ -12,8 +12,8 @@ export function asBusError(thrown: unknown, what: string): BusError {
 }
 
 /** What is going away may fail to say goodbye, or never end. */
-export async function quietly(closing: Promise<unknown>): Promise<void> {
-  await deadline(closing, CLOSE_DEADLINE_MS, 'closing').catch(() => {})
+export async function quietly(closing: Promise<unknown>, ms: number = CLOSE_DEADLINE_MS): Promise<void> {
+  await deadline(closing, ms, 'closing').catch(() => {})
 }
 
 /** @throws BusError when it takes longer; whatever the work throws before */

@@ -54,6 +54,7 @@ const READ_RETRIES = 150
 /** A send that is not over by then hangs, and its producer is given up. */
 const SEND_DEADLINE_MS = 120_000
 const ADMIN_DEADLINE_MS = 30_000
+const GOODBYE_MS_MAX = 1_500
 const SESSION_TIMEOUT_MS = 10_000
 const HEARTBEAT_MS = 1_000
 const REBALANCE_TIMEOUT_MS = 15_000
@@ -200,10 +201,11 @@ export function createKafkaBus(options: KafkaBusOptions): KafkaBus {
     },
 
     async [Symbol.asyncDispose]() {
-      await quietly(sending)
-      const made = await producing?.catch(() => undefined)
+      // Brokers that do not answer are not worth waiting for: what they did not take will be sent again.
+      await quietly(sending, GOODBYE_MS_MAX)
+      const goodbye = producing?.then((made) => made.disconnect())
       producing = undefined
-      if (made !== undefined) await quietly(made.disconnect())
+      if (goodbye !== undefined) await quietly(goodbye, GOODBYE_MS_MAX)
     },
   }
 }

@@ -7,7 +7,7 @@ import { randomUUID } from 'node:crypto'
 import { join } from 'node:path'
 import { describe, type TestContext, test } from 'node:test'
 import { setTimeout as pause } from 'node:timers/promises'
-import { ConfigResourceTypes, Kafka, logLevel } from 'kafkajs'
+import kafkajs, { Kafka, logLevel } from 'kafkajs'
 import { followLog } from '#shared/bus/follow.ts'
 import { createKafkaBus, type KafkaBus } from '#shared/bus/kafka-bus.ts'
 import { createLogBus } from '#shared/bus/log-bus.ts'
@@ -375,7 +375,7 @@ describe('kafka faults', { skip: withoutKafka(), concurrency: false }, () => {
     const names = ['retention.ms', 'cleanup.policy', 'min.insync.replicas', 'unclean.leader.election.enable']
     const { resources } = await admin.describeConfigs({
       includeSynonyms: false,
-      resources: [{ type: ConfigResourceTypes.TOPIC, name: topic, configNames: names }],
+      resources: [{ type: kafkajs.ConfigResourceTypes.TOPIC, name: topic, configNames: names }],
     })
     await admin.disconnect()
     assert.deepEqual(

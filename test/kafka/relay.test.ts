@@ -110,7 +110,7 @@ describe('the relay and Kafka', { skip: withoutKafka(), concurrency: false }, ()
       await relay[Symbol.asyncDispose]()
       const ms = performance.now() - startMs
       t.diagnostic(`${signal}: ${Math.round(ms)} ms`)
-      assert.ok(ms < 20_000)
+      assert.ok(ms < 10_000)
       cluster.brokers[0]?.kill('SIGCONT')
     }
   })
