@@ -1,0 +1,114 @@
+// A region, a broker and a topic of a test's own, with what writes and what reads: the stage for the fault tests of the
+// bus. The reader is as a region is: its position lies in its database and holes are filled from the log.
+
+import assert from 'node:assert/strict'
+import { randomUUID } from 'node:crypto'
+import type { TestContext } from 'node:test'
+import { Kafka, logLevel } from 'kafkajs'
+import { followLog } from '#shared/bus/follow.ts'
+import { createKafkaBus, type KafkaBus } from '#shared/bus/kafka-bus.ts'
+import { createLogBus } from '#shared/bus/log-bus.ts'
+import { peerCursor } from '#shared/db/peer-cursors.ts'
+import type { Region } from '#shared/region.ts'
+import { ownLogPages } from '#shared/registry/log-pages.ts'
+import { receiveEvents } from '#shared/registry/receive-events.ts'
+import { eventually } from './eventually.ts'
+import { createReader, type TestReader } from './follower.ts'
+import { publishLog } from './kafka-log.ts'
+import { fillLog } from './log-writer.ts'
+import { type KafkaCluster, type KafkaOptions, startKafka } from './parts/kafka.ts'
+import { testRegion } from './region.ts'
+
+export const PATIENCE_MS = 60_000
+
+export interface KafkaBench {
+  readonly region: Region
+  readonly cluster: KafkaCluster
+  readonly topic: string
+  readonly bus: KafkaBus
+  another(): KafkaBus
+  /** Adds events to the log and publishes them, again and again until Kafka takes them. */
+  emit(count: number): Promise<void>
+  raw(): Kafka
+}
+
+export async function kafkaBench(
+  t: TestContext,
+  options: KafkaOptions & { topicLater?: boolean } = {},
+): Promise<KafkaBench> {
+  const { region } = await testRegion(t)
+  const cluster = await startKafka(options)
+  const topic = `test.${randomUUID()}`
+  const brokers = cluster.brokers.map(({ address }) => address)
+  const open: KafkaBus[] = []
+  const another = () => {
+    const made = createKafkaBus({
+      brokers,
+      topic,
+      clientId: 'test',
+      tls: undefined,
+      sasl: undefined,
+    })
+    open.push(made)
+    return made
+  }
+  const bus = another()
+  t.after(async () => {
+    for (const one of open) await one[Symbol.asyncDispose]()
+    await cluster[Symbol.asyncDispose]()
+  })
+  if (options.topicLater !== true) await bus.ensureTopic({ retentionSeconds: 3600, replicas: undefined })
+  const publish = publishLog(region, bus)
+  const emit = async (count: number) => {
+    await fillLog(region, { count })
+    await eventually(
+      'Kafka to take the events',
+      () =>
+        publish().then(
+          () => true,
+          () => false,
+        ),
+      PATIENCE_MS,
+    )
+  }
+  const raw = () => new Kafka({ brokers, logLevel: logLevel.NOTHING, retry: { retries: 3 } })
+  return { region, cluster, topic, bus, another, emit, raw }
+}
+
+/** Follows the topic as a region does; everything reaches the reader exactly once. */
+export function follow(
+  b: KafkaBench,
+  bus: KafkaBus,
+  options: { group?: string; quietMs?: number; origin?: string } = {},
+) {
+  const { region } = b
+  const { group = 'follower', quietMs = 60_000, origin = 'eu' } = options
+  const reader = createReader()
+  const pages = ownLogPages(region)
+  const following = followLog({
+    group,
+    bus,
+    log: createLogBus({ pages, pollMs: 20 }),
+    pages,
+    position: (shard) => peerCursor(region.db, { origin, shard }),
+    async handle({ shard, events }) {
+      const taken: (typeof events)[number][] = []
+      const appliers = Object.fromEntries(
+        events.map((event) => [event.type, async (_tx: unknown, one: typeof event) => void taken.push(one)]),
+      )
+      await receiveEvents(region.db, { origin, shard, events, appliers })
+      if (taken.length > 0) reader.batches.push({ shard, events: taken })
+    },
+    onGone: () => Promise.reject(new Error('nothing is gone')),
+    onProblem: (problem) => reader.problems.push(problem),
+    quietMs,
+    retryBusMs: 600_000,
+  })
+  return { reader, following }
+}
+
+export function assertOnce(reader: TestReader, events: number): void {
+  const ids = reader.batches.flatMap(({ events: some }) => some.map(({ id }) => id))
+  assert.equal(ids.length, events, 'each once')
+  reader.assertWhole(events)
+}
