@@ -10,7 +10,8 @@
 // - handler errors never reach kafkajs (hand-over.ts), and a consumer that stopped for good is built anew;
 // - the topic is made before anybody subscribes, and the subscription repeated until it is there;
 // - fromBeginning, because a position that retention has passed would jump to the end otherwise;
-// - a consumer is stopped only after it has started: one that is still joining would join all the same.
+// - a consumer is stopped only after it has started: one that is still joining would join all the same;
+// - stopped while its brokers are away it would look for them until its retries are used up: it is told of none.
 //
 // Everything has a deadline: kafkajs waits without one in places. It prints TimeoutNegativeWarning once per process
 // (tulios/kafkajs#1751); package.json's scripts leave that out.
@@ -89,7 +90,7 @@ export interface KafkaBus extends Bus {
 
 export function createKafkaBus(options: KafkaBusOptions): KafkaBus {
   const { topic } = options
-  const client = (retries: number) => new Kafka(clientConfig(options, retries))
+  const client = (retries: number, signal?: AbortSignal) => new Kafka(clientConfig(options, retries, signal))
   let producing: Promise<Producer> | undefined
   /** One send at a time: the next begins when this is over. */
   let sending: Promise<unknown> = Promise.resolve()
@@ -171,7 +172,7 @@ export function createKafkaBus(options: KafkaBusOptions): KafkaBus {
       })
     },
 
-    subscribe: (subscribing) => subscribeTo(() => client(READ_RETRIES), topic, subscribing),
+    subscribe: (subscribing) => subscribeTo((signal) => client(READ_RETRIES, signal), topic, subscribing),
 
     lag: (group) =>
       withAdmin('asking Kafka for offsets', async (admin) => {
@@ -196,8 +197,13 @@ export function createKafkaBus(options: KafkaBusOptions): KafkaBus {
         .filter(({ low, high }) => Number(high) > Number(low))
         .map(({ partition, high }) => ({ partition, offset: String(Number(high) - 1) }))
       if (wanted.length === 0) return []
-      const found = await readOffsets(client(READ_RETRIES), topic, wanted)
-      return found.filter((event) => event !== undefined)
+      const over = new AbortController()
+      try {
+        const found = await readOffsets(client(READ_RETRIES, over.signal), topic, wanted)
+        return found.filter((event) => event !== undefined)
+      } finally {
+        over.abort()
+      }
     },
 
     async [Symbol.asyncDispose]() {
@@ -210,11 +216,12 @@ export function createKafkaBus(options: KafkaBusOptions): KafkaBus {
   }
 }
 
-function clientConfig(options: KafkaBusOptions, retries: number): KafkaConfig {
+/** Once the signal is given there are no brokers to connect to, which the library does not try again. */
+function clientConfig(options: KafkaBusOptions, retries: number, signal?: AbortSignal): KafkaConfig {
   const { brokers, clientId, tls, sasl, onLine } = options
   return {
     clientId,
-    brokers: [...brokers],
+    brokers: () => (signal?.aborted ? [] : [...brokers]),
     ...(tls !== undefined && { ssl: tls.ca === undefined ? true : { ca: [tls.ca] } }),
     // A copy, because the library writes into it; its type wants a literal mechanism, ours is one of the three.
     ...(sasl !== undefined && { sasl: { ...sasl } as Exclude<KafkaConfig['sasl'], undefined> }),
@@ -246,7 +253,11 @@ function unanswered(records: readonly KafkaRecord[], answered: readonly RecordMe
   return [...new Set(records.map(({ partition }) => partition))].filter((partition) => !fine.has(partition))
 }
 
-function subscribeTo(client: () => Kafka, topic: string, options: SubscribeOptions): Subscription {
+function subscribeTo(
+  client: (signal: AbortSignal) => Kafka,
+  topic: string,
+  options: SubscribeOptions,
+): Subscription {
   const stopping = new AbortController()
   const { signal } = stopping
 
@@ -305,7 +316,7 @@ function subscribeTo(client: () => Kafka, topic: string, options: SubscribeOptio
   async function work(): Promise<void> {
     const aborted = new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve()))
     while (!signal.aborted) {
-      const consumer = client().consumer({
+      const consumer = client(signal).consumer({
         groupId: options.group,
         sessionTimeout: SESSION_TIMEOUT_MS,
         heartbeatInterval: HEARTBEAT_MS,

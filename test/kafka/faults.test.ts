@@ -2,13 +2,12 @@
 // itself. Each test has a broker of its own.
 
 import assert from 'node:assert/strict'
-import { type ChildProcess, fork } from 'node:child_process'
-import { join } from 'node:path'
+import { once } from 'node:events'
 import { describe, test } from 'node:test'
 import { setTimeout as pause } from 'node:timers/promises'
 import { eventually } from '../support/eventually.ts'
 import { readWith } from '../support/follower.ts'
-import { assertOnce, follow, kafkaBench, PATIENCE_MS } from '../support/kafka-bench.ts'
+import { assertOnce, follow, forkReader, kafkaBench, PATIENCE_MS } from '../support/kafka-bench.ts'
 import { fillLog } from '../support/log-writer.ts'
 import { withoutKafka } from '../support/parts/kafka.ts'
 
@@ -64,16 +63,7 @@ describe('kafka faults', { skip: withoutKafka(), concurrency: false }, () => {
   test('a consumer frozen until its session expired goes on when it wakes', async (t) => {
     const b = await kafkaBench(t)
     const { emit } = b
-    const ids = new Set<string>()
-    const problems: string[] = []
-    const file = join(import.meta.dirname, '../support/kafka-reader-node.ts')
-    const flags = ['--disable-warning=TimeoutNegativeWarning']
-    const brokers = b.cluster.brokers.map(({ address }) => address).join(',')
-    const child: ChildProcess = fork(file, [brokers, b.topic, 'frozen'], { execArgv: flags })
-    child.on('message', (message: { ids?: string[]; problem?: string }) => {
-      for (const id of message.ids ?? []) ids.add(id)
-      if (message.problem !== undefined) problems.push(message.problem)
-    })
+    const { child, ids, problems } = forkReader(b, 'frozen')
     try {
       let emitted = 0
       for (let freeze = 0; freeze < 2; freeze++) {
@@ -89,6 +79,25 @@ describe('kafka faults', { skip: withoutKafka(), concurrency: false }, () => {
         await eventually('it to have gone on', () => ids.size === emitted, PATIENCE_MS)
       }
       t.diagnostic(`problems: ${problems.join(' | ')}`)
+    } finally {
+      child.kill('SIGKILL')
+    }
+  })
+
+  test('a reader that ends while its broker is away leaves nothing behind', async (t) => {
+    const b = await kafkaBench(t)
+    const { child, ids } = forkReader(b, 'ending')
+    try {
+      await b.emit(80)
+      await eventually('it to read', () => ids.size === 80, PATIENCE_MS)
+      b.cluster.brokers[0]?.kill('SIGKILL')
+      await pause(3_000)
+      const ended = once(child, 'exit')
+      const sinceMs = performance.now()
+      child.send('end')
+      const [code] = await Promise.race([ended, pause(60_000, ['still running'], { ref: false })])
+      assert.equal(code, 0)
+      t.diagnostic(`ended in ${Math.round(performance.now() - sinceMs)} ms`)
     } finally {
       child.kill('SIGKILL')
     }

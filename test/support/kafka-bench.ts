@@ -2,7 +2,9 @@
 // bus. The reader is as a region is: its position lies in its database and holes are filled from the log.
 
 import assert from 'node:assert/strict'
+import { fork } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
+import { join } from 'node:path'
 import type { TestContext } from 'node:test'
 import { Kafka, logLevel } from 'kafkajs'
 import { followLog } from '#shared/bus/follow.ts'
@@ -73,6 +75,22 @@ export async function kafkaBench(
   }
   const raw = () => new Kafka({ brokers, logLevel: logLevel.NOTHING, retry: { retries: 3 } })
   return { region, cluster, topic, bus, another, emit, raw }
+}
+
+/** A reader in a process of its own. */
+export function forkReader(b: KafkaBench, group: string) {
+  const child = fork(
+    join(import.meta.dirname, 'kafka-reader-node.ts'),
+    [b.cluster.brokers.map(({ address }) => address).join(','), b.topic, group],
+    { execArgv: ['--disable-warning=TimeoutNegativeWarning'] },
+  )
+  const ids = new Set<string>()
+  const problems: string[] = []
+  child.on('message', (message: { ids?: string[]; problem?: string }) => {
+    for (const id of message.ids ?? []) ids.add(id)
+    if (message.problem !== undefined) problems.push(message.problem)
+  })
+  return { child, ids, problems }
 }
 
 /** Follows the topic as a region does; everything reaches the reader exactly once. */

@@ -1,4 +1,5 @@
-// A reader in a process of its own, to be frozen and killed: sends the ids it was handed to its parent.
+// A reader in a process of its own, to be frozen and killed: sends the ids it was handed to its parent. Told to end, it
+// disposes of what it has and ends when nothing is left to do.
 //
 //   node kafka-reader-node.ts BROKERS TOPIC GROUP
 
@@ -12,11 +13,16 @@ const bus = createKafkaBus({
   tls: undefined,
   sasl: undefined,
 })
-bus.subscribe({
+const subscription = bus.subscribe({
   group,
   position: async (shard) => ({ shard, epoch: 1, seq: 0 }),
   async handle({ shard, events }) {
     process.send?.({ shard, ids: events.map(({ id }) => id) })
   },
   onProblem: (problem) => process.send?.({ problem: String(problem) }),
+})
+process.once('message', async () => {
+  await subscription[Symbol.asyncDispose]()
+  await bus[Symbol.asyncDispose]()
+  process.disconnect()
 })
