@@ -91,6 +91,8 @@ export interface KafkaBus extends Bus {
 export function createKafkaBus(options: KafkaBusOptions): KafkaBus {
   const { topic } = options
   const client = (retries: number, signal?: AbortSignal) => new Kafka(clientConfig(options, retries, signal))
+  /** Reads until the signal is given. */
+  const reader = (signal: AbortSignal) => client(READ_RETRIES, signal)
   let producing: Promise<Producer> | undefined
   /** One send at a time: the next begins when this is over. */
   let sending: Promise<unknown> = Promise.resolve()
@@ -172,7 +174,7 @@ export function createKafkaBus(options: KafkaBusOptions): KafkaBus {
       })
     },
 
-    subscribe: (subscribing) => subscribeTo((signal) => client(READ_RETRIES, signal), topic, subscribing),
+    subscribe: (subscribing) => subscribeTo(reader, topic, subscribing),
 
     lag: (group) =>
       withAdmin('asking Kafka for offsets', async (admin) => {
@@ -197,13 +199,8 @@ export function createKafkaBus(options: KafkaBusOptions): KafkaBus {
         .filter(({ low, high }) => Number(high) > Number(low))
         .map(({ partition, high }) => ({ partition, offset: String(Number(high) - 1) }))
       if (wanted.length === 0) return []
-      const over = new AbortController()
-      try {
-        const found = await readOffsets(client(READ_RETRIES, over.signal), topic, wanted)
-        return found.filter((event) => event !== undefined)
-      } finally {
-        over.abort()
-      }
+      const found = await readOffsets(reader, topic, wanted)
+      return found.filter((event) => event !== undefined)
     },
 
     async [Symbol.asyncDispose]() {

@@ -90,10 +90,12 @@ function typeOf(thrown: unknown): string {
  * undefined for a record that is no event. @throws BusError
  */
 export async function readOffsets(
-  client: Kafka,
+  reader: (signal: AbortSignal) => Kafka,
   topic: string,
   wanted: readonly { partition: number; offset: string }[],
 ): Promise<(CloudEvent | undefined)[]> {
+  const over = new AbortController()
+  const client = reader(over.signal)
   const groupId = `portolan.ends.${crypto.randomUUID()}`
   const consumer = client.consumer({ groupId, allowAutoTopicCreation: false, maxWaitTimeInMs: FETCH_WAIT_MS })
   const found = new Map<number, CloudEvent | undefined>()
@@ -123,5 +125,6 @@ export async function readOffsets(
     const admin = client.admin()
     await quietly(admin.connect().then(() => admin.deleteGroups([groupId])))
     await quietly(admin.disconnect())
+    over.abort()
   }
 }

@@ -26,6 +26,7 @@ export const PATIENCE_MS = 60_000
 export interface KafkaBench {
   readonly region: Region
   readonly cluster: KafkaCluster
+  readonly brokers: readonly string[]
   readonly topic: string
   readonly bus: KafkaBus
   another(): KafkaBus
@@ -74,14 +75,14 @@ export async function kafkaBench(
     )
   }
   const raw = () => new Kafka({ brokers, logLevel: logLevel.NOTHING, retry: { retries: 3 } })
-  return { region, cluster, topic, bus, another, emit, raw }
+  return { region, cluster, brokers, topic, bus, another, emit, raw }
 }
 
 /** A reader in a process of its own. */
 export function forkReader(b: KafkaBench, group: string) {
   const child = fork(
     join(import.meta.dirname, 'kafka-reader-node.ts'),
-    [b.cluster.brokers.map(({ address }) => address).join(','), b.topic, group],
+    [b.brokers.join(','), b.topic, group],
     { execArgv: ['--disable-warning=TimeoutNegativeWarning'] },
   )
   const ids = new Set<string>()
