@@ -1,7 +1,7 @@
 // What a starting registry says: where it is, where its data is, how to push the first image.
 
 import { resolve } from 'node:path'
-import type { Config } from '#shared/config.ts'
+import type { Config } from '#shared/config/load.ts'
 
 /** @param port the one listened on; undefined when this process has no API */
 export function greeting(config: Config, port: number | undefined): string {

@@ -6,8 +6,8 @@
 //   main.ts --print-config   the effective configuration, secrets masked
 
 import { parseArgs } from 'node:util'
-import { ConfigError, loadConfig } from '#shared/config.ts'
-import { printConfig } from '#shared/config-docs.ts'
+import { printConfig } from '#shared/config/describe.ts'
+import { ConfigError, loadConfig } from '#shared/config/load.ts'
 import { startProbeServer } from '#shared/observability/probe-server.ts'
 import { openRegion, type Region } from '#shared/region.ts'
 import type { Service } from '#shared/service.ts'
@@ -36,11 +36,11 @@ async function main(): Promise<void> {
     allowPositionals: true,
   })
   const names = positionals.length === 0 || positionals.includes('all') ? Object.keys(SERVICES) : positionals
-  const config = loadConfig(process.env)
   if (values['print-config']) {
-    process.stdout.write(`${printConfig(config)}\n`)
+    process.stdout.write(`${printConfig(process.env)}\n`)
     return
   }
+  const config = loadConfig(process.env)
   if (positionals[0] === 'move-blobs') {
     const { moveBlobs } = await import('./move-blobs/command.ts')
     process.exitCode = await moveBlobs(config, values.to)

@@ -6,7 +6,7 @@ import assert from 'node:assert/strict'
 import { glob, readFile, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, test } from 'node:test'
-import { configurationTable, environmentExample } from '#shared/config-docs.ts'
+import { configurationTables, environmentExample, shortTable } from '#shared/config/describe.ts'
 import { errorTable } from '#shared/errors.ts'
 
 const root = join(import.meta.dirname, '..')
@@ -26,10 +26,23 @@ const LONG_FILES: Readonly<Record<string, string>> = {}
 const TESTED_ELSEWHERE: Readonly<Record<string, string>> = {
   'shared/service.ts': 'a type',
   'shared/region.ts': 'every test that opens a region',
-  'shared/config-parsers.ts': 'test/shared/config.test.ts',
-  'shared/config-docs.ts': 'test/shared/config.test.ts',
-  'shared/config-spelling.ts': 'test/shared/config.test.ts',
-  'shared/config-variables.ts': 'test/shared/config.test.ts and this file',
+  ...Object.fromEntries(
+    [
+      'auth',
+      'blobs',
+      'database',
+      'events',
+      'janitor',
+      'kafka',
+      'limits',
+      'parsers',
+      'peers',
+      'server',
+      'spelling',
+      'variable',
+      'webhooks',
+    ].map((name) => [`shared/config/${name}.ts`, 'test/shared/config/load.test.ts']),
+  ),
   'shared/blobs/object-service.ts': 'the port; its three implementations keep test/contract/blob-store.ts',
   'shared/blobs/object-read.ts': 'test/stores/faults.test.ts',
   'shared/blobs/open-store.ts': 'test/stores/move-blobs.test.ts and every region',
@@ -110,7 +123,7 @@ const OWNERS: Readonly<Record<string, RegExp>> = {
   jose: /^(shared\/auth\/|test\/)/,
   pino: /^shared\/observability\//,
   'prom-client': /^shared\/observability\//,
-  'ipaddr.js': /^shared\/(auth\/|outbound\/|config-parsers\.ts)/,
+  'ipaddr.js': /^shared\/(auth\/|outbound\/|config\/parsers\.ts)/,
   'lru-cache': /^shared\//,
   'ajv/dist/2020.js': /^test\//,
   standardwebhooks: /^test\//,
@@ -172,7 +185,7 @@ function resolved(from: string, specifier: string): string | undefined {
 
 const CORE = /^shared\/(oci\/|convergence\/|events\/|errors\.ts)/
 const ADAPTERS =
-  /^shared\/(db|blobs|bus|peers|auth|observability|embedded|outbound)\/|^shared\/(config|config-parsers|config-docs|config-spelling|config-variables|loop|service)\.ts/
+  /^shared\/(config|db|blobs|bus|peers|auth|observability|embedded|outbound)\/|^shared\/(loop|service)\.ts/
 const USE_CASES = /^shared\/(registry\/|region\.ts)/
 
 function layers(source: Source): string[] {
@@ -290,7 +303,9 @@ describe('tidy', () => {
     const errors = Object.entries(errorTable).map(
       ([code, { status, message }]) => `| \`${code}\` | ${status} | ${message} |`,
     )
-    assert.equal(between(readme, 'configuration'), configurationTable())
+    assert.equal(between(readme, 'configuration'), shortTable())
+    const configuration = await readFile(join(root, 'shared/config/README.md'), 'utf8')
+    assert.equal(between(configuration, 'configuration'), configurationTables())
     assert.equal(
       between(readme, 'errors'),
       ['| code | status | meaning |', '|---|---|---|', ...errors].join('\n'),

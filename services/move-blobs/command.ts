@@ -4,7 +4,7 @@
 // go to the new store and reads look where each row says. This command moves the rest; afterwards the old store's
 // settings can go. One such command works in a region at a time.
 
-import { type Config, ConfigError } from '#shared/config.ts'
+import { type Config, ConfigError } from '#shared/config/load.ts'
 import { withLease } from '#shared/db/lease.ts'
 import { openRegion } from '#shared/region.ts'
 import { type MoveProgress, moveAllBlobs } from '#shared/registry/move-blobs.ts'

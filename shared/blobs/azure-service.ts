@@ -14,7 +14,7 @@ import {
   StorageSharedKeyCredential,
   type UserDelegationKey,
 } from '@azure/storage-blob'
-import type { Config } from '../config.ts'
+import type { BlobsConfig } from '../config/blobs.ts'
 import type { ListedObject } from './blob-store.ts'
 import type { Failure, ObjectService } from './object-service.ts'
 
@@ -25,7 +25,7 @@ const REMOVALS_AT_ONCE = 16
 const PREFIX_LETTERS = 3
 const DELEGATION_SECONDS = 24 * 3600
 
-type AzureConfig = Extract<Config['blobs'], { kind: 'azure' }>
+type AzureConfig = Extract<BlobsConfig, { kind: 'azure' }>
 
 export function openAzureService(config: AzureConfig): ObjectService {
   const { prefix, account } = config

@@ -6,7 +6,7 @@
 // the SDK's own retries are off.
 
 import { Storage } from '@google-cloud/storage'
-import type { Config } from '../config.ts'
+import type { BlobsConfig } from '../config/blobs.ts'
 import type { Failure, ObjectService, PartUpload } from './object-service.ts'
 
 const KIB = 1024
@@ -18,7 +18,7 @@ const REMOVALS_AT_ONCE = 16
 /** How often one part's remainder is sent when the store takes only some of it. */
 const PARTIAL_MAX = 5
 
-type GcsConfig = Extract<Config['blobs'], { kind: 'gcs' }>
+type GcsConfig = Extract<BlobsConfig, { kind: 'gcs' }>
 
 export function openGcsService(config: GcsConfig): ObjectService {
   const { prefix } = config

@@ -2,7 +2,7 @@
 // one to another, and those are opened when a row first asks for them. Each cloud's SDK is loaded only where it is used:
 // they are large.
 
-import type { BlobsConfig } from '../config.ts'
+import type { BlobsConfig } from '../config/blobs.ts'
 import { type BlobStore, StoreError } from './blob-store.ts'
 import type { ByteBudget } from './byte-budget.ts'
 import { openFileStore } from './file-store.ts'

@@ -20,7 +20,7 @@ import {
   UploadPartCommand,
 } from '@aws-sdk/client-s3'
 import { NodeHttpHandler } from '@smithy/node-http-handler'
-import type { Config } from '../config.ts'
+import type { BlobsConfig } from '../config/blobs.ts'
 import type { Failure, ObjectService } from './object-service.ts'
 import { createS3Signer } from './s3-presign.ts'
 
@@ -30,7 +30,7 @@ const PART_BYTES_MIN = 5 * MIB
 const SOCKETS_MAX = 256
 const CONNECT_MS_MAX = 5_000
 
-type S3Config = Extract<Config['blobs'], { kind: 's3' }>
+type S3Config = Extract<BlobsConfig, { kind: 's3' }>
 
 export function openS3Service(config: S3Config): ObjectService {
   const { bucket, prefix } = config

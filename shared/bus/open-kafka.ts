@@ -1,7 +1,7 @@
 // Configuration -> the region's Kafka. Loaded by those who need it: kafkajs takes a tenth of a second to load.
 
 import { readFileSync } from 'node:fs'
-import type { KafkaConfig } from '#shared/config.ts'
+import type { KafkaConfig } from '#shared/config/kafka.ts'
 import type { Log } from '#shared/observability/log.ts'
 import { createKafkaBus, type KafkaBus } from './kafka-bus.ts'
 

@@ -6,7 +6,7 @@ import type { BlobStore } from '#shared/blobs/blob-store.ts'
 import { createByteBudget } from '#shared/blobs/byte-budget.ts'
 import { openBlobStore } from '#shared/blobs/open-store.ts'
 import { createPartBuffers } from '#shared/blobs/part-buffers.ts'
-import { loadConfig } from '#shared/config.ts'
+import { loadConfig } from '#shared/config/load.ts'
 import { blobStoreContract } from '../contract/blob-store.ts'
 import {
   type ObjectStoreName,

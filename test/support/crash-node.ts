@@ -2,7 +2,7 @@
 //
 //   node crash-node.ts DATABASE_URL DATA_DIR FAILPOINT AFTER
 
-import { loadConfig } from '#shared/config.ts'
+import { loadConfig } from '#shared/config/load.ts'
 import { openRegion } from '#shared/region.ts'
 import { startApi } from '../../services/api/service.ts'
 import { startJanitor } from '../../services/janitor/service.ts'

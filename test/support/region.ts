@@ -3,7 +3,7 @@
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { loadConfig } from '#shared/config.ts'
+import { loadConfig } from '#shared/config/load.ts'
 import { openRegion, type Region, type RegionOptions } from '#shared/region.ts'
 import { startApi } from '../../services/api/service.ts'
 import { type Cleanup, testDatabase } from './postgres.ts'

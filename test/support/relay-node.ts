@@ -2,7 +2,7 @@
 //
 //   node relay-node.ts DATABASE_URL DATA_DIR AFTER [FAILPOINT]
 
-import { loadConfig } from '#shared/config.ts'
+import { loadConfig } from '#shared/config/load.ts'
 import { openRegion } from '#shared/region.ts'
 import { startRelay } from '../../services/relay/service.ts'
 

@@ -1,4 +1,5 @@
-// Parsers of configuration values: text -> value, or a thrown ConfigValueError with the sentence the operator reads.
+// Parsers of configuration values. Each returns the value or throws a ConfigValueError, whose message continues the
+// sentence that begins with the variable's name. No message contains the value of a secret.
 
 import { isIP } from 'node:net'
 import ipaddr from 'ipaddr.js'
@@ -17,32 +18,32 @@ export interface ListenAddress {
 export function listenAddress(text: string): ListenAddress {
   const match = /^(?:\[([0-9a-fA-F:.]{2,45})\]|([A-Za-z0-9.-]{0,253})):([0-9]{1,5})$/.exec(text)
   const port = Number(match?.[3])
-  if (match === null || port > 65_535) throw new ConfigValueError('is no host:port')
+  if (match === null || port > 65_535) throw new ConfigValueError('is not host:port')
   return { host: match[1] ?? (match[2] === '' ? '::' : (match[2] ?? '::')), port }
 }
 
-/** `host:port,host:port`; `none` is none. */
+/** `host:port,host:port`, or `none`. */
 export function brokers(text: string): string[] {
   if (text === 'none') return []
   const all = text.split(',').map((one) => one.trim())
   for (const one of all) {
     const match = /^(\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9.-]{1,253}):([0-9]{1,5})$/.exec(one)
     if (match === null || Number(match[2]) > 65_535)
-      throw new ConfigValueError(`holds "${one}", which is no host:port`)
+      throw new ConfigValueError(`holds "${one}", which is not host:port`)
   }
   return all
 }
 
 const KEY_LENGTH_MIN = 32
 
-/** Secrets between commas or lines, each long enough not to be guessed. */
+/** Secrets separated by commas or white space, each long enough to resist guessing. */
 export function peerKeys(text: string): string[] {
   const keys = text.split(/[,\s]+/).filter((key) => key !== '')
-  if (keys.length === 0 || keys.length > 8) throw new ConfigValueError('is one to eight keys')
+  if (keys.length === 0 || keys.length > 8) throw new ConfigValueError('must hold one to eight keys')
   for (const key of keys) {
     if (!/^[\x21-\x7e]+$/.test(key) || key.length < KEY_LENGTH_MIN)
       throw new ConfigValueError(
-        `holds a key of less than ${KEY_LENGTH_MIN} characters (make one with \`openssl rand -base64 32\`)`,
+        `holds a key shorter than ${KEY_LENGTH_MIN} characters (create one with \`openssl rand -base64 32\`)`,
       )
   }
   return keys
@@ -51,7 +52,7 @@ export function peerKeys(text: string): string[] {
 /** https://kafka.apache.org: letters, digits, dots, underscores, hyphens. */
 export function topicName(text: string): string {
   if (!/^[A-Za-z0-9._-]{1,249}$/.test(text) || text === '.' || text === '..')
-    throw new ConfigValueError('is no name of a topic')
+    throw new ConfigValueError('is not a valid topic name')
   return text
 }
 
@@ -64,7 +65,7 @@ export function integer(bounds: { min: number; max: number }): (text: string) =>
   return (text) => {
     const value = Number(text)
     if (!/^[0-9]{1,15}$/.test(text) || value < bounds.min || value > bounds.max) {
-      throw new ConfigValueError(`is no whole number from ${bounds.min} to ${bounds.max}`)
+      throw new ConfigValueError(`is not a whole number from ${bounds.min} to ${bounds.max}`)
     }
     return value
   }
@@ -83,7 +84,7 @@ export function bytes(bounds: { min: number; max: number }): (text: string) => n
     const value = Number(match?.[1]) * (UNITS[match?.[2] ?? ''] ?? 1)
     if (match === null || value < bounds.min || value > bounds.max) {
       throw new ConfigValueError(
-        `is no size from ${bounds.min} to ${bounds.max} (bytes, or with KiB, MiB, GiB)`,
+        `is not a size from ${bounds.min} to ${bounds.max} (bytes, or with KiB, MiB, GiB)`,
       )
     }
     return value
@@ -93,7 +94,7 @@ export function bytes(bounds: { min: number; max: number }): (text: string) => n
 export function oneOf<const T extends string>(...values: readonly T[]): (text: string) => T {
   return (text) => {
     const value = values.find((candidate) => candidate === text)
-    if (value === undefined) throw new ConfigValueError(`is none of ${values.join(', ')}`)
+    if (value === undefined) throw new ConfigValueError(`must be one of ${values.join(', ')}`)
     return value
   }
 }
@@ -104,19 +105,21 @@ export function flag(text: string): boolean {
 
 export function regionName(text: string): string {
   if (!/^[a-z][a-z0-9-]{0,31}$/.test(text)) {
-    throw new ConfigValueError('is no lower-case word of letters, digits and dashes (at most 32)')
+    throw new ConfigValueError(
+      'is not a lower-case word of letters, digits and dashes (at most 32 characters)',
+    )
   }
   return text
 }
 
 export function databaseUrl(text: string): string {
   if (!/^postgres(?:ql)?:\/\//.test(text) || !URL.canParse(text)) {
-    throw new ConfigValueError('is no postgres:// URL')
+    throw new ConfigValueError('is not a postgres:// URL')
   }
   return text
 }
 
-/** An origin: scheme, host, port. Anything after it could not be kept. */
+/** An origin: scheme, host, port. A path could not be honoured. */
 export function publicUrl(text: string): string {
   const url = URL.canParse(text) ? new URL(text) : undefined
   if (
@@ -125,7 +128,7 @@ export function publicUrl(text: string): string {
     url.username ||
     url.pathname !== '/'
   ) {
-    throw new ConfigValueError('is no http:// or https:// URL without a path')
+    throw new ConfigValueError('is not an http:// or https:// URL without a path')
   }
   return url.origin
 }
@@ -134,7 +137,7 @@ export function publicUrl(text: string): string {
 export function addressRanges(text: string): readonly string[] {
   return words(text).map((range) => {
     const cidr = range.includes('/') ? range : `${range}/${isIP(range) === 6 ? 128 : 32}`
-    if (!ipaddr.isValidCIDR(cidr)) throw new ConfigValueError(`holds ${range}, which is no address range`)
+    if (!ipaddr.isValidCIDR(cidr)) throw new ConfigValueError(`holds ${range}, which is not an address range`)
     return cidr
   })
 }
@@ -156,20 +159,20 @@ export function orOff<T>(parser: (text: string) => T): (text: string) => T | und
   return (text) => (text === 'off' ? undefined : parser(text))
 }
 
-/** Where a service is: scheme, host, port and perhaps a path. */
+/** A service: scheme, host, port and an optional path. */
 export function serviceUrl(text: string): string {
   const url = URL.canParse(text) ? new URL(text) : undefined
   if (url === undefined || !['http:', 'https:'].includes(url.protocol) || url.username || url.search) {
-    throw new ConfigValueError('is no http:// or https:// URL (credentials do not belong into it)')
+    throw new ConfigValueError('is not an http:// or https:// URL without credentials')
   }
   return url.href.replace(/\/$/, '')
 }
 
-/** Put before keys; ends with a slash unless empty. */
+/** A prefix of keys. Ends with a slash unless empty. */
 export function objectPrefix(text: string): string {
   if (!/^[A-Za-z0-9._/-]{0,200}$/.test(text) || /(^|\/)\.\.?(\/|$)|^\/|\/\//.test(text)) {
     throw new ConfigValueError(
-      'is no prefix of letters, digits, dots, dashes and single slashes (at most 200)',
+      'is not a prefix of letters, digits, dots, dashes and single slashes (at most 200 characters)',
     )
   }
   return text === '' || text.endsWith('/') ? text : `${text}/`

@@ -1,0 +1,217 @@
+// Settings of where blobs are: files, Amazon S3 and its like, Google Cloud Storage, Azure Blob. Several stores may be
+// configured at a time, because rows name the store of each blob while a region moves from one to another.
+
+import { addressRanges, bytes, flag, integer, objectPrefix, oneOf, plain, serviceUrl } from './parsers.ts'
+import { GIB, optional, type Parsed, secret, type Values, variable } from './variable.ts'
+
+export const blobVariables = Object.freeze({
+  PORTOLAN_BLOBS: optional(
+    oneOf('file', 's3', 'gcs', 'azure'),
+    'Where blobs are: files under the data directory (the default), or an object store that every node of the ' +
+      'region reaches.',
+  ),
+  PORTOLAN_S3_BUCKET: optional(
+    plain,
+    'The bucket. Credentials come from the usual AWS chain (`AWS_*`, profiles, roles).',
+  ),
+  PORTOLAN_S3_REGION: optional(plain, "The bucket's AWS region. Unset, `AWS_REGION` or the profile decides."),
+  PORTOLAN_S3_ENDPOINT: optional(
+    serviceUrl,
+    'URL of an S3 server of your own (MinIO, Ceph, versitygw). Unset, Amazon.',
+  ),
+  PORTOLAN_S3_PATH_STYLE: variable(
+    flag,
+    'false',
+    '`true` puts the bucket into the path instead of the host name. Most self-hosted servers need it.',
+  ),
+  PORTOLAN_S3_PREFIX: variable(objectPrefix, '', 'Prefix of every key, so that a bucket can be shared.'),
+  PORTOLAN_S3_STORAGE_CLASS: optional(
+    plain,
+    'Storage class of new objects, such as `INTELLIGENT_TIERING`. Archive classes cannot be pulled from.',
+  ),
+  PORTOLAN_S3_KMS_KEY_ID: optional(
+    plain,
+    "Encrypt new objects with this KMS key (SSE-KMS). Unset, the bucket's default applies.",
+  ),
+  PORTOLAN_GCS_BUCKET: optional(
+    plain,
+    'The bucket. Credentials are Application Default Credentials (workload identity, ' +
+      '`GOOGLE_APPLICATION_CREDENTIALS`).',
+  ),
+  PORTOLAN_GCS_ENDPOINT: optional(
+    serviceUrl,
+    'URL of another server with the same API, used without authentication. For tests.',
+  ),
+  PORTOLAN_GCS_PREFIX: variable(objectPrefix, '', 'Prefix of every key, so that a bucket can be shared.'),
+  PORTOLAN_GCS_STORAGE_CLASS: optional(
+    plain,
+    'Storage class of new objects, such as `NEARLINE`. Reads from colder classes cost more.',
+  ),
+  PORTOLAN_GCS_KMS_KEY: optional(plain, 'Encrypt new objects with this Cloud KMS key (full resource name).'),
+  PORTOLAN_AZURE_CONTAINER: optional(plain, 'The blob container.'),
+  PORTOLAN_AZURE_ENDPOINT: optional(
+    serviceUrl,
+    'URL of the account, such as `https://name.blob.core.windows.net`. Managed identity or another credential of ' +
+      'the Azure chain signs in, unless an account key is given.',
+  ),
+  PORTOLAN_AZURE_ACCOUNT: optional(plain, 'Name of the storage account. Needed with an account key.'),
+  PORTOLAN_AZURE_ACCOUNT_KEY: secret(plain, 'Account key, where no identity is available.'),
+  PORTOLAN_AZURE_PREFIX: variable(
+    objectPrefix,
+    '',
+    'Prefix of every key, so that a container can be shared.',
+  ),
+  PORTOLAN_AZURE_TIER: optional(
+    oneOf('Hot', 'Cool', 'Cold'),
+    'Access tier of new blobs. Colder tiers cost less to keep and more to read.',
+  ),
+  PORTOLAN_STORE_TIMEOUT_SECONDS: variable(
+    integer({ min: 1, max: 600 }),
+    '45',
+    'How long an object store request is retried, and its body awaited, before the client gets 503.',
+  ),
+  PORTOLAN_REDIRECT: variable(
+    oneOf('off', 'on'),
+    'off',
+    '`on` redirects blob pulls to the object store by a link that is valid for 20 minutes. Clients must reach the ' +
+      'store.',
+  ),
+  PORTOLAN_REDIRECT_BYTES_MIN: variable(
+    bytes({ min: 0, max: 64 * GIB }),
+    '1MiB',
+    'Smaller blobs are not redirected: the second request would cost more than it saves.',
+  ),
+  PORTOLAN_REDIRECT_EXCEPT: variable(
+    addressRanges,
+    '',
+    'Address ranges of clients that cannot reach the store. They are never redirected.',
+  ),
+})
+
+export type BlobsConfig =
+  | { readonly kind: 'file' }
+  | {
+      readonly kind: 's3'
+      readonly bucket: string
+      /** undefined: the SDK's chain decides. */
+      readonly region: string | undefined
+      readonly endpoint: string | undefined
+      readonly pathStyle: boolean
+      readonly prefix: string
+      readonly storageClass: string | undefined
+      readonly kmsKeyId: string | undefined
+    }
+  | {
+      readonly kind: 'gcs'
+      readonly bucket: string
+      readonly endpoint: string | undefined
+      readonly prefix: string
+      readonly storageClass: string | undefined
+      readonly kmsKey: string | undefined
+    }
+  | {
+      readonly kind: 'azure'
+      readonly container: string
+      readonly endpoint: string
+      /** undefined: an identity signs in. */
+      readonly account: { readonly name: string; readonly key: string } | undefined
+      readonly prefix: string
+      readonly tier: 'Hot' | 'Cool' | 'Cold' | undefined
+    }
+
+export interface StoresConfig {
+  /** Where new blobs go. */
+  readonly blobs: BlobsConfig
+  /** Every store that is configured, that one included. */
+  readonly stores: readonly BlobsConfig[]
+  readonly storeTimeoutSeconds: number
+  readonly redirect: { readonly on: boolean; readonly bytesMin: number; readonly except: readonly string[] }
+}
+
+type StoreKind = BlobsConfig['kind']
+type BlobVariable = keyof typeof blobVariables
+
+const storeKinds = ['file', 's3', 'gcs', 'azure'] as const satisfies readonly StoreKind[]
+
+/** What a store cannot be used without; the first one set means that the store is configured. Files need nothing. */
+const NEEDED: Readonly<Record<StoreKind, readonly BlobVariable[]>> = Object.freeze({
+  file: [],
+  s3: ['PORTOLAN_S3_BUCKET'],
+  gcs: ['PORTOLAN_GCS_BUCKET'],
+  azure: ['PORTOLAN_AZURE_CONTAINER', 'PORTOLAN_AZURE_ENDPOINT'],
+})
+
+export function storesConfig(values: Values<typeof blobVariables>): StoresConfig {
+  const kind = values.PORTOLAN_BLOBS ?? 'file'
+  return {
+    blobs: storeConfig(kind, values),
+    stores: storeKinds
+      .filter((other) => other === kind || isConfigured(other, (name) => values[name] !== undefined))
+      .map((other) => storeConfig(other, values)),
+    storeTimeoutSeconds: values.PORTOLAN_STORE_TIMEOUT_SECONDS,
+    redirect: {
+      on: values.PORTOLAN_REDIRECT === 'on',
+      bytesMin: values.PORTOLAN_REDIRECT_BYTES_MIN,
+      except: values.PORTOLAN_REDIRECT_EXCEPT,
+    },
+  }
+}
+
+function isConfigured(kind: StoreKind, isSet: (name: BlobVariable) => boolean): boolean {
+  const [first] = NEEDED[kind]
+  return first === undefined || isSet(first)
+}
+
+function storeConfig(kind: StoreKind, values: Values<typeof blobVariables>): BlobsConfig {
+  switch (kind) {
+    case 'file':
+      return { kind }
+    case 's3':
+      return {
+        kind,
+        bucket: values.PORTOLAN_S3_BUCKET ?? '',
+        region: values.PORTOLAN_S3_REGION,
+        endpoint: values.PORTOLAN_S3_ENDPOINT,
+        pathStyle: values.PORTOLAN_S3_PATH_STYLE,
+        prefix: values.PORTOLAN_S3_PREFIX,
+        storageClass: values.PORTOLAN_S3_STORAGE_CLASS,
+        kmsKeyId: values.PORTOLAN_S3_KMS_KEY_ID,
+      }
+    case 'gcs':
+      return {
+        kind,
+        bucket: values.PORTOLAN_GCS_BUCKET ?? '',
+        endpoint: values.PORTOLAN_GCS_ENDPOINT,
+        prefix: values.PORTOLAN_GCS_PREFIX,
+        storageClass: values.PORTOLAN_GCS_STORAGE_CLASS,
+        kmsKey: values.PORTOLAN_GCS_KMS_KEY,
+      }
+    case 'azure': {
+      const { PORTOLAN_AZURE_ACCOUNT: name, PORTOLAN_AZURE_ACCOUNT_KEY: key } = values
+      return {
+        kind,
+        container: values.PORTOLAN_AZURE_CONTAINER ?? '',
+        endpoint: values.PORTOLAN_AZURE_ENDPOINT ?? '',
+        account: name === undefined || key === undefined ? undefined : { name, key },
+        prefix: values.PORTOLAN_AZURE_PREFIX,
+        tier: values.PORTOLAN_AZURE_TIER,
+      }
+    }
+  }
+}
+
+export function blobProblems(
+  values: Parsed<typeof blobVariables>,
+  isSet: (name: BlobVariable) => boolean,
+): string[] {
+  const kind = values.PORTOLAN_BLOBS ?? 'file'
+  const problems: string[] = []
+  for (const store of storeKinds.filter((other) => other === kind || isConfigured(other, isSet))) {
+    const withKey = store === 'azure' && isSet('PORTOLAN_AZURE_ACCOUNT_KEY')
+    const needed = withKey ? (['PORTOLAN_AZURE_ACCOUNT', ...NEEDED[store]] as const) : NEEDED[store]
+    for (const name of needed) if (!isSet(name)) problems.push(`blobs in ${store} need ${name}`)
+  }
+  if (values.PORTOLAN_REDIRECT === 'on' && kind === 'file')
+    problems.push('PORTOLAN_REDIRECT=on needs an object store: files are served from here')
+  return problems
+}

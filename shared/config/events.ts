@@ -1,0 +1,38 @@
+// Settings of the event log.
+
+import { integer } from './parsers.ts'
+import { DAY_SECONDS, type Values, variable } from './variable.ts'
+
+export const eventVariables = Object.freeze({
+  PORTOLAN_EVENTS_RETENTION_SECONDS: variable(
+    integer({ min: 60, max: 400 * DAY_SECONDS }),
+    '604800',
+    'How long events are kept, in the log and in Kafka. A reader of older positions gets 410 with the oldest one.',
+  ),
+  PORTOLAN_EVENTS_PULL_SECONDS: variable(
+    integer({ min: 0, max: 3600 }),
+    '0',
+    'Interval at which pulls are written as events, counted by manifest and tag, up to 1,000 images each. `0` turns ' +
+      'them off.',
+  ),
+  PORTOLAN_EVENTS_READER_SECONDS: variable(
+    integer({ min: 60, max: 400 * DAY_SECONDS }),
+    '2592000',
+    'How long events beyond the retention wait for a silent reader: Kafka, webhooks, another region.',
+  ),
+})
+
+export interface EventsConfig {
+  readonly retentionSeconds: number
+  readonly readerSeconds: number
+  /** 0: pulls are not events. */
+  readonly pullSeconds: number
+}
+
+export function eventsConfig(values: Values<typeof eventVariables>): EventsConfig {
+  return {
+    retentionSeconds: values.PORTOLAN_EVENTS_RETENTION_SECONDS,
+    readerSeconds: values.PORTOLAN_EVENTS_READER_SECONDS,
+    pullSeconds: values.PORTOLAN_EVENTS_PULL_SECONDS,
+  }
+}

@@ -1,0 +1,84 @@
+// Settings of this region's Kafka.
+
+import { brokers, flag, integer, oneOf, plain, topicName } from './parsers.ts'
+import { optional, type Parsed, secret, type Values, variable } from './variable.ts'
+
+export const kafkaVariables = Object.freeze({
+  PORTOLAN_KAFKA_BROKERS: optional(
+    brokers,
+    "Comma-separated `host:port` of this region's Kafka, which receives every event. Unset or `none`, readers use " +
+      'the log in the database.',
+  ),
+  PORTOLAN_KAFKA_TOPIC: optional(
+    topicName,
+    "Topic of this region's events. Unset, `portolan.<region>.events`. It holds no other region's events.",
+  ),
+  PORTOLAN_KAFKA_REPLICAS: optional(
+    integer({ min: 1, max: 9 }),
+    'Replicas of a topic that Portolan creates. Unset, one per broker up to three. With three or more, two must ' +
+      'acknowledge an event.',
+  ),
+  PORTOLAN_KAFKA_TLS: variable(flag, 'false', '`true` uses TLS to the brokers.'),
+  PORTOLAN_KAFKA_CA_FILE: optional(
+    plain,
+    "File of the authority that signed the brokers' certificates. Unset, the system's authorities.",
+  ),
+  PORTOLAN_KAFKA_SASL: variable(
+    oneOf('scram-sha-512', 'scram-sha-256', 'plain'),
+    'scram-sha-512',
+    'SASL mechanism, used if PORTOLAN_KAFKA_USERNAME is set. `plain` sends the password and needs TLS.',
+  ),
+  PORTOLAN_KAFKA_USERNAME: optional(plain, 'Account on the brokers. Unset, no authentication.'),
+  PORTOLAN_KAFKA_PASSWORD: secret(plain, 'Password of that account.'),
+})
+
+export interface KafkaConfig {
+  /** host:port of each. */
+  readonly brokers: readonly string[]
+  readonly topic: string
+  /** undefined: as many as there are brokers, up to three. */
+  readonly replicas: number | undefined
+  readonly tls: boolean
+  readonly caFile: string | undefined
+  readonly sasl:
+    | {
+        readonly mechanism: 'plain' | 'scram-sha-256' | 'scram-sha-512'
+        readonly username: string
+        readonly password: string
+      }
+    | undefined
+}
+
+/** undefined: readers use the log. */
+export function kafkaConfig(values: Values<typeof kafkaVariables>, region: string): KafkaConfig | undefined {
+  const { PORTOLAN_KAFKA_USERNAME: username, PORTOLAN_KAFKA_PASSWORD: password } = values
+  const list = values.PORTOLAN_KAFKA_BROKERS ?? []
+  if (list.length === 0) return undefined
+  const sasl =
+    username === undefined || password === undefined
+      ? undefined
+      : { mechanism: values.PORTOLAN_KAFKA_SASL, username, password }
+  return {
+    brokers: list,
+    topic: values.PORTOLAN_KAFKA_TOPIC ?? `portolan.${region}.events`,
+    replicas: values.PORTOLAN_KAFKA_REPLICAS,
+    tls: values.PORTOLAN_KAFKA_TLS,
+    caFile: values.PORTOLAN_KAFKA_CA_FILE,
+    sasl,
+  }
+}
+
+export function kafkaProblems(
+  values: Parsed<typeof kafkaVariables>,
+  isSet: (name: keyof typeof kafkaVariables) => boolean,
+): string[] {
+  const withoutTls = values.PORTOLAN_KAFKA_TLS === false
+  const problems: string[] = []
+  if (isSet('PORTOLAN_KAFKA_USERNAME') !== isSet('PORTOLAN_KAFKA_PASSWORD'))
+    problems.push('PORTOLAN_KAFKA_USERNAME and PORTOLAN_KAFKA_PASSWORD need each other')
+  if (isSet('PORTOLAN_KAFKA_USERNAME') && values.PORTOLAN_KAFKA_SASL === 'plain' && withoutTls)
+    problems.push('PORTOLAN_KAFKA_SASL=plain sends the password: it needs PORTOLAN_KAFKA_TLS=true')
+  if (isSet('PORTOLAN_KAFKA_CA_FILE') && withoutTls)
+    problems.push('PORTOLAN_KAFKA_CA_FILE needs PORTOLAN_KAFKA_TLS=true')
+  return problems
+}

@@ -1,0 +1,193 @@
+// Loads the configuration from the environment, once, and freezes it. No other file reads the environment.
+//
+// All problems are reported together, contradictions included. An unknown PORTOLAN_ name is one of them: a misspelt
+// variable that is silently ignored is the commonest cause of an outage. A secret may come from a file
+// (`<NAME>_FILE`). Infrastructure that is not configured is embedded, unless PORTOLAN_EMBEDDED=forbid.
+
+import { readFileSync } from 'node:fs'
+import { type AuthConfig, authConfig, authProblems, authVariables } from './auth.ts'
+import { blobProblems, blobVariables, type StoresConfig, storesConfig } from './blobs.ts'
+import { type DatabaseConfig, databaseConfig, databaseVariables, embeddedProblems } from './database.ts'
+import { type EventsConfig, eventsConfig, eventVariables } from './events.ts'
+import { type JanitorConfig, janitorConfig, janitorVariables } from './janitor.ts'
+import { type KafkaConfig, kafkaConfig, kafkaProblems, kafkaVariables } from './kafka.ts'
+import { type ByteLimits, limitsConfig, limitVariables, type RegistryLimits } from './limits.ts'
+import { ConfigValueError } from './parsers.ts'
+import { peerVariables } from './peers.ts'
+import { type ServerConfig, serverConfig, serverVariables } from './server.ts'
+import { nearest } from './spelling.ts'
+import type { Parsed, Values, Variable } from './variable.ts'
+import { type WebhooksConfig, webhooksConfig, webhookVariables } from './webhooks.ts'
+
+/** The concerns, in the order in which documentation lists them. */
+export const concerns = Object.freeze({
+  Server: serverVariables,
+  'Database and embedded parts': databaseVariables,
+  Blobs: blobVariables,
+  Kafka: kafkaVariables,
+  'Other regions': peerVariables,
+  'Accounts and access': authVariables,
+  Limits: limitVariables,
+  Events: eventVariables,
+  Webhooks: webhookVariables,
+  Janitor: janitorVariables,
+})
+
+export const variables = Object.freeze({
+  ...serverVariables,
+  ...databaseVariables,
+  ...blobVariables,
+  ...kafkaVariables,
+  ...peerVariables,
+  ...authVariables,
+  ...limitVariables,
+  ...eventVariables,
+  ...webhookVariables,
+  ...janitorVariables,
+})
+
+export type VariableName = keyof typeof variables
+export type Environment = Readonly<Record<string, string | undefined>>
+
+export interface Config extends ServerConfig, StoresConfig {
+  readonly database: DatabaseConfig
+  /** undefined: readers use the log. */
+  readonly kafka: KafkaConfig | undefined
+  /** Secrets that regions share; the first signs. undefined: no other region may ask. */
+  readonly peerKeys: readonly string[] | undefined
+  readonly auth: AuthConfig
+  readonly registry: RegistryLimits
+  readonly bytes: ByteLimits
+  readonly events: EventsConfig
+  readonly webhooks: WebhooksConfig
+  readonly janitor: JanitorConfig
+  /** True in one of several API processes that share the port; set by their parent. */
+  readonly child: boolean
+}
+
+export class ConfigError extends Error {
+  override readonly name = 'ConfigError'
+  readonly problems: readonly string[]
+
+  constructor(problems: readonly string[]) {
+    super(
+      `The configuration has ${problems.length === 1 ? 'a problem' : 'problems'}:\n  ${problems.join('\n  ')}`,
+    )
+    this.problems = problems
+  }
+}
+
+/** Not for operators: how a parent tells its API processes what they are. */
+const CHILD = 'PORTOLAN_CHILD'
+
+/** @throws ConfigError with every problem found */
+export function loadConfig(environment: Environment): Config {
+  const { texts, problems } = readTexts(environment)
+  problems.unshift(...unknownNames(environment))
+  const values = parseTexts(texts, problems)
+  const isSet = (name: string) => texts.get(name)?.given === true
+  problems.push(
+    ...embeddedProblems(values, isSet),
+    ...blobProblems(values, isSet),
+    ...kafkaProblems(values, isSet),
+    ...authProblems(values, isSet),
+  )
+  if (problems.length > 0) throw new ConfigError(problems)
+  return deepFreeze(build(values as Values<typeof variables>, environment[CHILD] === 'true'))
+}
+
+function build(values: Values<typeof variables>, child: boolean): Config {
+  const server = serverConfig(values)
+  const auth = authConfig(values)
+  return {
+    ...server,
+    ...storesConfig(values),
+    ...limitsConfig(values),
+    database: databaseConfig(values),
+    kafka: kafkaConfig(values, server.region),
+    peerKeys: values.PORTOLAN_PEER_KEYS,
+    auth,
+    events: eventsConfig(values),
+    webhooks: webhooksConfig(values, { listen: server.listen, authenticated: auth.mode !== 'none' }),
+    janitor: janitorConfig(values),
+    child,
+  }
+}
+
+interface Text {
+  /** undefined: unset, and there is no default. */
+  readonly text: string | undefined
+  /** False: it is the default. */
+  readonly given: boolean
+}
+
+/** The text of every variable, from the environment, a secret's file, or its default. */
+export function readTexts(environment: Environment): {
+  texts: Map<string, Text>
+  problems: string[]
+} {
+  const texts = new Map<string, Text>()
+  const problems: string[] = []
+  for (const [name, definition] of Object.entries<Variable<unknown>>(variables)) {
+    try {
+      const text = givenText(environment, name, definition)
+      texts.set(name, { text: text ?? definition.default, given: text !== undefined })
+    } catch (thrown) {
+      if (!(thrown instanceof ConfigValueError)) throw thrown
+      problems.push(`${name} ${thrown.message}`)
+      texts.set(name, { text: undefined, given: true })
+    }
+  }
+  return { texts, problems }
+}
+
+const SECRET_FILE_BYTES_MAX = 64 * 1024
+
+/** undefined: unset. Empty counts as unset where that has a meaning of its own. */
+function givenText(
+  environment: Environment,
+  name: string,
+  definition: Variable<unknown>,
+): string | undefined {
+  const text = environment[name]
+  const path = definition.mask === undefined ? undefined : environment[`${name}_FILE`]
+  if (path === undefined) return text === '' && definition.default === undefined ? undefined : text
+  if (text !== undefined) throw new ConfigValueError(`and ${name}_FILE are both set: choose one`)
+  let content: string
+  try {
+    content = readFileSync(path, 'utf8')
+  } catch (thrown) {
+    throw new ConfigValueError(`_FILE names a file that cannot be read: ${(thrown as Error).message}`)
+  }
+  if (content.length > SECRET_FILE_BYTES_MAX)
+    throw new ConfigValueError('_FILE names a file that is too large')
+  return content.trim()
+}
+
+function parseTexts(texts: ReadonlyMap<string, Text>, problems: string[]): Parsed<typeof variables> {
+  const entries = Object.entries<Variable<unknown>>(variables).map(([name, { parse }]) => {
+    const text = texts.get(name)?.text
+    try {
+      return [name, text === undefined ? undefined : parse(text)]
+    } catch (thrown) {
+      if (!(thrown instanceof ConfigValueError)) throw thrown
+      problems.push(`${name} ${thrown.message}`)
+      return [name, undefined]
+    }
+  })
+  return Object.fromEntries(entries)
+}
+
+function unknownNames(environment: Environment): string[] {
+  const known = new Set<string>([CHILD, ...Object.keys(variables)])
+  for (const [name, { mask }] of Object.entries<Variable<unknown>>(variables))
+    if (mask !== undefined) known.add(`${name}_FILE`)
+  return Object.keys(environment)
+    .filter((name) => name.startsWith('PORTOLAN_') && !name.startsWith('PORTOLAN_CI_') && !known.has(name))
+    .map((name) => `${name} is unknown; the nearest name is ${nearest(name, [...known])}`)
+}
+
+function deepFreeze<T extends object>(value: T): T {
+  for (const inner of Object.values(value)) if (typeof inner === 'object' && inner !== null) deepFreeze(inner)
+  return Object.freeze(value)
+}

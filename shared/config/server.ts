@@ -1,0 +1,90 @@
+// Settings of the process: where it listens, what clients call it, where its data is, and how it ends.
+
+import {
+  addressRanges,
+  integer,
+  type ListenAddress,
+  listenAddress,
+  oneOf,
+  orOff,
+  plain,
+  publicUrl,
+  regionName,
+} from './parsers.ts'
+import { optional, type Values, variable } from './variable.ts'
+
+export const serverVariables = Object.freeze({
+  PORTOLAN_LISTEN: variable(
+    listenAddress,
+    'localhost:5000',
+    'Address of the registry. `localhost` listens on both loopback addresses; `:5000` listens on every interface ' +
+      'and needs PORTOLAN_AUTH.',
+  ),
+  PORTOLAN_METRICS_LISTEN: variable(
+    orOff(listenAddress),
+    'localhost:5001',
+    'Address of `/metrics`, `/livez` and `/readyz`, or `off`. Keep it away from clients: it shows internals.',
+  ),
+  PORTOLAN_PUBLIC_URL: optional(
+    publicUrl,
+    'URL that clients use, for the token realm. Unset, the Host header or a trusted proxy decides. Set it if a ' +
+      'proxy rewrites Host.',
+  ),
+  PORTOLAN_TRUSTED_PROXIES: variable(
+    addressRanges,
+    '',
+    'Address ranges of proxies whose Forwarded and X-Forwarded-* headers are trusted. Anyone else could forge them.',
+  ),
+  PORTOLAN_REGION: variable(
+    regionName,
+    'eu',
+    'Name of this region. Every version that is written contains it, so it never changes for a database.',
+  ),
+  PORTOLAN_DATA_DIR: variable(
+    plain,
+    '.portolan',
+    'Directory for embedded Postgres and for blobs in files. Each region has a folder in it.',
+  ),
+  PORTOLAN_PROCESSES: variable(
+    integer({ min: 1, max: 64 }),
+    '1',
+    'API processes that share the port (Linux). One per core serves more; each has its own caches.',
+  ),
+  PORTOLAN_LOG_LEVEL: variable(
+    oneOf('debug', 'info', 'warn', 'error'),
+    'info',
+    '`info` logs each request; `warn` logs only problems.',
+  ),
+  PORTOLAN_DRAIN_SECONDS: variable(
+    integer({ min: 0, max: 3600 }),
+    '30',
+    'Time for requests to finish when the process stops.',
+  ),
+})
+
+export interface ServerConfig {
+  readonly listen: ListenAddress
+  /** undefined: off. */
+  readonly metricsListen: ListenAddress | undefined
+  readonly publicUrl: string | undefined
+  readonly trustedProxies: readonly string[]
+  readonly region: string
+  readonly dataDir: string
+  readonly processes: number
+  readonly logLevel: 'debug' | 'info' | 'warn' | 'error'
+  readonly drainSeconds: number
+}
+
+export function serverConfig(values: Values<typeof serverVariables>): ServerConfig {
+  return {
+    listen: values.PORTOLAN_LISTEN,
+    metricsListen: values.PORTOLAN_METRICS_LISTEN,
+    publicUrl: values.PORTOLAN_PUBLIC_URL,
+    trustedProxies: values.PORTOLAN_TRUSTED_PROXIES,
+    region: values.PORTOLAN_REGION,
+    dataDir: values.PORTOLAN_DATA_DIR,
+    processes: values.PORTOLAN_PROCESSES,
+    logLevel: values.PORTOLAN_LOG_LEVEL,
+    drainSeconds: values.PORTOLAN_DRAIN_SECONDS,
+  }
+}
