@@ -65,6 +65,7 @@ const TESTED_ELSEWHERE: Readonly<Record<string, string>> = {
   'shared/db/provenance.ts': 'a type and its columns, seen in test/shared/db/registers.test.ts',
   'shared/bus/bus.ts': 'the interface; test/contract/bus.ts is its test',
   'shared/bus/hand-over.ts': 'test/contract/bus.ts',
+  'shared/bus/in-order.ts': 'test/shared/bus/follow.test.ts',
   'shared/bus/kafka-bus.ts': 'test/kafka/contract.test.ts and test/kafka/faults.test.ts',
   'shared/bus/deadline.ts': 'test/kafka/faults.test.ts',
   'shared/bus/kafka-topic.ts': 'test/kafka/faults.test.ts',
