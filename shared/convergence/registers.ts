@@ -1,0 +1,204 @@
+// The registers of one repository, and how they merge. Pure: no clock, no I/O. The SQL in shared/db does the same to rows;
+// the simulation runs both on the same histories.
+//
+// Every register only grows, in a total order, so merging is commutative, associative and idempotent: loss, repetition
+// and reordering of events, early delivery, comparison and restored backups are all the same operation.
+//
+//   repository   dead (version, seen); alive is local: the greatest version ever merged or made in it
+//   manifest     alive (version, media type, prev) and dead (version, seen)
+//   link         of a blob: dead as above; alive is local, made by uploads, mounts and visible manifests
+//   tag          the greatest version, and every version ever merged (its history)
+//
+// The order is by version (h, origin), then by value: dead above alive, then bytes. A restored region may give one
+// version to two values; every region must then choose the same one.
+
+import { compareVersions, NEVER, type Version } from './version.ts'
+
+/** A place in the origin's log of the repository's shard. */
+export interface EventRef {
+  readonly epoch: number
+  readonly seq: number
+}
+
+/** For each origin, how far its log was applied. An origin that is absent was not followed. */
+export type Seen = Readonly<Record<string, EventRef>>
+
+export interface Death {
+  readonly version: Version
+  /** What the region that deleted had applied of each log when it deleted. */
+  readonly seen: Seen
+  /**
+   * Versions that it had merged before their events came (early delivery), and that this death kills. Without them, what
+   * somebody saw and deleted would be reported as killed unseen.
+   */
+  readonly early: readonly EarlyVersion[]
+}
+
+/** One push gives one version to several registers: the subject (a tag or a digest) tells them apart. */
+export interface EarlyVersion {
+  readonly subject: string
+  readonly version: Version
+}
+
+export interface Alive {
+  readonly version: Version
+  readonly mediaType: string
+  readonly prev: Version
+  /** The event that told of it; null until it is known. */
+  readonly event: EventRef | null
+}
+
+export interface TagVersion {
+  readonly version: Version
+  readonly digest: string
+  readonly alive: boolean
+  readonly prev: Version
+  readonly event: EventRef | null
+}
+
+export interface ManifestRegister {
+  alive: Alive
+  dead: Death
+}
+
+export interface LinkRegister {
+  alive: Version
+  dead: Death
+}
+
+export interface TagRegister {
+  current: TagVersion
+  /** Every version ever merged, by its identity. */
+  readonly history: Map<string, TagVersion>
+}
+
+export interface Repository {
+  alive: Version
+  dead: Death
+  readonly manifests: Map<string, ManifestRegister>
+  readonly links: Map<string, LinkRegister>
+  readonly tags: Map<string, TagRegister>
+}
+
+export const NO_DEATH: Death = Object.freeze({
+  version: NEVER,
+  seen: Object.freeze({}),
+  early: Object.freeze([]),
+})
+const NOT_ALIVE: Alive = Object.freeze({ version: NEVER, mediaType: '', prev: NEVER, event: null })
+
+export function emptyRepository(): Repository {
+  return { alive: NEVER, dead: NO_DEATH, manifests: new Map(), links: new Map(), tags: new Map() }
+}
+
+export function manifestOf(repository: Repository, digest: string): ManifestRegister {
+  const known = repository.manifests.get(digest)
+  if (known !== undefined) return known
+  const made = { alive: NOT_ALIVE, dead: NO_DEATH }
+  repository.manifests.set(digest, made)
+  return made
+}
+
+export function linkOf(repository: Repository, digest: string): LinkRegister {
+  const known = repository.links.get(digest)
+  if (known !== undefined) return known
+  const made = { alive: NEVER, dead: NO_DEATH }
+  repository.links.set(digest, made)
+  return made
+}
+
+/** By version, then dead above alive, then the digest's bytes. */
+export function compareTagVersions(a: TagVersion, b: TagVersion): number {
+  const byVersion = compareVersions(a.version, b.version)
+  if (byVersion !== 0) return byVersion
+  if (a.alive !== b.alive) return a.alive ? -1 : 1
+  return compareBytes(a.digest, b.digest)
+}
+
+/** By version, then the media type's bytes. */
+export function compareAlive(a: Alive, b: Alive): number {
+  return compareVersions(a.version, b.version) || compareBytes(a.mediaType, b.mediaType)
+}
+
+/** By version. Of two with one version what both saw counts: a conflict too many is reported, none is missed. */
+export function mergeDeaths(a: Death, b: Death): Death {
+  const order = compareVersions(a.version, b.version)
+  if (order !== 0) return order > 0 ? a : b
+  const early = a.early.filter((one) => b.early.some((other) => isSameVersion(one, other)))
+  return { version: a.version, seen: seenByBoth(a.seen, b.seen), early }
+}
+
+export function mergeRepositoryDeath(repository: Repository, death: Death): void {
+  repository.dead = mergeDeaths(repository.dead, death)
+}
+
+export function mergeManifestAlive(repository: Repository, digest: string, alive: Alive): void {
+  const register = manifestOf(repository, digest)
+  const order = compareAlive(register.alive, alive)
+  if (order < 0) register.alive = alive
+  else if (order === 0) register.alive = { ...register.alive, event: register.alive.event ?? alive.event }
+  rise(repository, alive.version)
+}
+
+export function mergeManifestDeath(repository: Repository, digest: string, death: Death): void {
+  const register = manifestOf(repository, digest)
+  register.dead = mergeDeaths(register.dead, death)
+}
+
+export function mergeLinkDeath(repository: Repository, digest: string, death: Death): void {
+  const register = linkOf(repository, digest)
+  register.dead = mergeDeaths(register.dead, death)
+}
+
+export function mergeTag(repository: Repository, name: string, merged: TagVersion): void {
+  const register = repository.tags.get(name)
+  rise(repository, merged.version)
+  if (register === undefined) {
+    repository.tags.set(name, { current: merged, history: new Map([[identityOf(merged), merged]]) })
+    return
+  }
+  const { history } = register
+  const identity = identityOf(merged)
+  const known = history.get(identity)
+  history.set(identity, known === undefined ? merged : { ...known, event: known.event ?? merged.event })
+  if (compareTagVersions(register.current, merged) < 0) register.current = merged
+}
+
+/**
+ * What the janitor derives from a death: the tag is dead with the version it had. A greater version would kill pushes
+ * that did not see the death. Not a version of its own: it has no event and no place in the history.
+ */
+export function deriveTombstone(register: TagRegister): void {
+  register.current = { ...register.current, alive: false }
+}
+
+/** Two regions agree on a version of a tag exactly when its identity is the same. */
+export function identityOf({ version, digest, alive }: TagVersion): string {
+  return `${version.h} ${version.origin} ${digest} ${alive}`
+}
+
+function rise(repository: Repository, version: Version): void {
+  if (compareVersions(version, repository.alive) > 0) repository.alive = version
+}
+
+export function isSameVersion(a: EarlyVersion, b: EarlyVersion): boolean {
+  return a.subject === b.subject && compareVersions(a.version, b.version) === 0
+}
+
+function seenByBoth(a: Seen, b: Seen): Seen {
+  const origins = Object.keys(a).filter((origin) => origin in b)
+  return Object.fromEntries(origins.map((origin) => [origin, earlier(a[origin], b[origin])]))
+}
+
+function earlier(a: EventRef | undefined, b: EventRef | undefined): EventRef {
+  if (a === undefined || b === undefined) return { epoch: 0, seq: 0 }
+  return compareEventRefs(a, b) <= 0 ? a : b
+}
+
+export function compareEventRefs(a: EventRef, b: EventRef): number {
+  return a.epoch - b.epoch || a.seq - b.seq
+}
+
+function compareBytes(a: string, b: string): number {
+  return Buffer.compare(Buffer.from(a), Buffer.from(b))
+}
