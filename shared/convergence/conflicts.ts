@@ -6,14 +6,15 @@
 // the writer's log.
 
 import {
-  compareEventRefs,
   compareTagVersions,
   type Death,
   type EarlyVersion,
-  type EventRef,
+  type Events,
   isSameVersion,
+  isSeen,
   type TagRegister,
   type TagVersion,
+  type Written,
 } from './registers.ts'
 import { compareVersions, type Version } from './version.ts'
 
@@ -41,14 +42,18 @@ export function lostVersions({ current, history }: TagRegister, prunedH = 0n): T
 /** What is known of whether a death killed a write that its author had not seen. `unknown`: the event has to arrive. */
 export function killedUnseen(
   death: Death,
-  write: EarlyVersion & { readonly event: EventRef | null },
+  write: EarlyVersion & { readonly events: Events; readonly written: Written },
 ): boolean | 'unknown' {
   if (compareVersions(write.version, death.version) > 0) return false
-  if (write.version.origin === death.version.origin) return false
   if (death.early.some((early) => isSameVersion(early, write))) return false
-  if (write.event === null) return 'unknown'
-  const seen = death.seen[write.version.origin]
-  return seen === undefined || compareEventRefs(write.event, seen) > 0
+  if (write.version.origin === death.version.origin) return !isOwnSeen(death, write.written)
+  if (write.events.length === 0) return 'unknown'
+  return !isSeen(death.seen, write.version.origin, write.events)
+}
+
+/** A region has seen its own writes, numbered or not, unless a restore took them from it. */
+export function isOwnSeen({ written, lineage }: Pick<Death, 'written' | 'lineage'>, write: Written): boolean {
+  return [...lineage, written].some(({ epoch, id }) => epoch === write.epoch && write.id <= id)
 }
 
 function keyOf({ h, origin }: Version): string {

@@ -20,8 +20,23 @@ export interface EventRef {
   readonly seq: number
 }
 
-/** For each origin, how far its log was applied. An origin that is absent was not followed. */
-export type Seen = Readonly<Record<string, EventRef>>
+/** What a write's own region calls it: epoch and outbox id. Ids rise with every write and are never given twice. */
+export interface Written {
+  readonly epoch: number
+  readonly id: number
+}
+
+/**
+ * The events that told of a write. None until its origin has numbered it. More than one if a restored region numbered it
+ * again under a new epoch: who saw either saw the write.
+ */
+export type Events = readonly EventRef[]
+
+/**
+ * For each origin, how far its log was applied: the last place in each epoch. An epoch is not above the one before: after
+ * a restore a region may know less of the old epoch than others do, so each is judged for itself.
+ */
+export type Seen = Readonly<Record<string, readonly EventRef[]>>
 
 export interface Death {
   readonly version: Version
@@ -32,6 +47,10 @@ export interface Death {
    * somebody saw and deleted would be reported as killed unseen.
    */
   readonly early: readonly EarlyVersion[]
+  readonly events: Events
+  readonly written: Written
+  /** Earlier epochs of its region, with the last outbox id that the region still has of each: a restore may have cut it. */
+  readonly lineage: readonly Written[]
 }
 
 /** One push gives one version to several registers: the subject (a tag or a digest) tells them apart. */
@@ -44,8 +63,8 @@ export interface Alive {
   readonly version: Version
   readonly mediaType: string
   readonly prev: Version
-  /** The event that told of it; null until it is known. */
-  readonly event: EventRef | null
+  readonly events: Events
+  readonly written: Written
 }
 
 export interface TagVersion {
@@ -53,7 +72,8 @@ export interface TagVersion {
   readonly digest: string
   readonly alive: boolean
   readonly prev: Version
-  readonly event: EventRef | null
+  readonly events: Events
+  readonly written: Written
 }
 
 export interface ManifestRegister {
@@ -80,12 +100,22 @@ export interface Repository {
   readonly tags: Map<string, TagRegister>
 }
 
+const NOT_WRITTEN: Written = Object.freeze({ epoch: 0, id: 0 })
 export const NO_DEATH: Death = Object.freeze({
   version: NEVER,
   seen: Object.freeze({}),
   early: Object.freeze([]),
+  events: Object.freeze([]),
+  written: NOT_WRITTEN,
+  lineage: Object.freeze([]),
 })
-const NOT_ALIVE: Alive = Object.freeze({ version: NEVER, mediaType: '', prev: NEVER, event: null })
+const NOT_ALIVE: Alive = Object.freeze({
+  version: NEVER,
+  mediaType: '',
+  prev: NEVER,
+  events: [],
+  written: NOT_WRITTEN,
+})
 
 export function emptyRepository(): Repository {
   return { alive: NEVER, dead: NO_DEATH, manifests: new Map(), links: new Map(), tags: new Map() }
@@ -125,7 +155,14 @@ export function mergeDeaths(a: Death, b: Death): Death {
   const order = compareVersions(a.version, b.version)
   if (order !== 0) return order > 0 ? a : b
   const early = a.early.filter((one) => b.early.some((other) => isSameVersion(one, other)))
-  return { version: a.version, seen: seenByBoth(a.seen, b.seen), early }
+  return {
+    version: a.version,
+    seen: seenByBoth(a.seen, b.seen),
+    early,
+    events: bothEvents(a.events, b.events),
+    written: a.written,
+    lineage: a.lineage,
+  }
 }
 
 export function mergeRepositoryDeath(repository: Repository, death: Death): void {
@@ -136,7 +173,8 @@ export function mergeManifestAlive(repository: Repository, digest: string, alive
   const register = manifestOf(repository, digest)
   const order = compareAlive(register.alive, alive)
   if (order < 0) register.alive = alive
-  else if (order === 0) register.alive = { ...register.alive, event: register.alive.event ?? alive.event }
+  else if (order === 0)
+    register.alive = { ...register.alive, events: bothEvents(register.alive.events, alive.events) }
   rise(repository, alive.version)
 }
 
@@ -160,7 +198,8 @@ export function mergeTag(repository: Repository, name: string, merged: TagVersio
   const { history } = register
   const identity = identityOf(merged)
   const known = history.get(identity)
-  history.set(identity, known === undefined ? merged : { ...known, event: known.event ?? merged.event })
+  const events = bothEvents(known?.events ?? [], merged.events)
+  history.set(identity, { ...merged, events })
   if (compareTagVersions(register.current, merged) < 0) register.current = merged
 }
 
@@ -187,16 +226,25 @@ export function isSameVersion(a: EarlyVersion, b: EarlyVersion): boolean {
 
 function seenByBoth(a: Seen, b: Seen): Seen {
   const origins = Object.keys(a).filter((origin) => origin in b)
-  return Object.fromEntries(origins.map((origin) => [origin, earlier(a[origin], b[origin])]))
+  return Object.fromEntries(origins.map((origin) => [origin, lower(a[origin] ?? [], b[origin] ?? [])]))
 }
 
-function earlier(a: EventRef | undefined, b: EventRef | undefined): EventRef {
-  if (a === undefined || b === undefined) return { epoch: 0, seq: 0 }
-  return compareEventRefs(a, b) <= 0 ? a : b
+function bothEvents(a: Events, b: Events): Events {
+  if (a.length === 0 || a === b) return b
+  return [...a, ...b.filter((ref) => !a.some(({ epoch, seq }) => epoch === ref.epoch && seq === ref.seq))]
 }
 
-export function compareEventRefs(a: EventRef, b: EventRef): number {
-  return a.epoch - b.epoch || a.seq - b.seq
+function lower(a: readonly EventRef[], b: readonly EventRef[]): EventRef[] {
+  return a.flatMap(({ epoch, seq }) => {
+    const other = b.find((ref) => ref.epoch === epoch)
+    return other === undefined ? [] : [{ epoch, seq: Math.min(seq, other.seq) }]
+  })
+}
+
+/** True when one of a write's events lies within what was applied of its origin's log. */
+export function isSeen(seen: Seen, origin: string, events: Events): boolean {
+  const applied = seen[origin] ?? []
+  return events.some((event) => applied.some(({ epoch, seq }) => epoch === event.epoch && event.seq <= seq))
 }
 
 function compareBytes(a: string, b: string): number {

@@ -2,13 +2,15 @@
 // of others. Local writes follow the rules of shared/db (a write's version exceeds every register it meets); merges are
 // those of shared/convergence.
 
+import { isOwnSeen } from '#shared/convergence/conflicts.ts'
 import {
   type Alive,
-  compareEventRefs,
   type Death,
   type EarlyVersion,
   type EventRef,
+  type Events,
   emptyRepository,
+  isSeen,
   linkOf,
   manifestOf,
   mergeLinkDeath,
@@ -19,6 +21,7 @@ import {
   type Repository,
   type Seen,
   type TagVersion,
+  type Written,
 } from '#shared/convergence/registers.ts'
 import { compareVersions, NEVER, type Version } from '#shared/convergence/version.ts'
 import {
@@ -30,8 +33,8 @@ import {
 import { CONTENT, LAYERS, MANIFESTS, parentsOf, TAGS } from './content.ts'
 
 export type Fact =
-  | { readonly kind: 'manifest.put'; readonly digest: string; readonly alive: Omit<Alive, 'event'> }
-  | { readonly kind: 'tag'; readonly name: string; readonly tag: Omit<TagVersion, 'event'> }
+  | { readonly kind: 'manifest.put'; readonly digest: string; readonly alive: Omit<Alive, 'events'> }
+  | { readonly kind: 'tag'; readonly name: string; readonly tag: Omit<TagVersion, 'events'> }
   | { readonly kind: 'manifest.deleted'; readonly digest: string; readonly death: Death }
   | { readonly kind: 'link.deleted'; readonly digest: string; readonly death: Death }
   | { readonly kind: 'repository.deleted'; readonly death: Death }
@@ -49,11 +52,28 @@ export interface SimulatedRegion {
   /** Facts of writes that the relay has not numbered yet. */
   outbox: Fact[]
   epoch: number
+  lineage: readonly Written[]
+  /** The last outbox id. */
+  lastId: number
   log: LoggedFact[]
-  /** How far the log of each origin was applied. */
-  cursors: Record<string, EventRef>
+  /** How far the log of each origin was applied: its last place in each epoch, the newest last. */
+  cursors: Record<string, readonly EventRef[]>
+  /** Peers that it has to compare itself with, because it may have lost what they know. */
+  readonly returningTo: Set<string>
+  backup: Backup | undefined
   /** A rule that this region leaves out: see world.ts. */
   readonly broken: string | undefined
+}
+
+/** What a backup of the database holds. */
+interface Backup {
+  readonly repository: Repository
+  readonly outbox: readonly Fact[]
+  readonly epoch: number
+  readonly lineage: readonly Written[]
+  readonly lastId: number
+  readonly log: readonly LoggedFact[]
+  readonly cursors: Record<string, readonly EventRef[]>
 }
 
 export function createRegion(name: string, broken?: string): SimulatedRegion {
@@ -63,8 +83,12 @@ export function createRegion(name: string, broken?: string): SimulatedRegion {
     repository: emptyRepository(),
     outbox: [],
     epoch: 1,
+    lineage: [],
+    lastId: 0,
     log: [],
     cursors: {},
+    returningTo: new Set(),
+    backup: undefined,
     broken,
   }
 }
@@ -83,35 +107,42 @@ function greater(a: Version, b: Version): Version {
 }
 
 /** A death of this version, with what the region has seen. `targets`: the registers that it kills. */
-function deathOf(region: SimulatedRegion, version: Version, targets: readonly Target[]): Death {
-  const seen: Seen = { ...region.cursors }
-  if (region.broken === 'deaths-forget-early') return { version, seen, early: [] }
-  const early = targets.filter(({ version: { h, origin }, event }) => {
-    if (h === 0n || origin === region.name) return false
-    const applied = seen[origin]
-    return event === null || applied === undefined || compareEventRefs(event, applied) > 0
-  })
-  return {
-    version,
-    seen,
-    early: early.map((target) => ({ subject: target.subject, version: target.version })),
-  }
+function nextWritten(region: SimulatedRegion): Written {
+  return { epoch: region.epoch, id: ++region.lastId }
 }
 
-type Target = EarlyVersion & { readonly event: EventRef | null }
+function deathOf(region: SimulatedRegion, version: Version, targets: readonly Target[]): Death {
+  const seen: Seen = { ...region.cursors }
+  if (region.broken === 'deaths-forget-early')
+    return { version, seen, early: [], events: [], written: nextWritten(region), lineage: region.lineage }
+  const written = nextWritten(region)
+  const { lineage } = region
+  const early = targets
+    .filter((target) => {
+      const { h, origin } = target.version
+      if (h === 0n) return false
+      // What a restore took from the region and a peer gave back to it counts as told early, too.
+      if (origin === region.name) return !isOwnSeen({ written, lineage }, target.written)
+      return !isSeen(seen, origin, target.events)
+    })
+    .map((target) => ({ subject: target.subject, version: target.version }))
+  return { version, seen, events: [], written, lineage, early }
+}
+
+type Target = EarlyVersion & { readonly events: Events; readonly written: Written }
 
 /** The versions of tags that a death of the digest kills; without a digest, all. */
 function tagTargets(repository: Repository, digest?: string): Target[] {
   return [...repository.tags].flatMap(([subject, { history }]) =>
     [...history.values()]
       .filter((version) => digest === undefined || version.digest === digest)
-      .map(({ version, event }) => ({ subject, version, event })),
+      .map(({ version, events, written }) => ({ subject, version, events, written })),
   )
 }
 
 function manifestTarget(repository: Repository, digest: string): Target {
-  const { version, event } = manifestOf(repository, digest).alive
-  return { subject: digest, version, event }
+  const { version, events, written } = manifestOf(repository, digest).alive
+  return { subject: digest, version, events, written }
 }
 
 /** False: a reference is missing, nothing was written. The blobs are uploaded just before, as clients do. */
@@ -135,7 +166,7 @@ export function push(
   const met = [repository.dead.version, register.alive.version, register.dead.version]
   const version = { h: above(clock, met), origin }
   const prev = greater(register.alive.version, register.dead.version)
-  const alive = { version, prev, mediaType: 'm' }
+  const alive = { version, prev, mediaType: 'm', written: nextWritten(region) }
   record(region, { kind: 'manifest.put', digest, alive })
   for (const name of tags.toSorted()) {
     const current = repository.tags.get(name)?.current
@@ -145,7 +176,7 @@ export function push(
     record(region, {
       kind: 'tag',
       name,
-      tag: { version: tagVersion, digest, alive: true, prev: before },
+      tag: { version: tagVersion, digest, alive: true, prev: before, written: nextWritten(region) },
     })
   }
   return true
@@ -157,7 +188,13 @@ export function deleteTag(region: SimulatedRegion, options: { name: string; nowM
   const current = repository.tags.get(options.name)?.current
   if (current === undefined || !isTagVisible(repository, options.name, parentsOf)) return false
   const h = above(hlcOf(region, options.nowMs), [current.version, repository.dead.version])
-  const tag = { version: { h, origin }, digest: current.digest, alive: false, prev: current.version }
+  const tag = {
+    version: { h, origin },
+    digest: current.digest,
+    alive: false,
+    prev: current.version,
+    written: nextWritten(region),
+  }
   record(region, { kind: 'tag', name: options.name, tag })
   return true
 }
@@ -214,30 +251,34 @@ export function deleteRepository(region: SimulatedRegion, options: { nowMs: numb
 
 /** A write: merged here at once, and in the outbox by the same commit. */
 function record(region: SimulatedRegion, fact: Fact): void {
-  merge(region, fact, null)
+  merge(region, fact, [])
   region.outbox.push(fact)
 }
 
-/** Merges a fact that came from anywhere. `event`: where it stands in its origin's log, if that is known. */
-export function merge(region: SimulatedRegion, fact: Fact, event: EventRef | null): void {
+/** Merges a fact that came from anywhere. `events`: where it stands in its origin's log, if that is known. */
+export function merge(region: SimulatedRegion, fact: Fact, events: Events): void {
   const { repository } = region
   switch (fact.kind) {
     case 'manifest.put':
-      mergeManifestAlive(repository, fact.digest, { ...fact.alive, event })
+      mergeManifestAlive(repository, fact.digest, { ...fact.alive, events })
       break
     case 'tag':
-      mergeTag(repository, fact.name, { ...fact.tag, event })
+      mergeTag(repository, fact.name, { ...fact.tag, events })
       break
     case 'manifest.deleted':
-      mergeManifestDeath(repository, fact.digest, fact.death)
+      mergeManifestDeath(repository, fact.digest, deathAt(fact.death, events))
       break
     case 'link.deleted':
-      mergeLinkDeath(repository, fact.digest, fact.death)
+      mergeLinkDeath(repository, fact.digest, deathAt(fact.death, events))
       break
     case 'repository.deleted':
-      mergeRepositoryDeath(repository, fact.death)
+      mergeRepositoryDeath(repository, deathAt(fact.death, events))
   }
   deriveLinks(repository)
+}
+
+function deathAt(death: Death, events: Events): Death {
+  return events.length === 0 ? death : { ...death, events }
 }
 
 /** A blob that a visible manifest names is linked, whatever killed its link. */
@@ -260,10 +301,77 @@ export function number(region: SimulatedRegion, count: number): void {
     const seq = last?.ref.epoch === region.epoch ? last.ref.seq + 1 : 1
     const ref = { epoch: region.epoch, seq }
     region.log.push({ ref, fact })
-    region.cursors[region.name] = ref
+    advance(region, region.name, ref)
     // Own registers learn their event as others do: from the log.
-    merge(region, fact, ref)
+    merge(region, fact, [ref])
   }
+}
+
+/** Notes that an origin's log was applied up to here. */
+export function advance(region: SimulatedRegion, origin: string, ref: EventRef): void {
+  const before = region.cursors[origin] ?? []
+  region.cursors[origin] = [...before.filter(({ epoch }) => epoch !== ref.epoch), ref]
+}
+
+export function takeBackup(region: SimulatedRegion): void {
+  const { repository, outbox, epoch, lineage, lastId, log, cursors } = region
+  region.backup = {
+    repository: copyOf(repository),
+    outbox: [...outbox],
+    epoch,
+    lineage,
+    lastId,
+    log: [...log],
+    cursors: { ...cursors },
+  }
+}
+
+/** The database is what it was at the backup. False: there is none. */
+export function restoreBackup(region: SimulatedRegion): boolean {
+  const { backup } = region
+  if (backup === undefined) return false
+  region.repository = copyOf(backup.repository)
+  region.outbox = [...backup.outbox]
+  region.epoch = backup.epoch
+  region.lineage = backup.lineage
+  region.lastId = backup.lastId
+  region.log = [...backup.log]
+  region.cursors = { ...backup.cursors }
+  return true
+}
+
+/** The region counts under a new epoch; outbox ids jump, so that none is given twice. */
+export function raiseEpoch(region: SimulatedRegion, epoch: number): void {
+  region.lineage = [...region.lineage, { epoch: region.epoch, id: region.lastId }]
+  region.epoch = epoch
+  region.lastId += 2 ** 32
+}
+
+function copyOf(repository: Repository): Repository {
+  const { alive, dead, manifests, links, tags } = repository
+  return {
+    alive,
+    dead,
+    manifests: new Map([...manifests].map(([digest, register]) => [digest, { ...register }])),
+    links: new Map([...links].map(([digest, register]) => [digest, { ...register }])),
+    tags: new Map(
+      [...tags].map(([name, { current, history }]) => [name, { current, history: new Map(history) }]),
+    ),
+  }
+}
+
+/** One way of a comparison: everything that one region holds, with what is known of its events, merged in another. */
+export function mergeAll(to: SimulatedRegion, from: SimulatedRegion): void {
+  const { repository } = from
+  merge(to, { kind: 'repository.deleted', death: repository.dead }, [])
+  for (const [digest, { alive, dead }] of repository.manifests) {
+    merge(to, { kind: 'manifest.deleted', digest, death: dead }, [])
+    if (alive.version.h > 0n) merge(to, { kind: 'manifest.put', digest, alive }, alive.events)
+  }
+  for (const [digest, { dead }] of repository.links)
+    merge(to, { kind: 'link.deleted', digest, death: dead }, [])
+  for (const [name, { history }] of repository.tags)
+    for (const tag of history.values()) merge(to, { kind: 'tag', name, tag }, tag.events)
 }
 
 /** What a comparison of regions would compare: deaths, visible tags, visible manifests. */

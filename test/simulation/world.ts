@@ -4,24 +4,27 @@
 // An omniscient observer writes down each write with what its region had merged at that moment. What regions conclude from
 // their registers must be what the observer knows: the same visible content everywhere, and exactly the real conflicts.
 
-import { killedUnseen, lostVersions } from '#shared/convergence/conflicts.ts'
-import { deriveTombstone, identityOf, type TagVersion } from '#shared/convergence/registers.ts'
+import { deriveTombstone, type Written } from '#shared/convergence/registers.ts'
 import { compareVersions } from '#shared/convergence/version.ts'
 import { isTagVisible } from '#shared/convergence/visibility.ts'
 import { LAYERS, MANIFESTS, parentsOf, TAGS } from './content.ts'
+import { check, type ObservedDeath, writesIn } from './observer.ts'
 import { createRandom, type Random } from './random.ts'
 import {
+  advance,
   createRegion,
   deleteLink,
   deleteManifest,
   deleteRepository,
   deleteTag,
-  effective,
-  type Fact,
   merge,
+  mergeAll,
   number,
   push,
+  raiseEpoch,
+  restoreBackup,
   type SimulatedRegion,
+  takeBackup,
 } from './region.ts'
 
 const HOUR_MS = 3_600_000
@@ -31,16 +34,10 @@ export interface Outcome {
   readonly seed: number
   readonly writes: number
   readonly conflicts: number
-  /** Empty: all regions agree with each other and with the observer. */
+  /** Empty: all regions agree with each other and with the observer on what shows and on lost races. */
   readonly problems: readonly string[]
-}
-
-/** What the observer notes of a delete: the writes of its target that its region had merged. */
-interface ObservedDeath {
-  readonly region: string
-  readonly fact: Fact & { death: unknown }
-  readonly seenTags: ReadonlySet<string>
-  readonly seenManifests: ReadonlySet<string>
+  /** Deaths of which a region judges otherwise than the observer what they killed unseen. */
+  readonly misjudged: readonly string[]
 }
 
 interface World {
@@ -51,7 +48,10 @@ interface World {
   nowMs: number
   readonly deaths: ObservedDeath[]
   readonly problems: string[]
+  readonly misjudged: string[]
   writes: number
+  readonly restores: boolean
+  restored: boolean
   readonly broken: BrokenRule | undefined
 }
 
@@ -66,7 +66,13 @@ export type BrokenRule =
   /** A hole in a log is skipped. */
   | 'holes-are-skipped'
 
-export function simulate(seed: number, broken?: BrokenRule): Outcome {
+export interface Options {
+  /** Databases are restored from backups as well. */
+  readonly restores?: boolean
+  readonly broken?: BrokenRule
+}
+
+export function simulate(seed: number, { restores = false, broken }: Options = {}): Outcome {
   const random = createRandom(seed)
   const names = ['ap', 'eu', 'sa', 'us'].slice(0, 2 + random.int(3))
   const world: World = {
@@ -76,7 +82,10 @@ export function simulate(seed: number, broken?: BrokenRule): Outcome {
     nowMs: START_MS,
     deaths: [],
     problems: [],
+    misjudged: [],
     writes: 0,
+    restores,
+    restored: false,
     broken,
   }
   const steps = 20 + random.int(60)
@@ -86,14 +95,14 @@ export function simulate(seed: number, broken?: BrokenRule): Outcome {
   }
   settle(world)
   const conflicts = check(world)
-  return { seed, writes: world.writes, conflicts, problems: world.problems }
+  return { seed, writes: world.writes, conflicts, problems: world.problems, misjudged: world.misjudged }
 }
 
 function act(world: World): void {
   const { random, regions } = world
   const region = random.pick(regions)
   const { nowMs } = world
-  switch (random.int(16)) {
+  switch (random.int(18)) {
     case 0:
     case 1:
     case 2:
@@ -131,7 +140,18 @@ function act(world: World): void {
       readThrough(world, { from: random.pick(regions), to: region })
       break
     case 12:
+      if (!world.restores) break
+      if (random.chance(0.5)) takeBackup(region)
+      else if (restoreBackup(region)) {
+        world.restored = true
+        restart(world, region)
+      }
+      break
     case 13:
+      compare(world, { from: random.pick(regions), to: region })
+      break
+    case 14:
+    case 15:
       number(region, 1 + random.int(4))
       break
     default:
@@ -159,16 +179,11 @@ function acknowledged(
 }
 
 function writeDeath(world: World, region: SimulatedRegion, work: () => boolean): void {
-  const seenTags = new Set<string>()
-  for (const [name, { history }] of region.repository.tags)
-    for (const version of history.values()) seenTags.add(`${name} ${identityOf(version)}`)
-  const seenManifests = new Set<string>()
-  for (const [digest, { alive }] of region.repository.manifests)
-    seenManifests.add(`${digest} ${alive.version.h} ${alive.version.origin}`)
+  const seen = new Set(writesIn(region, undefined).map(({ identity }) => identity))
   write(world, work, () => {
     const fact = region.outbox.at(-1)
     if (fact === undefined || !('death' in fact)) throw new Error('a delete wrote no death')
-    world.deaths.push({ region: region.name, fact, seenTags, seenManifests })
+    world.deaths.push({ fact, seen })
   })
 }
 
@@ -201,7 +216,7 @@ interface Link {
 /** A batch from the origin's log: perhaps repeated, perhaps with a hole before it, perhaps lost on the way. */
 function deliver(world: World, { from, to }: Link): void {
   const { random } = world
-  if (from === to || world.cut.has(`${from.name}>${to.name}`) || random.chance(0.1)) return
+  if (!isOpen(world, { from, to }) || random.chance(0.1)) return
   const next = nextIndex(to, from)
   const start = Math.max(0, next - random.int(3) + random.int(3))
   apply(to, from, from.log.slice(start, start + 1 + random.int(6)))
@@ -222,123 +237,92 @@ function applyOne(
   from: SimulatedRegion,
   { ref, fact }: SimulatedRegion['log'][number],
 ): void {
-  merge(to, fact, ref)
-  to.cursors[from.name] = ref
+  merge(to, fact, [ref])
+  advance(to, from.name, ref)
 }
 
-/** Where in the origin's log the region has to go on. */
+/** Where in the origin's log the region has to go on. What it knows beyond a restored log belongs to an epoch that ended. */
 function nextIndex(to: SimulatedRegion, from: SimulatedRegion): number {
-  const at = to.cursors[from.name]
+  const at = to.cursors[from.name]?.at(-1)
   if (at === undefined) return 0
-  return from.log.findIndex(({ ref }) => ref.epoch === at.epoch && ref.seq === at.seq) + 1
+  const index = from.log.findIndex(
+    ({ ref }) => ref.epoch > at.epoch || (ref.epoch === at.epoch && ref.seq > at.seq),
+  )
+  return index === -1 ? from.log.length : index
+}
+
+/**
+ * A start of the database: every peer is asked how far it has come. If one knows more, or is silent and might, the region
+ * counts under a new epoch and compares itself with each of them. Epochs are moments, so a new one was never used before.
+ */
+function restart(world: World, region: SimulatedRegion): void {
+  const peers = world.regions.filter((peer) => peer !== region)
+  const silent = peers.some((peer) => !isOpen(world, { from: peer, to: region }))
+  const ahead = peers.some((peer) => isAhead(peer, region))
+  if (!silent && !ahead) return
+  raiseEpoch(region, world.nowMs - START_MS + 2)
+  for (const peer of peers) region.returningTo.add(peer.name)
+}
+
+/** The peer applied something of this region's log, or was told early of a write of it, that the region does not have. */
+function isAhead(peer: SimulatedRegion, region: SimulatedRegion): boolean {
+  const at = peer.cursors[region.name]?.at(-1)
+  if (at !== undefined && !region.log.some(({ ref }) => ref.epoch === at.epoch && ref.seq === at.seq))
+    return true
+  return writtenBy(peer, region.name).some(
+    ({ epoch, id }) => epoch > region.epoch || (epoch === region.epoch && id > region.lastId),
+  )
+}
+
+/** What a region knows of an origin's writes, as the origin calls them. */
+function writtenBy(region: SimulatedRegion, origin: string): Written[] {
+  const { repository } = region
+  const manifests = [...repository.manifests.values()].map(({ dead }) => dead)
+  const links = [...repository.links.values()].map(({ dead }) => dead)
+  return [...writesIn(region, undefined), repository.dead, ...manifests, ...links]
+    .filter(({ version }) => version.origin === origin)
+    .map(({ written }) => written)
+}
+
+function isOpen(world: World, { from, to }: Link): boolean {
+  return from !== to && !world.cut.has(`${from.name}>${to.name}`)
+}
+
+/** Both learn everything of each other. */
+function compare(world: World, { from, to }: Link): void {
+  if (!isOpen(world, { from, to }) || !isOpen(world, { from: to, to: from })) return
+  exchange(from, to)
+}
+
+function exchange(a: SimulatedRegion, b: SimulatedRegion): void {
+  mergeAll(a, b)
+  mergeAll(b, a)
+  a.returningTo.delete(b.name)
+  b.returningTo.delete(a.name)
 }
 
 /** Early delivery: the registers behind one tag, as the peer has them, merged before their events arrive. */
 function readThrough(world: World, { from, to }: Link): void {
-  if (from === to || world.cut.has(`${from.name}>${to.name}`)) return
+  if (!isOpen(world, { from, to })) return
   const name = world.random.pick(TAGS)
   const register = from.repository.tags.get(name)
   if (register === undefined) return
   const { digest } = register.current
   const manifest = from.repository.manifests.get(digest)
-  merge(to, { kind: 'repository.deleted', death: from.repository.dead }, null)
+  merge(to, { kind: 'repository.deleted', death: from.repository.dead }, [])
   if (manifest !== undefined) {
-    merge(to, { kind: 'manifest.deleted', digest, death: manifest.dead }, null)
-    merge(to, { kind: 'manifest.put', digest, alive: manifest.alive }, manifest.alive.event)
+    merge(to, { kind: 'manifest.deleted', digest, death: manifest.dead }, [])
+    merge(to, { kind: 'manifest.put', digest, alive: manifest.alive }, manifest.alive.events)
   }
-  for (const tag of register.history.values()) merge(to, { kind: 'tag', name, tag }, tag.event)
+  for (const tag of register.history.values()) merge(to, { kind: 'tag', name, tag }, tag.events)
 }
 
-/** Everything is numbered and delivered everywhere. */
-function settle(world: World): void {
-  for (const region of world.regions) number(region, Number.MAX_SAFE_INTEGER)
-  for (const from of world.regions) for (const to of world.regions) if (from !== to) apply(to, from, from.log)
-}
-
-/** Compares the regions with each other and with the observer. The number of conflicts. */
-function check(world: World): number {
-  const { regions, problems } = world
-  const [first] = regions
-  if (first === undefined) return 0
-  for (const region of regions) {
-    const [a, b] = [JSON.stringify(effective(first)), JSON.stringify(effective(region))]
-    if (a !== b) problems.push(`${first.name} and ${region.name} differ:\n  ${a}\n  ${b}`)
-  }
-  return checkLostRaces(world) + checkDeaths(world)
-}
-
-function checkLostRaces({ regions, problems }: World): number {
-  let conflicts = 0
-  for (const name of TAGS) {
-    const written = new Map<string, TagVersion>()
-    for (const region of regions)
-      for (const { fact } of region.log)
-        if (fact.kind === 'tag' && fact.name === name)
-          written.set(identityOf({ ...fact.tag, event: null }), { ...fact.tag, event: null })
-    const real = realLosers([...written.values()])
-    conflicts += real.length
-    for (const region of regions) {
-      const register = region.repository.tags.get(name)
-      const found = register === undefined ? [] : lostVersions(register).map(identityOf).toSorted()
-      if (JSON.stringify(found) !== JSON.stringify(real))
-        problems.push(`${region.name}: lost races of ${name} are ${found}, really ${real}`)
-    }
-  }
-  return conflicts
-}
-
-/** From the writes themselves: the ends of branches that are not the winner's and say what no later write says. */
-function realLosers(written: readonly TagVersion[]): string[] {
-  const sorted = written.toSorted((a, b) => compareVersions(a.version, b.version))
-  const winner = sorted.at(-1)
-  return sorted
-    .filter((version, index) => {
-      if (version === winner) return false
-      if (written.some(({ prev }) => compareVersions(prev, version.version) === 0)) return false
-      return !sorted
-        .slice(index + 1)
-        .some(({ digest, alive }) => digest === version.digest && alive === version.alive)
-    })
-    .map(identityOf)
-    .toSorted()
-}
-
-function checkDeaths({ regions, deaths, problems }: World): number {
-  let conflicts = 0
-  const [first] = regions
-  if (first === undefined) return 0
-  for (const { fact, seenTags, seenManifests, region: author } of deaths) {
-    if (fact.kind !== 'manifest.deleted' && fact.kind !== 'repository.deleted') continue
-    for (const name of TAGS) {
-      for (const version of first.repository.tags.get(name)?.history.values() ?? []) {
-        if (fact.kind === 'manifest.deleted' && version.digest !== fact.digest) continue
-        const killed = compareVersions(version.version, fact.death.version) <= 0
-        const real = killed && !seenTags.has(`${name} ${identityOf(version)}`)
-        if (real) conflicts++
-        for (const region of regions) {
-          const known = region.repository.tags.get(name)?.history.get(identityOf(version))
-          const found = known === undefined ? 'absent' : killedUnseen(fact.death, { subject: name, ...known })
-          if (found !== real)
-            problems.push(
-              `${region.name}: death by ${author} and ${name} ${identityOf(version)}: ${found}, really ${real}`,
-            )
-        }
-      }
-    }
-    for (const digest of MANIFESTS) {
-      const alive = first.repository.manifests.get(digest)?.alive
-      if (alive === undefined || alive.version.h === 0n) continue
-      if (fact.kind === 'manifest.deleted' && digest !== fact.digest) continue
-      const killed = compareVersions(alive.version, fact.death.version) <= 0
-      const real = killed && !seenManifests.has(`${digest} ${alive.version.h} ${alive.version.origin}`)
-      if (real) conflicts++
-      for (const region of regions) {
-        const known = region.repository.manifests.get(digest)?.alive
-        const found = known === undefined ? 'absent' : killedUnseen(fact.death, { subject: digest, ...known })
-        if (found !== real)
-          problems.push(`${region.name}: death by ${author} and ${digest}: ${found}, really ${real}`)
-      }
-    }
-  }
-  return conflicts
+/** Everything is numbered and delivered everywhere; after a restore regions have compared themselves, as they do for ever. */
+function settle({ regions, restored }: World): void {
+  for (const region of regions) number(region, Number.MAX_SAFE_INTEGER)
+  for (const from of regions) for (const to of regions) if (from !== to) apply(to, from, from.log)
+  if (!restored) return
+  // Twice around: what one learns last, the first has to learn too.
+  for (let round = 0; round < 2; round++)
+    for (const a of regions) for (const b of regions) if (a.name < b.name) exchange(a, b)
 }

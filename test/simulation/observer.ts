@@ -1,0 +1,145 @@
+// The omniscient observer: knows every write with what its region had merged at that moment, and compares what regions
+// conclude from their registers with what really happened.
+
+import { killedUnseen, lostVersions } from '#shared/convergence/conflicts.ts'
+import {
+  type Death,
+  type Events,
+  identityOf,
+  type TagVersion,
+  type Written,
+} from '#shared/convergence/registers.ts'
+import { compareVersions, type Version } from '#shared/convergence/version.ts'
+import { TAGS } from './content.ts'
+import { effective, type Fact, type SimulatedRegion } from './region.ts'
+
+/** What the observer notes of a delete: the writes that its region had merged. */
+export interface ObservedDeath {
+  readonly fact: Extract<Fact, { death: Death }>
+  readonly seen: ReadonlySet<string>
+}
+
+export interface Observed {
+  readonly regions: readonly SimulatedRegion[]
+  readonly deaths: readonly ObservedDeath[]
+  readonly problems: string[]
+  readonly misjudged: string[]
+}
+
+/** Compares the regions with each other and with the observer. The number of conflicts. */
+export function check(world: Observed): number {
+  const { regions, problems } = world
+  const [first] = regions
+  if (first === undefined) return 0
+  for (const region of regions) {
+    const [a, b] = [JSON.stringify(effective(first)), JSON.stringify(effective(region))]
+    if (a !== b) problems.push(`${first.name} and ${region.name} differ:\n  ${a}\n  ${b}`)
+  }
+  return checkLostRaces(world) + checkDeaths(world)
+}
+
+function checkLostRaces({ regions, problems }: Observed): number {
+  let conflicts = 0
+  for (const name of TAGS) {
+    const written = new Map<string, TagVersion>()
+    // What a restore lost before anybody knew it is no part of the truth any more.
+    for (const region of regions)
+      for (const version of region.repository.tags.get(name)?.history.values() ?? [])
+        written.set(identityOf(version), version)
+    const real = realLosers([...written.values()])
+    conflicts += real.length
+    for (const region of regions) {
+      const register = region.repository.tags.get(name)
+      const found = register === undefined ? [] : lostVersions(register).map(identityOf).toSorted()
+      if (JSON.stringify(found) !== JSON.stringify(real))
+        problems.push(`${region.name}: lost races of ${name} are ${found}, really ${real}`)
+    }
+  }
+  return conflicts
+}
+
+/** From the writes themselves: the ends of branches that are not the winner's and say what no later write says. */
+function realLosers(written: readonly TagVersion[]): string[] {
+  const sorted = written.toSorted((a, b) => compareVersions(a.version, b.version))
+  const winner = sorted.at(-1)
+  return sorted
+    .filter((version, index) => {
+      if (version === winner) return false
+      if (written.some(({ prev }) => compareVersions(prev, version.version) === 0)) return false
+      return !sorted
+        .slice(index + 1)
+        .some(({ digest, alive }) => digest === version.digest && alive === version.alive)
+    })
+    .map(identityOf)
+    .toSorted()
+}
+
+function checkDeaths(world: Observed): number {
+  let conflicts = 0
+  for (const region of world.regions) {
+    for (const { digest, death, fact: logged } of deathsKnownTo(world, region)) {
+      const observed = world.deaths.filter(({ fact }) =>
+        logged === undefined
+          ? compareVersions(fact.death.version, death.version) === 0 &&
+            (fact.kind === 'manifest.deleted' ? fact.digest : undefined) === digest
+          : fact === logged,
+      )
+      for (const write of writesIn(region, digest)) {
+        const killed = compareVersions(write.version, death.version) <= 0
+        // A restored region may have given one version to two deaths: then both have to have seen it.
+        const real = killed && observed.some(({ seen }) => !seen.has(write.identity))
+        if (real) conflicts++
+        const found = killedUnseen(death, write)
+        // Told early and then lost by its origin before it had a number: nobody can know any more.
+        if (found === 'unknown' && write.events.length === 0) continue
+        if (found !== real)
+          world.misjudged.push(
+            `${region.name}: death of ${digest ?? 'all'} by ${death.version.origin} and ${write.identity}: ${found}, really ${real}`,
+          )
+      }
+    }
+  }
+  return conflicts
+}
+
+interface KnownDeath {
+  /** undefined: of the repository. */
+  readonly digest?: string
+  readonly death: Death
+  /** Set if it comes from a log, where it stands alone and is not merged with another of the same version. */
+  readonly fact?: Fact
+}
+
+/** Deaths as the region's registers have them, and those of every log, which it has seen by now. */
+function deathsKnownTo(world: Observed, { repository }: SimulatedRegion): KnownDeath[] {
+  const known: KnownDeath[] = [{ death: repository.dead }]
+  for (const [digest, { dead }] of repository.manifests) known.push({ digest, death: dead })
+  for (const { log } of world.regions)
+    for (const { ref, fact } of log) {
+      if (fact.kind === 'repository.deleted') known.push({ death: { ...fact.death, events: [ref] }, fact })
+      if (fact.kind === 'manifest.deleted')
+        known.push({ digest: fact.digest, death: { ...fact.death, events: [ref] }, fact })
+    }
+  return known.filter(({ death }) => death.version.h > 0n)
+}
+
+interface KnownWrite {
+  readonly subject: string
+  readonly version: Version
+  readonly events: Events
+  readonly written: Written
+  readonly identity: string
+}
+
+/** The writes that a death of the digest (of everything) may kill, as the region's registers have them. */
+export function writesIn({ repository }: SimulatedRegion, digest: string | undefined): KnownWrite[] {
+  const writes: KnownWrite[] = []
+  for (const [name, { history }] of repository.tags)
+    for (const version of history.values())
+      if (digest === undefined || version.digest === digest)
+        writes.push({ ...version, subject: name, identity: `${name} ${identityOf(version)}` })
+  for (const [subject, { alive }] of repository.manifests)
+    if (alive.version.h > 0n && (digest === undefined || subject === digest))
+      writes.push({ ...alive, subject, identity: `${subject} ${alive.version.h} ${alive.version.origin}` })
+  return writes
+}
