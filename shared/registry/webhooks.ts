@@ -119,8 +119,7 @@ export async function planNext(region: Region): Promise<number> {
     if (!(await lockPlanner(transaction))) return 0
     const cursor = await readCursor(transaction, READER)
     if (cursor === undefined) {
-      const bounds = await logBounds(transaction)
-      await moveCursor(transaction, READER, bounds?.head ?? { epoch: region.epoch, pos: 0 })
+      await moveCursor(transaction, READER, (await logBounds(transaction)).head)
       return 0
     }
     const events = await readEvents(transaction, { after: cursor, limit: EVENTS_MAX })

@@ -116,10 +116,7 @@ async function startOf(
   otherwise: 'oldest' | 'head',
 ): Promise<LogPosition> {
   const { region } = exchange
-  const bounds = (await logBounds(region.db)) ?? {
-    head: { epoch: region.epoch, pos: 0 },
-    oldest: { epoch: region.epoch, pos: 0 },
-  }
+  const bounds = await logBounds(region.db)
   if (text === undefined) return bounds[otherwise]
   const parsed = parsePosition(text)
   if (parsed === undefined || parsed.origin !== region.name) {
@@ -127,22 +124,17 @@ async function startOf(
       message: `after is no position of this region: ${region.name}:<epoch>:<number>`,
     })
   }
-  let after: LogPosition
-  if ('pos' in parsed) after = parsed
-  else {
-    const place = await positionOfOutbox(region.db, parsed)
-    if (place === undefined) {
-      throw new RegistryError('UNAVAILABLE', {
-        message: 'this write is not in the log yet (or no longer)',
-        headers: { 'Retry-After': '1' },
-      })
-    }
-    after = place
+  const after = 'pos' in parsed ? parsed : await positionOfOutbox(region.db, parsed)
+  if (after === 'waiting') {
+    throw new RegistryError('UNAVAILABLE', {
+      message: 'this write is not in the log yet',
+      headers: { 'Retry-After': '1' },
+    })
   }
-  if (isBefore(bounds.head, after)) {
+  if (after === 'never' || (after !== 'gone' && isBefore(bounds.head, after))) {
     throw new RegistryError('REQUEST_INVALID', { message: 'after lies beyond the end of the log' })
   }
-  if (isBefore(after, bounds.oldest)) {
+  if (after === 'gone' || isBefore(after, bounds.oldest)) {
     throw new RegistryError('POSITION_GONE', {
       details: [{ oldest: formatPosition({ origin: region.name, ...bounds.oldest }) }],
     })
