@@ -7,12 +7,12 @@
 //
 // - another system identifier or timeline raises the epoch, by as many as there are timelines between: a promotion
 //   that this server's data does not know of may have raised it too. Sweeps pause.
-// - any new start moves the outbox id on, by 2^32 and at least to the clock's seconds * 2^20. A backup that is started
+// - any new start moves the outbox id on, by 2^32 and at least to the clock's milliseconds * 2^10. A backup that is started
 //   as if it had crashed is not recognised here, but even then no position is given twice; and the clock keeps two
 //   servers apart that jumped from the same data.
 //
 // The row's lock makes it happen once, however many connections see it. A server in recovery is refused: what it holds
-// is old, and it may be promoted under the connection. An advantage in cost: one query, which takes no transaction id.
+// is old, and it may be promoted under the connection. It costs one query, which takes no transaction id.
 
 import type pg from 'pg'
 import { run } from './connect.ts'
@@ -72,7 +72,7 @@ const record = statement<{ epoch: number | null; last_id: number | null }>(
    left join lateral (
      select setval(ids.name, greatest(
        coalesce(pg_sequence_last_value(ids.name), 0) + (1::bigint << 32),
-       extract(epoch from clock_timestamp())::bigint << 20)) as last_id
+       (extract(epoch from clock_timestamp()) * 1000)::bigint << 10)) as last_id
      from (select pg_get_serial_sequence('outbox', 'id')::regclass as name) as ids
      where recorded.used
    ) as jumped on true`,

@@ -99,13 +99,19 @@ function requirePermitted(region: Region, webhook: Webhook): void {
   })
 }
 
-function planned(region: Region, one: Subscription, event: LoggedEvent): PlannedDelivery {
-  const cloudEvent = toCloudEvent(region.name, event)
-  return {
-    id: deliveryId(cloudEvent, one.id),
-    subscription: one.id,
-    repository: event.repository,
-    event: cloudEvent,
+/** What events come to for subscriptions, made one at a time. */
+function* planned(
+  region: Region,
+  events: readonly LoggedEvent[],
+  all: readonly Subscription[],
+): Generator<PlannedDelivery> {
+  for (const source of events) {
+    const event = toCloudEvent(region.name, source)
+    const { repository } = source
+    for (const { id, webhook } of all) {
+      if (matchesWebhook(webhook, source))
+        yield { id: deliveryId(event, id), subscription: id, repository, event }
+    }
   }
 }
 
@@ -126,9 +132,7 @@ export async function planNext(region: Region): Promise<number> {
     const last = events.at(-1)
     if (last === undefined) return 0
     const all = await subscriptions(region, transaction)
-    const deliveries = events.flatMap((event) =>
-      all.filter(({ webhook }) => matchesWebhook(webhook, event)).map((one) => planned(region, one, event)),
-    )
+    const deliveries = planned(region, events, all)
     await planDeliveries(transaction, { deliveries, giveUpSeconds: region.config.webhooks.giveUpSeconds })
     await moveCursor(transaction, READER, last)
     return events.length
@@ -147,9 +151,7 @@ export async function replay(
     const events = await readEvents(region.db, { after: next, limit: EVENTS_MAX })
     const last = events.at(-1)
     if (last === undefined) break
-    const deliveries = events
-      .filter((event) => matchesWebhook(one.webhook, event))
-      .map((event) => planned(region, one, event))
+    const deliveries = planned(region, events, [one])
     const { giveUpSeconds } = region.config.webhooks
     count += await planDeliveries(region.db, { deliveries, giveUpSeconds, again: true })
     next = { epoch: last.epoch, pos: last.pos }

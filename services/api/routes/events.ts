@@ -6,8 +6,10 @@
 //   &repository=team/app   one repository, or with `*` at the end all that begin so
 //   &limit=1..1000         of a page
 //
-// A caller sees events of repositories that it may pull. A page looks at a bounded number of rows and its `next` moves
-// on even when it is empty. A reader who comes too late is answered 410 with the oldest position that is left.
+// A caller sees events of repositories that it may pull. A page looks at a bounded number of rows and bytes, so it may
+// hold fewer than `limit`; its `next` moves on even when it is empty. An event of more than 128 KiB comes without its
+// `references` and says so by `abridged`. A position whose events were trimmed is 410 with the oldest that is left; that
+// of a write which is not numbered yet is 503; one that was never given is 400.
 
 import {
   type LoggedEvent,
@@ -161,7 +163,7 @@ async function stream(
     for (const event of events) {
       if (!isBefore(at, event)) continue
       at = event
-      if (wanted(event)) response.write(frame(region.name, event))
+      if (wanted(event)) response.write(tail.frame(event))
     }
     // What it misses it asks for by Last-Event-ID; until then it costs nothing.
     if (response.writableLength > UNSENT_BYTES_MAX) response.destroy()
@@ -215,10 +217,4 @@ function drained({ response }: Exchange): Promise<void> {
     response.once('drain', done)
     response.once('close', done)
   })
-}
-
-/** https://html.spec.whatwg.org/multipage/server-sent-events.html */
-function frame(origin: string, event: LoggedEvent): string {
-  const { position, ...rest } = toCloudEvent(origin, event)
-  return `id: ${position}\nevent: ${event.type}\ndata: ${JSON.stringify({ ...rest, position })}\n\n`
 }
