@@ -28,6 +28,20 @@ const lock = statement<{ held: boolean }>(
   `select pg_try_advisory_xact_lock(7065813, hashtext('sequencer')) as held`,
 )
 
+/** What one event takes at most in the feed, rendered. A larger one is kept in two parts: without `references`, and those. */
+const EVENT_BYTES_MAX = 128 * 1024
+/** What one page takes at most in the feed, rendered. More than one event always fits. */
+const PAGE_BYTES_MAX = 512 * 1024
+const ABRIDGED = `payload || '{"references": [], "abridged": true}'`
+const IS_LARGE = `bytes > ${EVENT_BYTES_MAX} and payload ? 'references'`
+const MEASURE = 'event_bytes(type, subject, repository, actor, payload, request)'
+
+/** What an event takes when it is rendered whole, without its content. Rows of an older release do not know. */
+export const RENDERED_BYTES = `coalesce(bytes, ${MEASURE})`
+/** The payload with what was left out of it. */
+export const WHOLE_PAYLOAD =
+  "case when left_out is null then payload else (payload - 'abridged') || left_out end as payload"
+
 /**
  * Numbers what `taken` holds, in the order of its `place`, under the epoch that the region has now, and logs it. The
  * heads of the epoch are made here where they are missing, so there is no moment between a raise and its heads.
@@ -35,7 +49,7 @@ const lock = statement<{ held: boolean }>(
 const NUMBER_AND_LOG = `
    placed as (
      select taken.*, row_number() over (order by place) as in_region,
-       row_number() over (partition by shard order by place) as in_shard
+       row_number() over (partition by shard order by place) as in_shard, ${MEASURE} as bytes
      from taken
    ),
    counted as (
@@ -55,10 +69,11 @@ const NUMBER_AND_LOG = `
    ),
    logged as (
      insert into event_log (epoch, pos, shard, seq, outbox_id, repository, type, subject, payload, content,
-       traceparent, actor, request, instance, time, bytes)
+       traceparent, actor, request, instance, time, bytes, left_out)
      select base.epoch, region.seq + in_region, placed.shard, base.seq + in_shard, outbox_id, repository, type,
-       subject, payload, content, traceparent, actor, request, instance, time,
-       event_bytes(type, subject, repository, actor, payload, request)
+       subject, case when ${IS_LARGE} then ${ABRIDGED} else payload end, content,
+       traceparent, actor, request, instance, time, bytes,
+       case when ${IS_LARGE} then jsonb_build_object('references', payload -> 'references') end
      from placed
      join base on base.shard = placed.shard
      join base as region on region.shard = -1
@@ -116,15 +131,6 @@ export async function moveOutbox(
   return allLogged(await one(transaction, move, { limit }))
 }
 
-/** What one event takes at most in the feed, rendered. A larger one comes abridged: without `references`. */
-const EVENT_BYTES_MAX = 128 * 1024
-/** What one page takes at most in the feed, rendered. More than one event always fits. */
-const PAGE_BYTES_MAX = 512 * 1024
-
-/** What an event takes when it is rendered, without its content. Rows of an older release do not know. */
-export const RENDERED_BYTES =
-  'coalesce(bytes, event_bytes(type, subject, repository, actor, payload, request))'
-
 const page = statement<LoggedEvent>(
   'read-events',
   `with candidate as materialized (
@@ -132,15 +138,14 @@ const page = statement<LoggedEvent>(
      from event_log where (epoch, pos) > (:epoch::int, :pos::bigint) order by epoch, pos limit :limit
    ),
    measured as (
-     select epoch, pos, bytes,
-       sum(least(bytes, :event_bytes_max::int)) over (order by epoch, pos) as page_bytes
+     select epoch, pos, bytes, sum(least(bytes, ${EVENT_BYTES_MAX})) over (order by epoch, pos) as page_bytes
      from candidate
    )
    select epoch, pos, shard, seq, repository, type, subject, traceparent, actor, request, instance, time,
-     case when measured.bytes > :event_bytes_max::int
-       then payload || '{"references": [], "abridged": true}' else payload end as payload
+     -- An older release has logged it in one part.
+     case when event_log.bytes is null and measured.${IS_LARGE} then ${ABRIDGED} else payload end as payload
    from measured join event_log using (epoch, pos)
-   where page_bytes <= :page_bytes_max
+   where page_bytes <= ${PAGE_BYTES_MAX}
    order by epoch, pos`,
 )
 
@@ -153,12 +158,7 @@ export async function readEvents(
   options: { after: LogPosition; limit: number },
 ): Promise<LoggedEvent[]> {
   const { after, limit } = options
-  return db.rows(page, {
-    ...after,
-    limit,
-    event_bytes_max: EVENT_BYTES_MAX,
-    page_bytes_max: PAGE_BYTES_MAX,
-  })
+  return db.rows(page, { ...after, limit })
 }
 
 const bounds = statement<{
@@ -302,8 +302,8 @@ const waitLock = statement<never>(
 const relog = statement<Moved>(
   'relog-events',
   `with taken as (
-     select row_number() over (order by epoch, pos) as place, outbox_id, repository, shard, type, subject, payload,
-       content, traceparent, actor, request, instance, time
+     select row_number() over (order by epoch, pos) as place, outbox_id, repository, shard, type, subject,
+       ${WHOLE_PAYLOAD}, content, traceparent, actor, request, instance, time
      from event_log where (epoch, pos) > (:epoch::int, :pos::bigint)
    ),
    ${NUMBER_AND_LOG}`,

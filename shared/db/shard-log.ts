@@ -3,7 +3,7 @@
 
 import type { EventSource } from '#shared/events/cloud-event.ts'
 import type { ShardPosition } from '#shared/events/event-id.ts'
-import { RENDERED_BYTES } from './event-log.ts'
+import { RENDERED_BYTES, WHOLE_PAYLOAD } from './event-log.ts'
 import { type Queryable, statement } from './statement.ts'
 
 export interface WholeEvent extends EventSource {
@@ -32,7 +32,8 @@ const page = statement<WholeEvent>(
    measured as (
      select epoch, pos, bytes, sum(bytes) over (order by place, shard) as page_bytes from candidate
    )
-   select epoch, pos, shard, seq, repository, type, subject, payload, content, traceparent, actor, request, instance, time
+   select epoch, pos, shard, seq, repository, type, subject, ${WHOLE_PAYLOAD}, content, traceparent, actor, request,
+     instance, time
    from measured join event_log using (epoch, pos)
    where page_bytes <= :bytes_max or page_bytes = measured.bytes
    order by shard, epoch, seq`,
@@ -62,7 +63,8 @@ const whole = statement<WholeEvent>(
    measured as (
      select epoch, pos, bytes, sum(bytes) over (order by epoch, pos) as page_bytes from candidate
    )
-   select epoch, pos, shard, seq, repository, type, subject, payload, content, traceparent, actor, request, instance, time
+   select epoch, pos, shard, seq, repository, type, subject, ${WHOLE_PAYLOAD}, content, traceparent, actor, request,
+     instance, time
    from measured join event_log using (epoch, pos)
    where page_bytes <= :bytes_max or page_bytes = measured.bytes
    order by epoch, pos`,

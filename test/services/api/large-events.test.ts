@@ -5,7 +5,9 @@ import { type TestContext, test } from 'node:test'
 import { createLogBus } from '#shared/bus/log-bus.ts'
 import { one, statement } from '#shared/db/statement.ts'
 import type { CloudEvent } from '#shared/events/cloud-event.ts'
+import { SHARDS } from '#shared/events/event-id.ts'
 import { remoteLogPages } from '#shared/peers/remote-log-pages.ts'
+import { ownLogPages } from '#shared/registry/log-pages.ts'
 import { createEventTail } from '../../../services/api/event-tail.ts'
 import { eventually } from '../../support/eventually.ts'
 import { readWith } from '../../support/follower.ts'
@@ -19,7 +21,8 @@ const TAGS = 32
 const KEY = 'first-key-of-the-regions-0123456789'
 const stored = statement<{ bytes: number; references: number }>(
   'test-stored-facts',
-  `select sum(octet_length(payload::text)) as bytes, count(*) filter (where payload ? 'references') as references
+  `select sum(octet_length(payload::text) + coalesce(octet_length(left_out::text), 0)) as bytes,
+     count(*) filter (where payload ? 'references') as references
    from event_log where subject like 'team/large%'`,
 )
 
@@ -53,6 +56,12 @@ test('the descriptors of a push are stored once, not once for each tag', async (
   const answer = await fetch(`${node.url}/api/v1/events?types=push,tag.set&repository=team/large`)
   const { events } = (await answer.json()) as { events: CloudEvent[] }
   assert.equal(events.length, TAGS + 1)
+  const pages = ownLogPages(node.region)
+  const at = Array.from({ length: SHARDS }, (_, shard) => ({ shard, epoch: 1, seq: 0 }))
+  const put = (await pages.page(at)).events.find(({ type }) => type.endsWith('.manifest.put.v1'))
+  assert.ok(put)
+  assert.equal((put.data.references as unknown[]).length, DESCRIPTORS + 1, 'other regions get all of them')
+  assert.equal(put.data.abridged, undefined)
   for (const { data } of events) {
     // What receivers of webhooks read.
     assert.deepEqual([data.mediaType, data.size, data.repository], [IMAGE, bytes, 'team/large'])
