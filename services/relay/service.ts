@@ -2,7 +2,8 @@
 //
 // It asks the outbox whether there is anything (no lock, no transaction id, so nothing that pulls depend on changes),
 // often while pushes arrive and seldom when none do. Several relays may run: whoever holds the lock moves, the others
-// find nothing to do. It publishes the log to Kafka where there is one (publish-log.ts). It also trims what is older than the retention, a bounded number of rows at a time.
+// find nothing to do. It publishes the log to Kafka where there is one (publish-log.ts). It also trims what is older than
+// the retention, a bounded number of rows at a time.
 
 import { setTimeout as pause } from 'node:timers/promises'
 import { moveOutbox, outboxPending, trimEvents } from '#shared/db/event-log.ts'

@@ -133,7 +133,8 @@ async function startOf(
       headers: { 'Retry-After': '1' },
     })
   }
-  if (after === 'never' || (after !== 'gone' && isBefore(bounds.head, after))) {
+  // A write's place may be later than the bounds: they were read before it.
+  if (after === 'never' || ('pos' in parsed && isBefore(bounds.head, parsed))) {
     throw new RegistryError('REQUEST_INVALID', { message: 'after lies beyond the end of the log' })
   }
   if (after === 'gone' || isBefore(after, bounds.oldest)) {
