@@ -1,8 +1,7 @@
 // The end of the log, followed once per process for everybody who listens: one cheap query per tick while anyone does,
-// none when nobody does, however many there are. What it brings is rendered once for all of them.
+// none when nobody does, however many there are.
 
 import { type LoggedEvent, type LogPosition, logBounds, readEvents } from '#shared/db/event-log.ts'
-import { toCloudEvent } from '#shared/events/cloud-event.ts'
 import type { Region } from '#shared/region.ts'
 
 const TICK_MS = 50
@@ -11,8 +10,6 @@ const PAGE = 200
 export interface EventTail extends AsyncDisposable {
   /** Resolves when the listener is told of everything that is logged from then on. */
   listen(listener: TailListener): Promise<{ stop(): void }>
-  /** The event as listeners send it, made once however many ask: 500 of them share its bytes. */
-  frame(event: LoggedEvent): Buffer
 }
 
 /** Called in turn; must not throw or wait. */
@@ -24,7 +21,6 @@ export interface TailListener {
 
 export function createEventTail(region: Region): EventTail {
   const listeners = new Set<TailListener>()
-  const frames = new WeakMap<LoggedEvent, Buffer>()
   let at: LogPosition | undefined
   let timer: NodeJS.Timeout | undefined
   let ticking: Promise<void> | undefined
@@ -79,13 +75,6 @@ export function createEventTail(region: Region): EventTail {
         },
       }
     },
-    frame(event) {
-      const known = frames.get(event)
-      if (known !== undefined) return known
-      const made = Buffer.from(frame(region.name, event))
-      frames.set(event, made)
-      return made
-    },
     async [Symbol.asyncDispose]() {
       for (const listener of listeners) listener.onEnd()
       listeners.clear()
@@ -93,10 +82,4 @@ export function createEventTail(region: Region): EventTail {
       await ticking
     },
   }
-}
-
-/** https://html.spec.whatwg.org/multipage/server-sent-events.html */
-function frame(origin: string, event: LoggedEvent): string {
-  const { position, ...rest } = toCloudEvent(origin, event)
-  return `id: ${position}\nevent: ${event.type}\ndata: ${JSON.stringify({ ...rest, position })}\n\n`
 }

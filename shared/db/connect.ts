@@ -84,8 +84,8 @@ export function openDatabase(options: ConnectOptions): Database {
   }
 }
 
-export async function run<Row>(
-  client: pg.Pool | pg.ClientBase,
+async function run<Row>(
+  client: pg.Pool | pg.PoolClient,
   statement: Statement<Row>,
   values: Parameters = {},
 ): Promise<Row[]> {

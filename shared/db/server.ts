@@ -15,9 +15,8 @@
 // is old, and it may be promoted under the connection. It costs one query, which takes no transaction id.
 
 import type pg from 'pg'
-import { run } from './connect.ts'
 import { SWEEPS_PAUSED_SECONDS } from './region.ts'
-import { maybe, one, type Queryable, statement } from './statement.ts'
+import { bind, maybe, one, type Queryable, statement } from './statement.ts'
 
 /** The server cannot be used now; asked again later it may be the primary. */
 export class StandbyError extends Error {
@@ -97,7 +96,7 @@ export type ServerCheck = (client: pg.ClientBase) => Promise<void>
 
 export function createServerCheck(options: { onRaised(epoch: number): void }): ServerCheck {
   return async (client) => {
-    const db: Queryable = { rows: (statement, values) => run(client, statement, values) }
+    const db = statementsOn(client)
     const { in_recovery: inRecovery, known } = await one(db, look)
     if (inRecovery) throw new StandbyError()
     if (known) return
@@ -106,6 +105,15 @@ export function createServerCheck(options: { onRaised(epoch: number): void }): S
     const raised = await recordServer(db)
     await client.query('commit')
     if (raised !== undefined) options.onRaised(raised)
+  }
+}
+
+function statementsOn(client: pg.ClientBase): Queryable {
+  return {
+    async rows({ name, text, parameters }, values = {}) {
+      const result = await client.query({ name, text, values: bind({ name, text, parameters }, values) })
+      return result.rows
+    },
   }
 }
 

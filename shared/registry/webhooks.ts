@@ -99,19 +99,13 @@ function requirePermitted(region: Region, webhook: Webhook): void {
   })
 }
 
-/** What events come to for subscriptions, made one at a time. */
-function* planned(
-  region: Region,
-  events: readonly LoggedEvent[],
-  all: readonly Subscription[],
-): Generator<PlannedDelivery> {
-  for (const source of events) {
-    const event = toCloudEvent(region.name, source)
-    const { repository } = source
-    for (const { id, webhook } of all) {
-      if (matchesWebhook(webhook, source))
-        yield { id: deliveryId(event, id), subscription: id, repository, event }
-    }
+function planned(region: Region, one: Subscription, event: LoggedEvent): PlannedDelivery {
+  const cloudEvent = toCloudEvent(region.name, event)
+  return {
+    id: deliveryId(cloudEvent, one.id),
+    subscription: one.id,
+    repository: event.repository,
+    event: cloudEvent,
   }
 }
 
@@ -132,7 +126,13 @@ export async function planNext(region: Region): Promise<number> {
     const last = events.at(-1)
     if (last === undefined) return 0
     const all = await subscriptions(region, transaction)
-    const deliveries = planned(region, events, all)
+    // Lazily, one after the other: all of them together may be a thousand times the page.
+    const deliveries = events.values().flatMap((event) =>
+      all
+        .values()
+        .filter(({ webhook }) => matchesWebhook(webhook, event))
+        .map((one) => planned(region, one, event)),
+    )
     await planDeliveries(transaction, { deliveries, giveUpSeconds: region.config.webhooks.giveUpSeconds })
     await moveCursor(transaction, READER, last)
     return events.length
@@ -151,7 +151,9 @@ export async function replay(
     const events = await readEvents(region.db, { after: next, limit: EVENTS_MAX })
     const last = events.at(-1)
     if (last === undefined) break
-    const deliveries = planned(region, events, [one])
+    const deliveries = events
+      .filter((event) => matchesWebhook(one.webhook, event))
+      .map((event) => planned(region, one, event))
     const { giveUpSeconds } = region.config.webhooks
     count += await planDeliveries(region.db, { deliveries, giveUpSeconds, again: true })
     next = { epoch: last.epoch, pos: last.pos }

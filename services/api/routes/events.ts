@@ -164,7 +164,7 @@ async function stream(
     for (const event of events) {
       if (!isBefore(at, event)) continue
       at = event
-      if (wanted(event)) response.write(tail.frame(event))
+      if (wanted(event)) response.write(frame(region.name, event))
     }
     // What it misses it asks for by Last-Event-ID; until then it costs nothing.
     if (response.writableLength > UNSENT_BYTES_MAX) response.destroy()
@@ -218,4 +218,10 @@ function drained({ response }: Exchange): Promise<void> {
     response.once('drain', done)
     response.once('close', done)
   })
+}
+
+/** https://html.spec.whatwg.org/multipage/server-sent-events.html */
+function frame(origin: string, event: LoggedEvent): string {
+  const { position, ...rest } = toCloudEvent(origin, event)
+  return `id: ${position}\nevent: ${event.type}\ndata: ${JSON.stringify({ ...rest, position })}\n\n`
 }

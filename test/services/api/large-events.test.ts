@@ -8,7 +8,6 @@ import type { CloudEvent } from '#shared/events/cloud-event.ts'
 import { SHARDS } from '#shared/events/event-id.ts'
 import { remoteLogPages } from '#shared/peers/remote-log-pages.ts'
 import { ownLogPages } from '#shared/registry/log-pages.ts'
-import { createEventTail } from '../../../services/api/event-tail.ts'
 import { eventually } from '../../support/eventually.ts'
 import { readWith } from '../../support/follower.ts'
 import { CONFIG, descriptor, IMAGE, manifestOf, sha256, testImage } from '../../support/image.ts'
@@ -124,20 +123,4 @@ test('a page of one event is as small as one event, and 500 streams get past lar
   t.diagnostic(`500 streams: ${Math.round(grownBytes / 1e6)} MB, their readers included`)
   assert.ok(frames.every((count) => count >= TAGS + 2))
   assert.ok(grownBytes < 500e6, `${grownBytes} bytes`)
-})
-
-test('an event is rendered once, however many streams send it', async (t) => {
-  const node = await testNode(t)
-  const tail = createEventTail(node.region)
-  t.after(() => tail[Symbol.asyncDispose]())
-  const seen: Buffer[] = []
-  for (let listener = 0; listener < 3; listener++) {
-    await tail.listen({
-      onEvents: (events) => seen.push(...events.map((event) => tail.frame(event))),
-      onEnd: () => {},
-    })
-  }
-  await fillLog(node.region, { count: 1 })
-  await eventually('all listeners', () => seen.length === 3)
-  assert.ok(seen.every((frame) => frame === seen[0]))
 })
