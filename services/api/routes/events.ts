@@ -52,7 +52,7 @@ export async function events(exchange: Exchange, tail: EventTail): Promise<void>
     return stream(exchange, { query, wanted, tail })
   const limit = limitOf(query)
   const after = await startOf(exchange, query.get('after'), 'oldest')
-  const rows = await readEvents(exchange.region.db, { after, limit: SCAN_MAX })
+  const rows = await pageAfter(exchange, { after, limit: SCAN_MAX })
   const found: LoggedEvent[] = []
   let next: LogPosition = after
   for (const row of rows) {
@@ -138,11 +138,28 @@ async function startOf(
     throw new RegistryError('REQUEST_INVALID', { message: 'after lies beyond the end of the log' })
   }
   if (after === 'gone' || isBefore(after, bounds.oldest)) {
-    throw new RegistryError('POSITION_GONE', {
-      details: [{ oldest: formatPosition({ origin: region.name, ...bounds.oldest }) }],
-    })
+    throw gone(exchange, bounds.oldest)
   }
   return after
+}
+
+/** @throws RegistryError POSITION_GONE when the trimming overtook the reader: what is left would leave a hole */
+async function pageAfter(
+  exchange: Exchange,
+  options: { after: LogPosition; limit: number },
+): Promise<LoggedEvent[]> {
+  const { db } = exchange.region
+  const rows = await readEvents(db, options)
+  // Read after the rows: what was trimmed before they were read shows here.
+  const { oldest } = await logBounds(db)
+  if (isBefore(options.after, oldest)) throw gone(exchange, oldest)
+  return rows
+}
+
+function gone({ region }: Exchange, oldest: LogPosition): RegistryError {
+  return new RegistryError('POSITION_GONE', {
+    details: [{ oldest: formatPosition({ origin: region.name, ...oldest }) }],
+  })
 }
 
 function isBefore(one: LogPosition, other: LogPosition): boolean {
@@ -203,7 +220,7 @@ async function stream(
   caughtUp = true
 
   function nextPage(): Promise<LoggedEvent[]> {
-    return readEvents(region.db, { after: at, limit: LIMIT_MAX })
+    return pageAfter(exchange, { after: at, limit: LIMIT_MAX })
   }
 }
 

@@ -177,6 +177,22 @@ test("a write's position is 503 until it is numbered, leads on while its event i
   assert.equal((await read(oldest)).events.length, 6)
 })
 
+test('a reader that the trimming overtakes is told, and gets no page with a hole', async (t) => {
+  const { node, page } = await setUp(t)
+  const { db } = node.region
+  await ociClient(node.url).pushImage('team/app', image, 'v1')
+  await eventually('the push', async () => (await page('types=push')).body.events.length === 1)
+  const rows = db.rows.bind(db)
+  db.rows = async (asked, values) => {
+    // Between the look at where the log begins and the page.
+    if (asked.name === 'read-events')
+      await trimEvents(db, { retentionSeconds: 0, readerSeconds: 60, limit: 2 })
+    return rows(asked, values)
+  }
+  const late = await page('after=eu:1:0')
+  assert.deepEqual([late.status, late.body.errors?.[0]?.code], [410, 'POSITION_GONE'])
+})
+
 test('after the epoch was raised, positions of before lead on: none of them lies beyond the end', async (t) => {
   const { node, page } = await setUp(t)
   const client = ociClient(node.url)
