@@ -8,11 +8,13 @@ import { migrate } from '#shared/db/migrate.ts'
 import { regionRow, sweepsPaused } from '#shared/db/region.ts'
 import { createServerCheck, recordServer } from '#shared/db/server.ts'
 import { one, type Queryable, statement } from '#shared/db/statement.ts'
+import { startEmbeddedPostgres } from '#shared/embedded/postgres.ts'
 import { openTestDatabase } from '../../support/database.ts'
 import { eventually } from '../../support/eventually.ts'
 import { execute, TEST_REGION } from '../../support/postgres.ts'
 import { push, repositoryName } from '../../support/push.ts'
-import { primaryAndStandby } from '../../support/standby.ts'
+import { testDirectory } from '../../support/region.ts'
+import { copyServer, primaryAndStandby, UNSAFE_SETTINGS } from '../../support/standby.ts'
 
 /** cannot_connect_now: callers try again. */
 const refusal = { code: '57P03', message: /is a standby/ }
@@ -113,6 +115,24 @@ test('two servers that took over from the same data, one after the other, share 
   const other = await takeOver(2)
   assert.deepEqual([one.epoch, other.epoch], [2, 3])
   assert.ok(other.id > one.id)
+})
+
+test('an older copy of the files that is started as if it had crashed gives no outbox id twice', async (t) => {
+  const [directory, copy] = [await testDirectory(t), await testDirectory(t)]
+  const idsOf = async (from: string): Promise<number[]> => {
+    await using server = await startEmbeddedPostgres({ directory: from, settings: UNSAFE_SETTINGS })
+    await migrate(server.url, TEST_REGION)
+    const onConnect = createServerCheck({ onRaised: () => assert.fail('nothing tells it from a crash') })
+    await using db = openDatabase({ url: server.url, connections: 1, onIdleError: () => {}, onConnect })
+    const ids: number[] = []
+    for (let n = 0; n < 15; n++) ids.push(await nextId(db))
+    return ids
+  }
+  await idsOf(directory)
+  await copyServer(directory, copy)
+  const lost = await idsOf(directory)
+  const given = await idsOf(copy)
+  assert.deepEqual(new Set(lost).intersection(new Set(given)), new Set())
 })
 
 test('a new database begins at the first id, and asking which server it is takes no transaction id', async (t) => {
