@@ -24,7 +24,8 @@ import { logReadersBehind } from './db/log-readers.ts'
 import { type Found, type Lookup, lookups } from './db/lookups.ts'
 import { countManifests } from './db/memberships.ts'
 import { holdSchema, migrate, readMigrations } from './db/migrate.ts'
-import { raiseEpochIfRestored, regionRow } from './db/region.ts'
+import { regionRow } from './db/region.ts'
+import { createServerCheck } from './db/server.ts'
 import { insertSigningKeyIfAbsent, listSigningKeys } from './db/signing-keys.ts'
 import { openSnapshotReader, type SnapshotReader } from './db/snapshot-reader.ts'
 import { countUploads } from './db/uploads.ts'
@@ -95,16 +96,21 @@ export async function openRegion(config: Config, options: RegionOptions = {}): P
   const migrations = await readMigrations()
   await migrate(database.url, config.region, migrations)
   const onError = (error: Error) => log.warn({ error }, 'the database connection had an error')
+  const checkServer = createServerCheck({
+    onRaised: (raised) =>
+      log.warn(
+        { epoch: raised },
+        'the database was restored or taken over: the epoch is raised, orphans stay for seven days',
+      ),
+  })
   const db = opened.use(
-    openDatabase({ url: database.url, connections: config.database.connections, onIdleError: onError }),
+    openDatabase({
+      url: database.url,
+      connections: config.database.connections,
+      onIdleError: onError,
+      onConnect: checkServer,
+    }),
   )
-  const raised = await raiseEpochIfRestored(db)
-  if (raised !== undefined) {
-    log.warn(
-      { epoch: raised },
-      'the database was restored or taken over: the epoch is raised, orphans stay for seven days',
-    )
-  }
   const { epoch } = await regionRow(db)
   const stores = opened.use(
     await openBlobStores(
@@ -126,7 +132,10 @@ export async function openRegion(config: Config, options: RegionOptions = {}): P
       entriesMax: LOOKUP_ENTRIES_MAX,
       onError,
       // This connection lives as long as the node serves: it is what tells a newer release that an older one runs.
-      prepare: (client) => holdSchema(client, migrations.length),
+      prepare: async (client) => {
+        await checkServer(client)
+        await holdSchema(client, migrations.length)
+      },
     }),
   )
   await reader.connect()

@@ -2,10 +2,11 @@
 //
 // It asks the outbox whether there is anything (no lock, no transaction id, so nothing that pulls depend on changes),
 // often while pushes arrive and seldom when none do. Several relays may run: whoever holds the lock moves, the others
-// find nothing to do. It publishes the log to Kafka where there is one (publish-log.ts). It also trims what is older than the retention, a bounded number of rows at a time.
+// find nothing to do. It publishes the log to Kafka where there is one (publish-log.ts). It also trims what is older than
+// the retention, a bounded number of rows at a time.
 
 import { setTimeout as pause } from 'node:timers/promises'
-import { beginEpoch, moveOutbox, outboxPending, trimEvents } from '#shared/db/event-log.ts'
+import { moveOutbox, outboxPending, trimEvents } from '#shared/db/event-log.ts'
 import { logWasCompared } from '#shared/db/region.ts'
 import { startLoop } from '#shared/loop.ts'
 import type { Region } from '#shared/region.ts'
@@ -53,17 +54,13 @@ async function sequence(
   region: Region,
   { signal, onMoved }: { signal: AbortSignal; onMoved(): void },
 ): Promise<void> {
-  let begun = false
+  const comparison = region.config.kafka === undefined ? undefined : createComparisonWait(region)
   let lastMovedMs = performance.now()
   while (!signal.aborted) {
     let pauseMs = performance.now() - lastMovedMs > IDLE_AFTER_MS ? IDLE_PAUSE_MS : BUSY_PAUSE_MS
     try {
-      if (!begun) {
-        await comparedOrLate(region, signal)
-        await beginEpoch(region.db)
-      }
-      begun = true
-      const moved = (await outboxPending(region.db)) ? await moveOnce(region) : 0
+      const mayMove = (await outboxPending(region.db)) && ((await comparison?.isOver()) ?? true)
+      const moved = mayMove ? await moveOnce(region) : 0
       if (moved > 0) {
         lastMovedMs = performance.now()
         onMoved()
@@ -79,20 +76,29 @@ async function sequence(
 
 /**
  * Numbers given before Kafka was asked are given twice if the database was restored, and then once more under a higher
- * epoch. So the first ones wait for the answer, but not for a Kafka that is away.
+ * epoch. So after each start of the database the first ones wait for the answer, but not for a Kafka that is away.
  */
-async function comparedOrLate(region: Region, signal: AbortSignal): Promise<void> {
-  const lateAtMs = performance.now() + COMPARISON_WAIT_MS
-  while (region.config.kafka !== undefined && !signal.aborted && performance.now() < lateAtMs) {
-    if (await logWasCompared(region.db)) return
-    await pause(BUSY_PAUSE_MS, undefined, { signal, ref: false }).catch(() => {})
+function createComparisonWait(region: Region): { isOver(): Promise<boolean> } {
+  let sinceMs: number | undefined
+  return {
+    async isOver() {
+      if (await logWasCompared(region.db)) {
+        sinceMs = undefined
+        return true
+      }
+      sinceMs ??= performance.now()
+      return performance.now() - sinceMs > COMPARISON_WAIT_MS
+    },
   }
 }
 
 /** One batch; how many rows. 0 also when another relay is at it. */
 export async function moveOnce(region: Region): Promise<number> {
   const moved = await region.db.transaction(async (transaction) => {
-    const count = await moveOutbox(transaction, { limit: BATCH })
+    const count = await moveOutbox(transaction, {
+      limit: BATCH,
+      onRaised: (epoch) => region.log.warn({ epoch }, 'the database was taken over: the epoch is raised'),
+    })
     region.reach('outbox-moved')
     return count
   })

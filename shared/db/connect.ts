@@ -31,6 +31,8 @@ export interface ConnectOptions {
   connections: number
   /** Told of errors on idle connections: the pool replaces them by itself. */
   onIdleError(error: Error): void
+  /** Runs on each new connection before it is used; rejecting, the connection is closed and its error is the query's. */
+  onConnect?: (client: pg.ClientBase) => Promise<void>
 }
 
 export function connectionOptions(url: string): pg.ClientConfig {
@@ -58,7 +60,12 @@ function parseInt8(text: string): number {
 }
 
 export function openDatabase(options: ConnectOptions): Database {
-  const pool = new pg.Pool({ ...connectionOptions(options.url), max: options.connections })
+  const { onConnect } = options
+  const pool = new pg.Pool({
+    ...connectionOptions(options.url),
+    max: options.connections,
+    ...(onConnect && { onConnect }),
+  })
   pool.on('error', (error: Error & { client?: unknown }) => {
     // The pool hangs the whole client on it, which is nothing for a log.
     delete error.client

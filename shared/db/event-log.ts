@@ -4,8 +4,13 @@
 // vanish together, so a sequencer that dies or is frozen can neither lose nor repeat a number. The order of two events
 // of one key is the order of their outbox ids, because each id was drawn under that key's row lock; rows of slow
 // transactions simply come later.
+//
+// A move logs all that it takes or nothing: numbers are given under the epoch that the move itself reads, with heads that
+// it makes itself. Pages of the log are bounded by what their events take when they are rendered, measured once, when an
+// event is numbered.
 
 import type { EventSource } from '#shared/events/cloud-event.ts'
+import { recordServer } from './server.ts'
 import { maybe, one, type Queryable, statement } from './statement.ts'
 
 /** A place in the log: after this event. */
@@ -23,46 +28,80 @@ const lock = statement<{ held: boolean }>(
   `select pg_try_advisory_xact_lock(7065813, hashtext('sequencer')) as held`,
 )
 
-const heads = statement<never>(
-  'make-event-heads',
-  `insert into event_head (epoch, shard) select region.epoch, shard from region cross join generate_series(-1, 7) as shard
-   on conflict do nothing`,
-)
+/** What one event takes at most in the feed, rendered. A larger one is kept in two parts: without `references`, and those. */
+const EVENT_BYTES_MAX = 128 * 1024
+/** What one page takes at most in the feed, rendered. More than one event always fits. */
+const PAGE_BYTES_MAX = 512 * 1024
+const ABRIDGED = `payload || '{"references": [], "abridged": true}'`
+const IS_LARGE = `bytes > ${EVENT_BYTES_MAX} and payload ? 'references'`
+const MEASURE = 'event_bytes(type, subject, repository, actor, payload, request)'
 
-const move = statement<{ moved: number }>(
-  'move-outbox',
-  `with taken as (
-     delete from outbox where id in (select id from outbox order by id limit :limit) returning *
-   ),
+/** What an event takes when it is rendered whole, without its content. Rows of an older release do not know. */
+export const RENDERED_BYTES = `coalesce(bytes, ${MEASURE})`
+/** The payload with what was left out of it. */
+export const WHOLE_PAYLOAD =
+  "case when left_out is null then payload else (payload - 'abridged') || left_out end as payload"
+
+/**
+ * Numbers what `taken` holds, in the order of its `place`, under the epoch that the region has now, and logs it. The
+ * heads of the epoch are made here where they are missing, so there is no moment between a raise and its heads.
+ */
+const NUMBER_AND_LOG = `
    placed as (
-     select taken.*, row_number() over (order by id) as in_region,
-       row_number() over (partition by shard order by id) as in_shard
+     select taken.*, row_number() over (order by place) as in_region,
+       row_number() over (partition by shard order by place) as in_shard, ${MEASURE} as bytes
      from taken
    ),
    counted as (
-     select -1 as shard, count(*) as n from placed
+     select -1 as shard, count(*) as n from placed having count(*) > 0
      union all
      select shard, count(*) from placed group by shard
    ),
    head as (
-     update event_head set seq = event_head.seq + counted.n
-     from counted
-     where event_head.epoch = (select epoch from region) and event_head.shard = counted.shard
-     returning event_head.epoch, event_head.shard, event_head.seq - counted.n as base
+     insert into event_head (epoch, shard, seq)
+     select region.epoch, counted.shard, counted.n from counted cross join region
+     order by counted.shard
+     on conflict (epoch, shard) do update set seq = event_head.seq + excluded.seq
+     returning epoch, shard, seq
+   ),
+   base as (
+     select head.epoch, head.shard, head.seq - counted.n as seq from head join counted on counted.shard = head.shard
    ),
    logged as (
      insert into event_log (epoch, pos, shard, seq, outbox_id, repository, type, subject, payload, content,
-       traceparent, actor, request, instance, time)
-     select head.epoch, region.base + in_region, placed.shard, head.base + in_shard, placed.id, repository, type, subject,
-       payload, content, traceparent, actor, request, instance, time
+       traceparent, actor, request, instance, time, bytes, left_out)
+     select base.epoch, region.seq + in_region, placed.shard, base.seq + in_shard, outbox_id, repository, type,
+       subject, case when ${IS_LARGE} then ${ABRIDGED} else payload end, content,
+       traceparent, actor, request, instance, time, bytes,
+       case when ${IS_LARGE} then jsonb_build_object('references', payload -> 'references') end
      from placed
-     join head on head.shard = placed.shard
-     join head as region on region.shard = -1
+     join base on base.shard = placed.shard
+     join base as region on region.shard = -1
      order by in_region
      returning 1
    )
-   select count(*) as moved from logged`,
+   select (select count(*) from taken) as taken, (select count(*) from logged) as logged`
+
+const move = statement<Moved>(
+  'move-outbox',
+  `with taken as (
+     delete from outbox where id in (select id from outbox order by id limit :limit)
+     returning id as place, id as outbox_id, repository, shard, type, subject, payload, content, traceparent, actor,
+       request, instance, time
+   ),
+   ${NUMBER_AND_LOG}`,
 )
+
+interface Moved {
+  readonly taken: number
+  readonly logged: number
+}
+
+/** @throws Error when not all that was taken is logged: the transaction must roll back */
+function allLogged({ taken, logged }: Moved): number {
+  if (taken !== logged) throw new Error(`of ${taken} events that were taken, ${logged} were logged`)
+  return logged
+}
 
 const pending = statement<{ pending: boolean }>(
   'outbox-pending',
@@ -75,30 +114,45 @@ export async function outboxPending(db: Queryable): Promise<boolean> {
   return (await one(db, pending)).pending
 }
 
-/** The numbering of the region's epoch begins: to be called once before `moveOutbox`, and when it was raised. */
-export async function beginEpoch(db: Queryable): Promise<void> {
-  await db.rows(heads)
-}
-
 /**
  * Moves up to `limit` rows; how many. Must run in a transaction of its own: the lock is its first statement, so that
- * what the move sees is newer than what the holder before it did. undefined: another sequencer is at it.
+ * what the move sees is newer than what the holder before it did. undefined: another sequencer is at it. The server is
+ * compared with the one that was seen last, and the epoch raised first if it is another.
+ * @throws Error when it cannot log all that it took
  */
 export async function moveOutbox(
   transaction: Queryable,
-  options: { limit: number },
+  options: { limit: number; onRaised?(epoch: number): void },
 ): Promise<number | undefined> {
+  const { limit, onRaised } = options
   if (!(await one(transaction, lock)).held) return undefined
-  return (await one(transaction, move, options)).moved
+  const raised = await recordServer(transaction)
+  if (raised !== undefined) onRaised?.(raised)
+  return allLogged(await one(transaction, move, { limit }))
 }
 
 const page = statement<LoggedEvent>(
   'read-events',
-  `select epoch, pos, shard, seq, repository, type, subject, payload, traceparent, actor, request, instance, time
-   from event_log where (epoch, pos) > (:epoch::int, :pos::bigint) order by epoch, pos limit :limit`,
+  `with candidate as materialized (
+     select epoch, pos, ${RENDERED_BYTES} as bytes
+     from event_log where (epoch, pos) > (:epoch::int, :pos::bigint) order by epoch, pos limit :limit
+   ),
+   measured as (
+     select epoch, pos, bytes, sum(least(bytes, ${EVENT_BYTES_MAX})) over (order by epoch, pos) as page_bytes
+     from candidate
+   )
+   select epoch, pos, shard, seq, repository, type, subject, traceparent, actor, request, instance, time,
+     -- An older release has logged it in one part.
+     case when event_log.bytes is null and measured.${IS_LARGE} then ${ABRIDGED} else payload end as payload
+   from measured join event_log using (epoch, pos)
+   where page_bytes <= ${PAGE_BYTES_MAX}
+   order by epoch, pos`,
 )
 
-/** Events after a position, in order. */
+/**
+ * Events after a position, in order, without their content: at most `limit`, and at most 512 KiB when rendered. An event
+ * of more than 128 KiB is abridged. Empty only at the end of the log.
+ */
 export async function readEvents(
   db: Queryable,
   options: { after: LogPosition; limit: number },
@@ -108,45 +162,68 @@ export async function readEvents(
 }
 
 const bounds = statement<{
-  epoch: number | null
-  pos: number | null
-  old_epoch: number | null
-  old_pos: number | null
+  epoch: number
+  pos: number
+  old_epoch: number
+  old_pos: number
 }>(
   'event-log-bounds',
-  `select head.epoch, head.seq as pos, oldest.epoch as old_epoch, oldest.pos as old_pos
-   from (select) as always
-   left join lateral (select epoch, seq from event_head where shard = -1 order by epoch desc limit 1) as head on true
+  `select region.epoch, coalesce(head.seq, 0) as pos,
+     coalesce(oldest.epoch, last.epoch, region.epoch) as old_epoch,
+     coalesce(oldest.pos - 1, last.seq, 0) as old_pos
+   from region
+   left join event_head as head on head.epoch = region.epoch and head.shard = -1
+   left join lateral (select epoch, seq from event_head where shard = -1 order by epoch desc limit 1) as last on true
    left join lateral (select epoch, pos from event_log order by epoch, pos limit 1) as oldest on true`,
 )
 
-/** The last event's position, and the position before the oldest event that is left: reading may begin there. */
-export async function logBounds(
-  db: Queryable,
-): Promise<{ head: LogPosition; oldest: LogPosition } | undefined> {
+/**
+ * The last position that can have been given, and the position before the oldest event that is left: reading may begin
+ * there. Of an epoch without events, the head is its beginning: positions of earlier ones are never beyond it.
+ */
+export async function logBounds(db: Queryable): Promise<{ head: LogPosition; oldest: LogPosition }> {
   const row = await one(db, bounds)
-  if (row.epoch === null || row.pos === null) return undefined
-  const head = { epoch: row.epoch, pos: row.pos }
-  const oldest =
-    row.old_epoch === null || row.old_pos === null ? head : { epoch: row.old_epoch, pos: row.old_pos - 1 }
-  return { head, oldest }
+  return {
+    head: { epoch: row.epoch, pos: row.pos },
+    oldest: { epoch: row.old_epoch, pos: row.old_pos },
+  }
 }
 
-const byOutbox = statement<LogPosition>(
+const byOutbox = statement<{
+  epoch: number | null
+  pos: number | null
+  waiting: boolean
+  given: boolean
+  gone: boolean
+}>(
   'position-of-outbox',
-  `select epoch, pos from event_log where epoch >= :epoch and outbox_id = :outbox_id order by epoch limit 1`,
+  `select logged.epoch, logged.pos,
+     :epoch <= region.epoch as given,
+     exists (select from outbox where id = :outbox_id) as waiting,
+     :epoch < region.epoch or :outbox_id <= coalesce(region.trimmed_outbox_id, 0)
+       or :outbox_id < coalesce(oldest.outbox_id, 0) as gone
+   from region
+   left join lateral (
+     select epoch, pos from event_log
+     where epoch >= :epoch::int and outbox_id = :outbox_id::bigint order by epoch limit 1) as logged on true
+   left join lateral (select outbox_id from event_log order by epoch, pos limit 1) as oldest on true`,
 )
 
 /**
- * The position of what a write's `Portolan-Position` named; undefined while it is not in the log (or no more). Under a
- * later epoch, if that was raised before the write was numbered.
+ * The position of what a write's `Portolan-Position` named. Under a later epoch, if that was raised before the write was
+ * numbered. 'waiting': the relay has not numbered it yet. 'gone': trimmed, or lost with a server that is no more.
+ * 'never': no write was answered this.
  */
 export async function positionOfOutbox(
   db: Queryable,
   options: { epoch: number; outboxId: number },
-): Promise<LogPosition | undefined> {
+): Promise<LogPosition | 'waiting' | 'gone' | 'never'> {
   const { epoch, outboxId } = options
-  return maybe(db, byOutbox, { epoch, outbox_id: outboxId })
+  const row = await one(db, byOutbox, { epoch, outbox_id: outboxId })
+  if (row.epoch !== null && row.pos !== null) return { epoch: row.epoch, pos: row.pos }
+  if (!row.given) return 'never'
+  if (row.waiting) return 'waiting'
+  return row.gone ? 'gone' : 'never'
 }
 
 const trim = statement<{ trimmed: number }>(
@@ -175,7 +252,10 @@ const trim = statement<{ trimmed: number }>(
      delete from event_log where (epoch, pos) in (
        select epoch, pos from doomed
        where (epoch, pos) < (select epoch, pos from needed) or not exists (select from needed))
-     returning 1)
+     returning outbox_id),
+   noted as (
+     update region set trimmed_outbox_id = greatest(trimmed_outbox_id, (select max(outbox_id) from gone))
+     where exists (select from gone))
    select count(*) as trimmed from gone`,
 )
 
@@ -219,32 +299,14 @@ const waitLock = statement<never>(
   `select pg_advisory_xact_lock(7065813, hashtext('sequencer'))`,
 )
 
-const relog = statement<{ moved: number }>(
+const relog = statement<Moved>(
   'relog-events',
-  `with placed as (
-     select *, row_number() over (order by epoch, pos) as in_region,
-       row_number() over (partition by event_log.shard order by epoch, pos) as in_shard
+  `with taken as (
+     select row_number() over (order by epoch, pos) as place, outbox_id, repository, shard, type, subject,
+       ${WHOLE_PAYLOAD}, content, traceparent, actor, request, instance, time
      from event_log where (epoch, pos) > (:epoch::int, :pos::bigint)
    ),
-   counted as (
-     select -1 as shard, count(*) as n from placed
-     union all
-     select shard, count(*) from placed group by shard
-   ),
-   head as (
-     update event_head set seq = counted.n from counted
-     where event_head.epoch = (select epoch from region) and event_head.shard = counted.shard
-     returning 1
-   ),
-   logged as (
-     insert into event_log (epoch, pos, shard, seq, outbox_id, repository, type, subject, payload, content,
-       traceparent, actor, request, instance, time)
-     select (select epoch from region), in_region, shard, in_shard, outbox_id, repository, type, subject,
-       payload, content, traceparent, actor, request, instance, time
-     from placed order by in_region
-     returning 1
-   )
-   select count(*) as moved from logged cross join (select count(*) from head) as heads`,
+   ${NUMBER_AND_LOG}`,
 )
 
 /**
@@ -253,8 +315,7 @@ const relog = statement<{ moved: number }>(
  * beside it. How many.
  */
 export async function relogEvents(transaction: Queryable, after: LogPosition): Promise<number> {
-  await transaction.rows(heads)
-  return (await one(transaction, relog, { epoch: after.epoch, pos: after.pos })).moved
+  return allLogged(await one(transaction, relog, { epoch: after.epoch, pos: after.pos }))
 }
 
 /** Nobody numbers until the transaction ends. */

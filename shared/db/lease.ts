@@ -3,6 +3,7 @@
 
 import pg from 'pg'
 import { connectionOptions } from './connect.ts'
+import { refuseStandby } from './server.ts'
 
 /** Our half of Postgres' two-key advisory locks; the other is the name's hash. */
 const CLASS = 7_065_813
@@ -20,6 +21,8 @@ export async function withLease(
   client.on('end', () => lost.abort())
   await client.connect()
   try {
+    // A standby has locks of its own: a lease held there excludes nobody here.
+    await refuseStandby(client)
     const { rows } = await client.query<{ held: boolean }>(
       'select pg_try_advisory_lock($1, hashtext($2)) as held',
       [CLASS, name],

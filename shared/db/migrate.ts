@@ -9,6 +9,7 @@
 import { readdir, readFile } from 'node:fs/promises'
 import pg from 'pg'
 import { connectionOptions } from './connect.ts'
+import { refuseStandby } from './server.ts'
 
 /** Any fixed number of ours: the advisory lock that starts of several nodes queue on. */
 const MIGRATION_LOCK = 7_065_811
@@ -58,13 +59,14 @@ export async function holdSchema(client: pg.Client, number: number): Promise<voi
 /**
  * Brings the database at `url` to this program's schema and records the region in it; creates nothing twice.
  * @throws SchemaTooNewError when a newer release has changed the schema in a way this one cannot live with;
- *   Error when the database belongs to another region.
+ *   StandbyError when the server is in recovery; Error when the database belongs to another region.
  */
 export async function migrate(url: string, region: string, migrations?: readonly Migration[]): Promise<void> {
   const known = migrations ?? (await readMigrations())
   const client = new pg.Client(connectionOptions(url))
   await client.connect()
   try {
+    await refuseStandby(client)
     await client.query('begin')
     await client.query('select pg_advisory_xact_lock($1)', [MIGRATION_LOCK])
     await client.query(

@@ -42,8 +42,10 @@ export interface ManifestPush {
   readonly artifactType: string | null
   readonly annotations: Readonly<Record<string, string>> | null
   readonly tags: readonly Tag[]
-  /** The event's facts that do not depend on the database: size, descriptors, subject. */
+  /** What each of the push's events tells that does not depend on the database: digest, size, type, subject. Small. */
   readonly facts: Readonly<Record<string, unknown>>
+  /** What only `manifest.put` tells beside them: the descriptors. As large as the manifest, so kept once per push. */
+  readonly manifestFacts: Readonly<Record<string, unknown>>
   /** The first tag must point to one of these now, or with '*' must exist (If-Match); null: no such condition. */
   readonly ifMatch: readonly string[] | null
   /** The first tag must not exist now (If-None-Match: *). */
@@ -175,7 +177,8 @@ const push = statement<{
        :repository || '@' || digest as subject, :content::bytea as content,
        jsonb_build_object(
          'version', jsonb_build_object('h', alive_h::text, 'origin', alive_origin),
-         'prev', jsonb_build_object('h', alive_prev_h::text, 'origin', alive_prev_origin)) as registers
+         'prev', jsonb_build_object('h', alive_prev_h::text, 'origin', alive_prev_origin))
+         || :manifest_facts::jsonb as registers
      from member
      union all
      select 1, name, 'dev.portolan.registry.tag.set.v1', :repository || ':' || name, null,
@@ -229,6 +232,7 @@ export async function pushManifestRow(db: Queryable, options: ManifestPush): Pro
     annotations: options.annotations === null ? null : JSON.stringify(options.annotations),
     tags: options.tags,
     facts: JSON.stringify(options.facts),
+    manifest_facts: JSON.stringify(options.manifestFacts),
     if_match: options.ifMatch,
     if_none_match: options.ifNoneMatch,
     ...provenanceParameters(options.provenance),

@@ -1,41 +1,15 @@
-// The region's own row: its name, its epoch, and what tells whether the database was restored.
+// The region's own row: its name, its epoch, and what was found out about a restored database. What the row says of the
+// server is in server.ts.
 
-import { maybe, one, type Queryable, statement } from './statement.ts'
+import { one, type Queryable, statement } from './statement.ts'
 
 /** How long orphans are left alone after a restore: their bytes may belong to pushes newer than the backup. */
-const SWEEPS_PAUSED_SECONDS = 7 * 24 * 3600
+export const SWEEPS_PAUSED_SECONDS = 7 * 24 * 3600
 
 const row = statement<{ name: string; epoch: number }>('region-row', `select name, epoch from region`)
 
 export async function regionRow(db: Queryable): Promise<{ name: string; epoch: number }> {
   return one(db, row)
-}
-
-const raise = statement<{ epoch: number }>(
-  'raise-epoch',
-  `update region
-   set epoch = case when known then epoch + 1 else epoch end,
-     sweeps_paused_until = case when known
-       then clock_timestamp() + make_interval(secs => :paused_seconds) else sweeps_paused_until end,
-     system_identifier = now_is.identifier, timeline = now_is.timeline
-   from (
-     select system.system_identifier::text as identifier, checkpoint.timeline_id as timeline,
-       region.timeline is not null or region.system_identifier <> system.system_identifier::text as known
-     from pg_control_system() as system cross join pg_control_checkpoint() as checkpoint cross join region
-   ) as now_is
-   where region.system_identifier <> now_is.identifier or region.timeline is distinct from now_is.timeline
-   returning case when known then epoch end as epoch`,
-)
-
-/**
- * Compares the database with what it was when last seen. A dump read into a new cluster, a base backup that was
- * promoted and a standby that took over may lack the last writes, whose numbers peers and readers know already: the
- * epoch is raised, so that no number is given twice. Returns the new epoch, undefined when nothing happened.
- * A copy of the files that is simply started again cannot be told from a crash here.
- */
-export async function raiseEpochIfRestored(db: Queryable): Promise<number | undefined> {
-  const raised = await maybe(db, raise, { paused_seconds: SWEEPS_PAUSED_SECONDS })
-  return raised?.epoch ?? undefined
 }
 
 const raiseTo = statement<never>(

@@ -3,11 +3,15 @@
 
 import type { EventSource } from '#shared/events/cloud-event.ts'
 import type { ShardPosition } from '#shared/events/event-id.ts'
+import { RENDERED_BYTES, WHOLE_PAYLOAD } from './event-log.ts'
 import { type Queryable, statement } from './statement.ts'
 
 export interface WholeEvent extends EventSource {
   readonly content: Buffer | null
 }
+
+/** With the content as base64, whose length is known without reading it. */
+const WHOLE_BYTES = `(${RENDERED_BYTES} + (coalesce(octet_length(content), 0) + 2) / 3 * 4)`
 
 const page = statement<WholeEvent>(
   'read-shards',
@@ -16,25 +20,26 @@ const page = statement<WholeEvent>(
        row_number() over (partition by found.shard order by found.epoch, found.seq) as place, found.shard
      from unnest(:shards::smallint[], :epochs::int[], :seqs::bigint[]) as at (shard, epoch, seq)
      cross join lateral (
-       (select epoch, pos, shard, seq, 500 + coalesce(octet_length(content), 0) + pg_column_size(payload) as bytes
+       (select epoch, pos, shard, seq, ${WHOLE_BYTES} as bytes
         from event_log where epoch = at.epoch and shard = at.shard and seq > at.seq order by seq limit :limit)
        union all
-       (select epoch, pos, shard, seq, 500 + coalesce(octet_length(content), 0) + pg_column_size(payload)
+       (select epoch, pos, shard, seq, ${WHOLE_BYTES}
         from event_log where epoch > at.epoch and shard = at.shard order by epoch, seq limit :limit)
        order by epoch, seq limit :limit
      ) as found
    ),
    -- The window of everything that comes before in a fair order: a prefix of it is a prefix of each shard.
    measured as (
-     select epoch, pos, sum(bytes) over (order by place, shard) - bytes as before from candidate
+     select epoch, pos, bytes, sum(bytes) over (order by place, shard) as page_bytes from candidate
    )
-   select epoch, pos, shard, seq, repository, type, subject, payload, content, traceparent, actor, request, instance, time
+   select epoch, pos, shard, seq, repository, type, subject, ${WHOLE_PAYLOAD}, content, traceparent, actor, request,
+     instance, time
    from measured join event_log using (epoch, pos)
-   where measured.before < :bytes_max
+   where page_bytes <= :bytes_max or page_bytes = measured.bytes
    order by shard, epoch, seq`,
 )
 
-/** Events after each position, ordered by shard and place; `bytesMax` is passed by one event at most. */
+/** Events after each position, ordered by shard and place; at most `bytesMax` when rendered, or one event alone. */
 export async function readShards(
   db: Queryable,
   options: { after: readonly ShardPosition[]; limitPerShard: number; bytesMax: number },
@@ -52,19 +57,20 @@ export async function readShards(
 const whole = statement<WholeEvent>(
   'read-whole-events',
   `with candidate as materialized (
-     select epoch, pos, 500 + coalesce(octet_length(content), 0) + pg_column_size(payload) as bytes
+     select epoch, pos, ${WHOLE_BYTES} as bytes
      from event_log where (epoch, pos) > (:epoch::int, :pos::bigint) order by epoch, pos limit :limit
    ),
    measured as (
-     select epoch, pos, sum(bytes) over (order by epoch, pos) - bytes as before from candidate
+     select epoch, pos, bytes, sum(bytes) over (order by epoch, pos) as page_bytes from candidate
    )
-   select epoch, pos, shard, seq, repository, type, subject, payload, content, traceparent, actor, request, instance, time
+   select epoch, pos, shard, seq, repository, type, subject, ${WHOLE_PAYLOAD}, content, traceparent, actor, request,
+     instance, time
    from measured join event_log using (epoch, pos)
-   where measured.before < :bytes_max
+   where page_bytes <= :bytes_max or page_bytes = measured.bytes
    order by epoch, pos`,
 )
 
-/** Events after a position in the order of the region; `bytesMax` is passed by one event at most. */
+/** Events after a position in the order of the region; at most `bytesMax` when rendered, or one event alone. */
 export async function readWholeEvents(
   db: Queryable,
   options: { after: { epoch: number; pos: number }; limit: number; bytesMax: number },

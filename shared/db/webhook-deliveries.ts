@@ -41,15 +41,37 @@ const plan = statement<{ id: string }>(
    returning id`,
 )
 
-/** Adds deliveries, in order; one that is there stays as it is, or is sent again with `again`. Returns how many. */
+/** Characters of one statement's deliveries; one delivery alone may be longer. */
+const PLAN_CHARACTERS_MAX = 1024 * 1024
+
+/**
+ * Adds deliveries, in order; one that is there stays as it is, or is sent again with `again`. Returns how many. They are
+ * taken one by one and sent in statements of about 1 MiB: a page of events for a thousand subscriptions is never in
+ * memory as a whole.
+ */
 export async function planDeliveries(
   db: Queryable,
-  options: { deliveries: readonly PlannedDelivery[]; giveUpSeconds: number; again?: boolean },
+  options: { deliveries: Iterable<PlannedDelivery>; giveUpSeconds: number; again?: boolean },
 ): Promise<number> {
   const { deliveries, giveUpSeconds, again = false } = options
-  if (deliveries.length === 0) return 0
-  const parameters = { deliveries: JSON.stringify(deliveries), give_up_seconds: giveUpSeconds, again }
-  return (await db.rows(plan, parameters)).length
+  let planned = 0
+  let texts: string[] = []
+  let characters = 0
+  const send = async () => {
+    if (texts.length === 0) return
+    const parameters = { deliveries: `[${texts.join(',')}]`, give_up_seconds: giveUpSeconds, again }
+    planned += (await db.rows(plan, parameters)).length
+    texts = []
+    characters = 0
+  }
+  for (const delivery of deliveries) {
+    const text = JSON.stringify(delivery)
+    if (characters + text.length > PLAN_CHARACTERS_MAX) await send()
+    texts.push(text)
+    characters += text.length
+  }
+  await send()
+  return planned
 }
 
 const claim = statement<ClaimedDelivery>(

@@ -34,9 +34,11 @@ const manifest = {
   mediaType: text,
   artifactType: text,
   subject: digest,
+  // Always in manifest.put. Events of tag.set and push no longer carry it, because a push of many tags would repeat the
+  // whole list with each; those that were logged by earlier releases do.
   references: { type: 'array', items: reference },
 } as const satisfies Record<string, Schema>
-const MANIFEST_REQUIRED = ['repository', 'digest', 'size', 'mediaType', 'references']
+const MANIFEST_REQUIRED = ['repository', 'digest', 'size', 'mediaType']
 
 /** Of every event. */
 const origin = {
@@ -46,7 +48,7 @@ const origin = {
     properties: { id: text, addr: text, host: text, method: text, userAgent: text },
   },
   instance: text,
-  /** True where a record would have been too large: `references` is empty then; the manifest is to be fetched. */
+  /** True where the event would have been too large: `references` is empty then; the manifest is to be fetched. */
   abridged: { type: 'boolean' },
 } as const satisfies Record<string, Schema>
 
@@ -66,7 +68,7 @@ const died: EventType = {
 export const eventTypes: Readonly<Record<string, EventType>> = Object.freeze({
   'manifest.put.v1': {
     meaning: 'A manifest was pushed; also when the repository had it already.',
-    required: [...MANIFEST_REQUIRED, 'version', 'prev'],
+    required: [...MANIFEST_REQUIRED, 'references', 'version', 'prev'],
     properties: {
       ...manifest,
       version,

@@ -20,6 +20,7 @@ export function parsePosition(text: string): ParsedPosition | undefined {
   const number = Number(match?.[4])
   if (match === null || !Number.isSafeInteger(number)) return undefined
   const [, origin = '', epoch, outbox] = match
+  if (outbox === 'o' && number === 0) return undefined
   if (outbox === 'o') return { origin, epoch: Number(epoch), outboxId: number }
   return { origin, epoch: Number(epoch), pos: number }
 }

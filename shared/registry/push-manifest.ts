@@ -62,6 +62,7 @@ export async function pushManifest(
     annotations: manifest.annotations ?? null,
     tags,
     facts: facts(manifest, { repository, digest, size: bytes.length }),
+    manifestFacts: manifestFacts(manifest),
     ifMatch: conditions.ifMatch ?? null,
     ifNoneMatch: conditions.ifNoneMatch ?? false,
     provenance,
@@ -157,7 +158,7 @@ function mayBeAbsent(kind: PushedReference['kind'], sparse: Sparse): boolean {
   return sparse === 'all' || (sparse === 'index' && kind === 'child')
 }
 
-/** What events tell about the manifest itself; descriptors only, never its free text. */
+/** What every event of a push tells about the manifest. */
 function facts(
   manifest: Manifest,
   about: { repository: RepositoryName; digest: Digest; size: number },
@@ -167,6 +168,12 @@ function facts(
     mediaType: manifest.mediaType,
     ...(manifest.artifactType !== undefined && { artifactType: manifest.artifactType }),
     ...(manifest.subject !== undefined && { subject: manifest.subject.digest }),
+  }
+}
+
+/** Descriptors only, never the manifest's free text. */
+function manifestFacts(manifest: Manifest): Record<string, unknown> {
+  return {
     references: manifest.references.map(({ kind, mediaType, digest, size, foreign }) => ({
       kind,
       mediaType,

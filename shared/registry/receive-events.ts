@@ -14,7 +14,8 @@ import type { Queryable } from '#shared/db/statement.ts'
 import type { CloudEvent } from '#shared/events/cloud-event.ts'
 import { arrival, parseEventId } from '#shared/events/event-id.ts'
 
-const UNPARK_BATCH = 100
+/** Each may be as large as a manifest with its references. */
+const UNPARK_BATCH = 10
 
 /** By type in full: what an event of it does. A type that is not here is parked. */
 export type Appliers = Readonly<Record<string, (transaction: Queryable, event: CloudEvent) => Promise<void>>>

@@ -119,16 +119,19 @@ export async function planNext(region: Region): Promise<number> {
     if (!(await lockPlanner(transaction))) return 0
     const cursor = await readCursor(transaction, READER)
     if (cursor === undefined) {
-      const bounds = await logBounds(transaction)
-      await moveCursor(transaction, READER, bounds?.head ?? { epoch: region.epoch, pos: 0 })
+      await moveCursor(transaction, READER, (await logBounds(transaction)).head)
       return 0
     }
     const events = await readEvents(transaction, { after: cursor, limit: EVENTS_MAX })
     const last = events.at(-1)
     if (last === undefined) return 0
     const all = await subscriptions(region, transaction)
-    const deliveries = events.flatMap((event) =>
-      all.filter(({ webhook }) => matchesWebhook(webhook, event)).map((one) => planned(region, one, event)),
+    // Lazily, one after the other: all of them together may be a thousand times the page.
+    const deliveries = events.values().flatMap((event) =>
+      all
+        .values()
+        .filter(({ webhook }) => matchesWebhook(webhook, event))
+        .map((one) => planned(region, one, event)),
     )
     await planDeliveries(transaction, { deliveries, giveUpSeconds: region.config.webhooks.giveUpSeconds })
     await moveCursor(transaction, READER, last)

@@ -1,7 +1,7 @@
 // Events in a region's log without any pushes: numbered by the real sequencer.
 
 import { createHash } from 'node:crypto'
-import { beginEpoch, moveOutbox, outboxPending } from '#shared/db/event-log.ts'
+import { moveOutbox, outboxPending } from '#shared/db/event-log.ts'
 import { type Queryable, statement } from '#shared/db/statement.ts'
 import type { Region } from '#shared/region.ts'
 
@@ -41,7 +41,6 @@ export async function fillOutbox(db: Queryable, options: FillOptions): Promise<v
 
 /** Numbers what is in the outbox. */
 export async function numberOutbox(region: Region): Promise<void> {
-  await beginEpoch(region.db)
   while (await outboxPending(region.db))
     await region.db.transaction((transaction) => moveOutbox(transaction, { limit: 500 }))
 }

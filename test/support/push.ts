@@ -43,6 +43,7 @@ export function manifestPush(
     annotations: null,
     tags: [],
     facts: { repository, digest: sha256(bytes) },
+    manifestFacts: { references: [] },
     ifMatch: null,
     ifNoneMatch: false,
     provenance,

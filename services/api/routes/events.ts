@@ -6,8 +6,10 @@
 //   &repository=team/app   one repository, or with `*` at the end all that begin so
 //   &limit=1..1000         of a page
 //
-// A caller sees events of repositories that it may pull. A page looks at a bounded number of rows and its `next` moves
-// on even when it is empty. A reader who comes too late is answered 410 with the oldest position that is left.
+// A caller sees events of repositories that it may pull. A page looks at a bounded number of rows and bytes, so it may
+// hold fewer than `limit`; its `next` moves on even when it is empty. An event of more than 128 KiB comes without its
+// `references` and says so by `abridged`. A position whose events were trimmed is 410 with the oldest that is left; that
+// of a write which is not numbered yet is 503; one that was never given is 400.
 
 import {
   type LoggedEvent,
@@ -50,7 +52,7 @@ export async function events(exchange: Exchange, tail: EventTail): Promise<void>
     return stream(exchange, { query, wanted, tail })
   const limit = limitOf(query)
   const after = await startOf(exchange, query.get('after'), 'oldest')
-  const rows = await readEvents(exchange.region.db, { after, limit: SCAN_MAX })
+  const rows = await pageAfter(exchange, { after, limit: SCAN_MAX })
   const found: LoggedEvent[] = []
   let next: LogPosition = after
   for (const row of rows) {
@@ -116,10 +118,7 @@ async function startOf(
   otherwise: 'oldest' | 'head',
 ): Promise<LogPosition> {
   const { region } = exchange
-  const bounds = (await logBounds(region.db)) ?? {
-    head: { epoch: region.epoch, pos: 0 },
-    oldest: { epoch: region.epoch, pos: 0 },
-  }
+  const bounds = await logBounds(region.db)
   if (text === undefined) return bounds[otherwise]
   const parsed = parsePosition(text)
   if (parsed === undefined || parsed.origin !== region.name) {
@@ -127,27 +126,40 @@ async function startOf(
       message: `after is no position of this region: ${region.name}:<epoch>:<number>`,
     })
   }
-  let after: LogPosition
-  if ('pos' in parsed) after = parsed
-  else {
-    const place = await positionOfOutbox(region.db, parsed)
-    if (place === undefined) {
-      throw new RegistryError('UNAVAILABLE', {
-        message: 'this write is not in the log yet (or no longer)',
-        headers: { 'Retry-After': '1' },
-      })
-    }
-    after = place
-  }
-  if (isBefore(bounds.head, after)) {
-    throw new RegistryError('REQUEST_INVALID', { message: 'after lies beyond the end of the log' })
-  }
-  if (isBefore(after, bounds.oldest)) {
-    throw new RegistryError('POSITION_GONE', {
-      details: [{ oldest: formatPosition({ origin: region.name, ...bounds.oldest }) }],
+  const after = 'pos' in parsed ? parsed : await positionOfOutbox(region.db, parsed)
+  if (after === 'waiting') {
+    throw new RegistryError('UNAVAILABLE', {
+      message: 'this write is not in the log yet',
+      headers: { 'Retry-After': '1' },
     })
   }
+  // A write's place may be later than the bounds: they were read before it.
+  if (after === 'never' || ('pos' in parsed && isBefore(bounds.head, parsed))) {
+    throw new RegistryError('REQUEST_INVALID', { message: 'after lies beyond the end of the log' })
+  }
+  if (after === 'gone' || isBefore(after, bounds.oldest)) {
+    throw gone(exchange, bounds.oldest)
+  }
   return after
+}
+
+/** @throws RegistryError POSITION_GONE when the trimming overtook the reader: what is left would leave a hole */
+async function pageAfter(
+  exchange: Exchange,
+  options: { after: LogPosition; limit: number },
+): Promise<LoggedEvent[]> {
+  const { db } = exchange.region
+  const rows = await readEvents(db, options)
+  // Read after the rows: what was trimmed before they were read shows here.
+  const { oldest } = await logBounds(db)
+  if (isBefore(options.after, oldest)) throw gone(exchange, oldest)
+  return rows
+}
+
+function gone({ region }: Exchange, oldest: LogPosition): RegistryError {
+  return new RegistryError('POSITION_GONE', {
+    details: [{ oldest: formatPosition({ origin: region.name, ...oldest }) }],
+  })
 }
 
 function isBefore(one: LogPosition, other: LogPosition): boolean {
@@ -208,7 +220,7 @@ async function stream(
   caughtUp = true
 
   function nextPage(): Promise<LoggedEvent[]> {
-    return readEvents(region.db, { after: at, limit: LIMIT_MAX })
+    return pageAfter(exchange, { after: at, limit: LIMIT_MAX })
   }
 }
 

@@ -6,10 +6,12 @@ import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import bcrypt from 'bcrypt'
 import { trimEvents } from '#shared/db/event-log.ts'
+import { statement } from '#shared/db/statement.ts'
 import type { CloudEvent } from '#shared/events/cloud-event.ts'
 import { startRelay } from '../../../services/relay/service.ts'
 import { eventually } from '../../support/eventually.ts'
 import { testImage } from '../../support/image.ts'
+import { numberOutbox } from '../../support/log-writer.ts'
 import { ociClient } from '../../support/oci-client.ts'
 import { testDirectory, testNode } from '../../support/region.ts'
 
@@ -123,6 +125,9 @@ test('wrong positions and limits are told; who comes too late learns where the l
     'after=eu:1',
     'after=eu:1:99999',
     'after=eu:9:1',
+    'after=eu:1:o0',
+    'after=eu:1:o999999',
+    'after=eu:9:o1',
     'limit=0',
     'limit=1001',
     'limit=x',
@@ -130,7 +135,6 @@ test('wrong positions and limits are told; who comes too late learns where the l
     const { status, body } = await page(query)
     assert.deepEqual([status, body.errors[0]?.code], [400, 'REQUEST_INVALID'], query)
   }
-  assert.equal((await page('after=eu:1:o999999')).status, 503)
   await trimEvents(node.region.db, { retentionSeconds: 0, readerSeconds: 60, limit: 2 })
   const late = await page('after=eu:1:1')
   assert.deepEqual([late.status, late.body.errors[0]?.code], [410, 'POSITION_GONE'])
@@ -138,6 +142,71 @@ test('wrong positions and limits are told; who comes too late learns where the l
   assert.equal((await page('after=eu:1:2')).body.events[0]?.position, 'eu:1:3')
   const posted = await fetch(`${node.url}/api/v1/events`, { method: 'POST' })
   assert.deepEqual([posted.status, posted.headers.get('allow')], [405, 'GET, HEAD'])
+})
+
+test("a write's position is 503 until it is numbered, leads on while its event is kept, and is 410 from then on", async (t) => {
+  const node = await testNode(t)
+  const { db } = node.region
+  const client = ociClient(node.url)
+  const read = async (position: string) => {
+    const answer = await fetch(`${node.url}/api/v1/events?after=${position}`)
+    const body = (await answer.json()) as Page & { errors?: { code: string; detail: unknown }[] }
+    return { status: answer.status, retryAfter: answer.headers.get('retry-after'), ...body }
+  }
+  await client.pushImage('team/app', image, 'v1')
+  const pushed = await client.pushManifest('team/app', 'v2', image)
+  const position = pushed.headers.get('portolan-position') ?? ''
+  const waiting = await read(position)
+  assert.deepEqual([waiting.status, waiting.retryAfter], [503, '1'])
+  await numberOutbox(node.region)
+  assert.deepEqual((await read(position)).events, [])
+  const trimAll = () => trimEvents(db, { retentionSeconds: 0, readerSeconds: 60, limit: 1_000 })
+  await trimAll()
+  for (const when of ['while the log is empty', 'with a later event']) {
+    const gone = await read(position)
+    assert.deepEqual([gone.status, gone.errors?.[0]?.code], [410, 'POSITION_GONE'], when)
+    const [, epoch, outbox = ''] = position.split(':')
+    const never = `eu:${epoch}:o${Number(outbox.slice(1)) + 100}`
+    assert.equal((await read(never)).status, 400, when)
+    await client.pushManifest('team/app', 'v3', image)
+    await numberOutbox(node.region)
+  }
+  // The oldest position that it names can be read from.
+  const [error = assert.fail()] = (await read(position)).errors ?? []
+  const { oldest } = error.detail as { oldest: string }
+  assert.equal((await read(oldest)).events.length, 6)
+})
+
+test('a reader that the trimming overtakes is told, and gets no page with a hole', async (t) => {
+  const { node, page } = await setUp(t)
+  const { db } = node.region
+  await ociClient(node.url).pushImage('team/app', image, 'v1')
+  await eventually('the push', async () => (await page('types=push')).body.events.length === 1)
+  const rows = db.rows.bind(db)
+  db.rows = async (asked, values) => {
+    // Between the look at where the log begins and the page.
+    if (asked.name === 'read-events')
+      await trimEvents(db, { retentionSeconds: 0, readerSeconds: 60, limit: 2 })
+    return rows(asked, values)
+  }
+  const late = await page('after=eu:1:0')
+  assert.deepEqual([late.status, late.body.errors?.[0]?.code], [410, 'POSITION_GONE'])
+})
+
+test('after the epoch was raised, positions of before lead on: none of them lies beyond the end', async (t) => {
+  const { node, page } = await setUp(t)
+  const client = ociClient(node.url)
+  await client.pushImage('team/app', image, 'v1')
+  await eventually('the push', async () => (await page('types=push')).body.events.length === 1)
+  await node.region.db.rows(statement('test-raise-in-feed', 'update region set epoch = 2'))
+  // Given by a server that was lost.
+  assert.deepEqual((await page('after=eu:1:1000')).body.events, [])
+  assert.equal((await page('after=eu:1:o1000')).status, 410, 'nobody knows where this write was')
+  await client.pushManifest('team/app', 'v2', image)
+  await eventually('the new push', async () => (await page('types=push')).body.events.length === 2)
+  const { events } = (await page('after=eu:1:1000')).body
+  assert.deepEqual([...new Set(events.map(({ position }) => position.split(':')[1]))], ['2'])
+  assert.equal((await page('after=eu:2:4')).status, 400)
 })
 
 test('a stream brings what comes, goes on at Last-Event-ID, filters, and many listeners share one reader', async (t) => {

@@ -1,15 +1,13 @@
 import assert from 'node:assert/strict'
 import { type ChildProcess, fork } from 'node:child_process'
-import { cp, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { type TestContext, test } from 'node:test'
+import { test } from 'node:test'
 import pg from 'pg'
 import { openSnapshotReader, ReaderUnavailableError, type SnapshotQuery } from '#shared/db/snapshot-reader.ts'
-import { startEmbeddedPostgres } from '#shared/embedded/postgres.ts'
 import { openTestDatabase } from '../../support/database.ts'
 import { eventually } from '../../support/eventually.ts'
 import { type Cleanup, emptyDatabase, execute } from '../../support/postgres.ts'
-import { testDirectory } from '../../support/region.ts'
+import { primaryAndStandby } from '../../support/standby.ts'
 
 const KEYS = 64
 
@@ -190,46 +188,8 @@ test('the rule fails for FOR SHARE: the check sees it', async (t) => {
   assert.ok(result.violations > 0)
 })
 
-/** A primary and its hot standby, both embedded. */
-async function primaryAndStandby(t: TestContext): Promise<{ primary: string; standby: string }> {
-  const first = await testDirectory(t)
-  const second = await testDirectory(t)
-  const settings = { fsync: 'off' }
-  {
-    await using made = await startEmbeddedPostgres({ directory: first, settings })
-    await execute(made.url, makeCounters)
-  }
-  // A copy of a server that was stopped is a base backup.
-  for (const part of ['data', 'password'])
-    await cp(join(first, part), join(second, part), { recursive: true })
-  const { uid, gid } = await import('node:fs/promises').then(({ stat }) => stat(join(first, 'data')))
-  await chownTree(join(second, 'data'), uid, gid)
-  const primary = await startEmbeddedPostgres({ directory: first, settings })
-  const password = await readFile(join(first, 'password'), 'utf8')
-  await writeFile(join(second, 'data', 'standby.signal'), '')
-  const standby = await startEmbeddedPostgres({
-    directory: second,
-    settings: {
-      ...settings,
-      primary_conninfo: `host=${join(first, 'socket')} user=portolan password=${password}`,
-    },
-  })
-  t.after(async () => {
-    await standby[Symbol.asyncDispose]()
-    await primary[Symbol.asyncDispose]()
-  })
-  return { primary: primary.url, standby: standby.url }
-}
-
-async function chownTree(directory: string, uid: number, gid: number): Promise<void> {
-  const { chown, readdir } = await import('node:fs/promises')
-  await chown(directory, uid, gid)
-  for (const name of await readdir(directory, { recursive: true }))
-    await chown(join(directory, name), uid, gid)
-}
-
 test('the rule fails on a hot standby: the check sees it, and there the reader keeps nothing', async (t) => {
-  const { primary, standby } = await primaryAndStandby(t)
+  const { primary, standby } = await primaryAndStandby(t, (url) => execute(url, makeCounters))
   const { stop } = startWriters(t, primary, 3)
   const result = await violations(t, standby, { answersMax: 60_000, untilRed: true })
   t.diagnostic(`${result.answers} answers until ${result.violations} violations`)

@@ -15,6 +15,7 @@ test('positions are read and written, and nothing else is one', () => {
     'eu:01:1',
     'eu:1:-1',
     'eu:1:01',
+    'eu:1:o0',
     'EU:1:1',
     'eu:1:1 ',
     `eu:1:${'9'.repeat(17)}`,

@@ -1,0 +1,124 @@
+// Which database server this is: asked on every new connection and in every move of the outbox.
+//
+// A promoted standby, a restored backup and a dump in another cluster may lack the last writes, whose event numbers and
+// positions are known outside. Their server tells them apart: by the system identifier, by the timeline it writes now
+// (not the last checkpoint's, which lags a promotion), and by when it started. The region row holds what was seen last.
+// A difference is recorded before the connection is used, so no write of the new server gets a number from before it:
+//
+// - another system identifier or timeline raises the epoch, by as many as there are timelines between: a promotion
+//   that this server's data does not know of may have raised it too. Sweeps pause.
+// - any new start moves the outbox id on, by 2^32 and at least to the clock's milliseconds * 2^10. A backup that is started
+//   as if it had crashed is not recognised here, but even then no position is given twice; and the clock keeps two
+//   servers apart that jumped from the same data.
+//
+// The row's lock makes it happen once, however many connections see it. A server in recovery is refused: what it holds
+// is old, and it may be promoted under the connection. It costs one query, which takes no transaction id.
+
+import type pg from 'pg'
+import { SWEEPS_PAUSED_SECONDS } from './region.ts'
+import { bind, maybe, one, type Queryable, statement } from './statement.ts'
+
+/** The server cannot be used now; asked again later it may be the primary. */
+export class StandbyError extends Error {
+  override readonly name = 'StandbyError'
+  /** cannot_connect_now: to callers this is a server that is not up yet. */
+  readonly code = '57P03'
+
+  constructor() {
+    super('the database server is a standby (in recovery): Portolan needs the primary')
+  }
+}
+
+const THIS_SERVER = `
+  select pg_is_in_recovery() as in_recovery, pg_postmaster_start_time() as start,
+    (select system_identifier::text from pg_control_system()) as identifier,
+    case when not pg_is_in_recovery()
+      then ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::integer end as timeline`
+
+const look = statement<{ in_recovery: boolean; known: boolean }>(
+  'look-at-server',
+  `select server.in_recovery,
+     (region.system_identifier, region.timeline, region.server_start)
+       is not distinct from (server.identifier, server.timeline, server.start) as known
+   from region cross join (${THIS_SERVER}) as server`,
+)
+
+const lockRegion = statement<never>('lock-region', 'select from region for update')
+
+const record = statement<{ epoch: number | null; last_id: number | null }>(
+  'record-server',
+  `with before as (
+     select region.epoch, server.*,
+       region.system_identifier <> server.identifier or region.timeline <> server.timeline as other,
+       server.timeline - region.timeline as timelines,
+       -- A database that no server was recorded for is new: it has given nothing out.
+       region.timeline is not null or region.system_identifier <> server.identifier as used
+     from region cross join (${THIS_SERVER}) as server
+     where (region.system_identifier, region.timeline, region.server_start)
+       is distinct from (server.identifier, server.timeline, server.start)
+   ),
+   recorded as (
+     update region set
+       epoch = case when before.other then before.epoch + greatest(1, before.timelines) else region.epoch end,
+       sweeps_paused_until = case when before.other
+         then clock_timestamp() + make_interval(secs => :paused_seconds) else region.sweeps_paused_until end,
+       system_identifier = before.identifier, timeline = before.timeline, server_start = before.start
+     from before
+     returning case when before.other then region.epoch end as epoch, before.used
+   )
+   select recorded.epoch, jumped.last_id
+   from recorded
+   left join lateral (
+     select setval(ids.name, greatest(
+       coalesce(pg_sequence_last_value(ids.name), 0) + (1::bigint << 32),
+       (extract(epoch from clock_timestamp()) * 1000)::bigint << 10)) as last_id
+     from (select pg_get_serial_sequence('outbox', 'id')::regclass as name) as ids
+     where recorded.used
+   ) as jumped on true`,
+)
+
+/**
+ * Records the server, if it is not the one that was seen last, in the caller's transaction. Returns the epoch if that
+ * was raised. @throws StandbyError
+ */
+export async function recordServer(transaction: Queryable): Promise<number | undefined> {
+  const { in_recovery: inRecovery, known } = await one(transaction, look)
+  if (inRecovery) throw new StandbyError()
+  if (known) return undefined
+  // Judged in a statement later than the lock: another connection may just have recorded it.
+  await transaction.rows(lockRegion)
+  const recorded = await maybe(transaction, record, { paused_seconds: SWEEPS_PAUSED_SECONDS })
+  return recorded?.epoch ?? undefined
+}
+
+/** To be run on each new connection before it is used. @throws StandbyError */
+export type ServerCheck = (client: pg.ClientBase) => Promise<void>
+
+export function createServerCheck(options: { onRaised(epoch: number): void }): ServerCheck {
+  return async (client) => {
+    const db = statementsOn(client)
+    const { in_recovery: inRecovery, known } = await one(db, look)
+    if (inRecovery) throw new StandbyError()
+    if (known) return
+    await client.query('begin')
+    // Rejecting, the connection is closed: that rolls back.
+    const raised = await recordServer(db)
+    await client.query('commit')
+    if (raised !== undefined) options.onRaised(raised)
+  }
+}
+
+function statementsOn(client: pg.ClientBase): Queryable {
+  return {
+    async rows({ name, text, parameters }, values = {}) {
+      const result = await client.query({ name, text, values: bind({ name, text, parameters }, values) })
+      return result.rows
+    },
+  }
+}
+
+/** For connections that only hold a lock. @throws StandbyError */
+export async function refuseStandby(client: pg.ClientBase): Promise<void> {
+  const { rows } = await client.query<{ standby: boolean }>('select pg_is_in_recovery() as standby')
+  if (rows[0]?.standby !== false) throw new StandbyError()
+}

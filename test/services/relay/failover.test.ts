@@ -1,0 +1,113 @@
+// A failover to an asynchronous standby: the last writes of the old primary are gone, but what they were called is
+// never given to anything else. Neither an event's id nor a position that a write was answered.
+
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { type LoggedEvent, readEvents } from '#shared/db/event-log.ts'
+import { migrate } from '#shared/db/migrate.ts'
+import { regionRow, sweepsPaused } from '#shared/db/region.ts'
+import { statement } from '#shared/db/statement.ts'
+import { toCloudEvent } from '#shared/events/cloud-event.ts'
+import { startRelay } from '../../../services/relay/service.ts'
+import { eventually } from '../../support/eventually.ts'
+import { type TestImage, testImage } from '../../support/image.ts'
+import { ociClient } from '../../support/oci-client.ts'
+import { execute, TEST_REGION } from '../../support/postgres.ts'
+import { type TestNode, testNode } from '../../support/region.ts'
+import { caughtUp, cutStreaming, primaryAndStandby, startSwitch } from '../../support/standby.ts'
+
+const PUSHES = 15
+const PATIENCE_MS = 30_000
+
+async function feed({ region }: TestNode): Promise<LoggedEvent[]> {
+  const events: LoggedEvent[] = []
+  for (let after = { epoch: 1, pos: 0 }; ; ) {
+    const page = await readEvents(region.db, { after, limit: 1_000 })
+    const last = page.at(-1)
+    if (last === undefined) return events
+    events.push(...page)
+    after = { epoch: last.epoch, pos: last.pos }
+  }
+}
+
+const ids = statement<{ id: string }>(
+  'test-outbox-ids',
+  'select outbox_id::text as id from event_log order by epoch, pos',
+)
+
+async function outboxIds({ region }: TestNode): Promise<string[]> {
+  return (await region.db.rows(ids)).map(({ id }) => id)
+}
+
+/** What an event is, whatever it is called. */
+const content = ({ type, payload }: LoggedEvent) => `${type} ${JSON.stringify(payload)}`
+
+test('R11: after a failover that lost writes, no event id and no position names anything else', async (t) => {
+  const pair = await primaryAndStandby(t, (url) => migrate(url, TEST_REGION))
+  const address = await startSwitch(t, pair.primary)
+  const env = { PORTOLAN_DATABASE_URL: address.url }
+  const node = await testNode(t, { env })
+  const other = await testNode(t, { env, sharing: node })
+  const relays = [await startRelay(node.region), await startRelay(other.region)]
+  t.after(() => Promise.all(relays.map((relay) => relay[Symbol.asyncDispose]())))
+  const image = testImage()
+  for (const { url } of [node, other]) await ociClient(url).pushImage('team/app', image, 'v0')
+
+  /** Pushes until each is acknowledged; the positions they were answered. */
+  const pushAll = async (name: string): Promise<string[]> => {
+    const positions: string[] = []
+    for (let n = 0; n < PUSHES; n++) {
+      const { url } = n % 2 === 0 ? node : other
+      const made: TestImage = testImage({ annotations: { n: `${name}${n}` } }, image.blobs[1])
+      await eventually(
+        'the push',
+        async () => {
+          const answer = await ociClient(url).pushManifest('team/app', `v${n}`, made)
+          await answer.arrayBuffer()
+          if (answer.status === 201) positions.push(answer.headers.get('portolan-position') ?? '')
+          else assert.equal(answer.status, 503)
+          return answer.status === 201
+        },
+        PATIENCE_MS,
+      )
+    }
+    return positions
+  }
+  const logged = async (count: number) => {
+    await eventually('the events', async () => (await feed(node)).length === count, PATIENCE_MS)
+    return feed(node)
+  }
+  const start = await eventually('the first events', async () => {
+    const events = await feed(node)
+    return events.filter(({ type }) => type.endsWith('.push.v1')).length === 2 && events
+  })
+  await eventually('the standby', () => caughtUp(pair), PATIENCE_MS)
+  await cutStreaming(pair)
+  const lostPositions = await pushAll('lost')
+  const lost = (await logged(start.length + 3 * PUSHES)).slice(start.length)
+  const lostIds = await outboxIds(node)
+
+  await execute(pair.standby, 'select pg_promote()')
+  address.to(pair.standby)
+  const newPositions = await pushAll('new')
+  const after = (await logged(start.length + 3 * PUSHES)).slice(start.length)
+
+  const names = new Map(lost.map((event) => [toCloudEvent('eu', event).id, content(event)]))
+  const twice = after.filter((event) => {
+    const named = names.get(toCloudEvent('eu', event).id)
+    return named !== undefined && named !== content(event)
+  })
+  assert.equal(twice.length, 0, `${twice.length} of ${after.length} event ids name two events`)
+  assert.deepEqual(new Set(lostPositions).intersection(new Set(newPositions)), new Set())
+  // Which of a push's ids its position names is chance: none may come again.
+  const newIds = (await outboxIds(node)).slice(start.length)
+  const repeated = new Set(lostIds.slice(start.length)).intersection(new Set(newIds))
+  assert.equal(repeated.size, 0, `${repeated.size} of ${newIds.length} outbox ids were given twice`)
+  assert.equal((await regionRow(node.region.db)).epoch, 2, 'raised once, however many saw it')
+  assert.ok(after.every(({ epoch }) => epoch === 2))
+  assert.equal(await sweepsPaused(node.region.db), true)
+  const [first = ''] = newPositions
+  const read = await fetch(`${node.url}/api/v1/events?after=${first}&types=push`)
+  const { events } = (await read.json()) as { events: unknown[] }
+  assert.equal(events.length, PUSHES - 1, 'a new position leads to what came after its write')
+})
