@@ -27,7 +27,7 @@ export function createEventTail(region: Region): EventTail {
   let starting: Promise<void> | undefined
 
   async function begin(): Promise<void> {
-    at = (await logBounds(region.db))?.head ?? { epoch: region.epoch, pos: 0 }
+    at = (await logBounds(region.db)).head
     timer = setInterval(() => {
       ticking ??= tick()
         .catch((error: unknown) => region.log.warn({ error }, 'following the event log failed; it goes on'))

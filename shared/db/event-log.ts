@@ -108,24 +108,22 @@ export async function readEvents(
 }
 
 const bounds = statement<{
-  epoch: number | null
-  pos: number | null
+  epoch: number
+  pos: number
   old_epoch: number | null
   old_pos: number | null
 }>(
   'event-log-bounds',
-  `select head.epoch, head.seq as pos, oldest.epoch as old_epoch, oldest.pos as old_pos
-   from (select) as always
+  `select coalesce(head.epoch, region.epoch) as epoch, coalesce(head.seq, 0) as pos,
+     oldest.epoch as old_epoch, oldest.pos as old_pos
+   from region
    left join lateral (select epoch, seq from event_head where shard = -1 order by epoch desc limit 1) as head on true
    left join lateral (select epoch, pos from event_log order by epoch, pos limit 1) as oldest on true`,
 )
 
 /** The last event's position, and the position before the oldest event that is left: reading may begin there. */
-export async function logBounds(
-  db: Queryable,
-): Promise<{ head: LogPosition; oldest: LogPosition } | undefined> {
+export async function logBounds(db: Queryable): Promise<{ head: LogPosition; oldest: LogPosition }> {
   const row = await one(db, bounds)
-  if (row.epoch === null || row.pos === null) return undefined
   const head = { epoch: row.epoch, pos: row.pos }
   const oldest =
     row.old_epoch === null || row.old_pos === null ? head : { epoch: row.old_epoch, pos: row.old_pos - 1 }

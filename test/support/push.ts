@@ -43,8 +43,6 @@ export function manifestPush(
     annotations: null,
     tags: [],
     facts: { repository, digest: sha256(bytes) },
-    ifMatch: null,
-    ifNoneMatch: false,
     provenance,
     ...options,
   }

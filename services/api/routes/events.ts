@@ -116,10 +116,7 @@ async function startOf(
   otherwise: 'oldest' | 'head',
 ): Promise<LogPosition> {
   const { region } = exchange
-  const bounds = (await logBounds(region.db)) ?? {
-    head: { epoch: region.epoch, pos: 0 },
-    oldest: { epoch: region.epoch, pos: 0 },
-  }
+  const bounds = await logBounds(region.db)
   if (text === undefined) return bounds[otherwise]
   const parsed = parsePosition(text)
   if (parsed === undefined || parsed.origin !== region.name) {
