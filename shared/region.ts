@@ -46,8 +46,6 @@ const LOOKUP_ENTRIES_MAX = 200_000
 export interface Region extends AsyncDisposable {
   readonly config: Config
   readonly name: string
-  /** Part of every event id; raised when the database was restored from a backup. */
-  readonly epoch: number
   /** This process, in events and logs. */
   readonly instance: string
   readonly db: Database
@@ -111,7 +109,6 @@ export async function openRegion(config: Config, options: RegionOptions = {}): P
       onConnect: checkServer,
     }),
   )
-  const { epoch } = await regionRow(db)
   const stores = opened.use(
     await openBlobStores(
       { primary: config.blobs, all: config.stores },
@@ -151,13 +148,13 @@ export async function openRegion(config: Config, options: RegionOptions = {}): P
     readersBehind: async () => [...(await readersBehind(db)), ...(await logReadersBehind(db))],
     webhooksWaiting: () => waitingDeliveries(db),
     pool: () => db.poolSize(),
+    databaseRetries: () => db.retries(),
   })
   const auth = await authOf(config, db, log)
   const stack = opened.move()
   return {
     config,
     name: config.region,
-    epoch,
     instance: randomUUID(),
     db,
     lookups: reader,

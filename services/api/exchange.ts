@@ -7,6 +7,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { ANONYMOUS, type Identity } from '#shared/auth/access.ts'
 import type { Provenance } from '#shared/db/provenance.ts'
+import type { WritePosition } from '#shared/db/registers.ts'
 import type { Region } from '#shared/region.ts'
 
 export class Exchange {
@@ -132,7 +133,6 @@ function traceparentOf(header: string | string[] | undefined): string | null {
 }
 
 /** The position of a write in the region's log, for clients that wait until other regions have it. */
-export function positionHeader(exchange: Exchange, outboxId: number): Headers {
-  const { name, epoch } = exchange.region
-  return { 'Portolan-Position': `${name}:${epoch}:o${outboxId}` }
+export function positionHeader(exchange: Exchange, { epoch, outboxId }: WritePosition): Headers {
+  return { 'Portolan-Position': `${exchange.region.name}:${epoch}:o${outboxId}` }
 }

@@ -1,13 +1,16 @@
 // Blobs: the commit that maps a digest to bytes, and the link that puts a blob into a repository.
 //
-// The commit of an upload is one statement: repository -> the session's row is taken by compare-and-set -> blob row ->
-// membership -> event. When two uploads of one digest race the first key stays; the second's bytes are surplus and the
-// caller drops them. The lease keeps the garbage collector away from what a client was just told exists.
+// The commit of an upload is one statement in the lock order (registers.ts): repository -> the session's row, taken by
+// compare-and-set -> membership -> blob -> event. When two uploads of one digest race the first key stays; the second's
+// bytes are surplus and the caller drops them. The lease keeps the garbage collector away from what a client was just
+// told exists. A mount is the same without a session: the blob is looked at by the snapshot, and if it went away before
+// it was locked, the statement begins again.
 
 import type { StoredObject } from '#shared/blobs/blob-store.ts'
 import type { Digest } from '#shared/oci/digest.ts'
 import type { RepositoryName } from '#shared/oci/reference.ts'
 import { type Provenance, provenanceParameters } from './provenance.ts'
+import { ALIVE_AGAIN, EPOCH, LIVE_REPOSITORY, type WritePosition } from './registers.ts'
 import { maybe, one, type Queryable, statement } from './statement.ts'
 import type { Upload } from './uploads.ts'
 
@@ -16,52 +19,46 @@ const LEASE_SECONDS = 24 * 3600
 
 export const BLOB_MEDIA_TYPE = 'application/octet-stream'
 
-const LINK = `
-  member as (
+/** The link's register, of each digest that the query `wanted` brings together with `repo`. */
+function linkedFrom(wanted: string): string {
+  return `
     insert into membership as m (repository_id, kind, digest, media_type, alive_h, alive_origin)
-    select repo.id, 'blob', bytes.digest, '${BLOB_MEDIA_TYPE}', greatest(hlc_now(), repo.dead_h + 1), :origin
-    from repo cross join bytes
-    on conflict (repository_id, kind, digest) do update
-      set alive_h = greatest(hlc_now(), excluded.alive_h, m.alive_h + 1, m.dead_h + 1),
-        alive_origin = excluded.alive_origin,
-        alive_prev_h = greatest(m.alive_h, m.dead_h),
-        alive_prev_origin = case when (m.alive_h, m.alive_origin) >= (m.dead_h, m.dead_origin)
-          then m.alive_origin else m.dead_origin end
-    returning m.digest
-  ),
-  event as (
+    select repo.id, 'blob', wanted.digest, '${BLOB_MEDIA_TYPE}', greatest(hlc_now(), repo.dead_h + 1), :origin
+    from repo cross join (${wanted}) as wanted
+    on conflict (repository_id, kind, digest) do update set ${ALIVE_AGAIN}
+    returning m.digest`
+}
+
+/** One event, when both the link and the bytes are written. */
+const EVENT = `
     insert into outbox (repository, shard, type, subject, payload, actor, request, traceparent, instance)
     select :repository, :shard, :event_type, :repository || '@' || bytes.digest,
       jsonb_build_object('repository', :repository::text, 'digest', bytes.digest, 'size', bytes.size)
         || :facts::jsonb,
       :actor, :request::jsonb, :traceparent, :instance
-    from member cross join bytes
-    returning id
-  )`
+    from bytes
+    returning id`
 
 const commit = statement<{
   repository: boolean
-  taken: boolean
   key: string | null
   outbox_id: number | null
+  epoch: number
 }>(
   'commit-blob',
-  `with repo as (
-     select id, dead_h, dead_origin from repository
-     where name = :repository and (alive_h, alive_origin) > (dead_h, dead_origin)
-     for key share
-   ),
+  `with repo as (${LIVE_REPOSITORY}),
    taken as (
      delete from upload using repo
      where upload.id = :upload_id::uuid and upload.repository = :repository
        and upload.attempt = :attempt and upload."offset" = :offset
      returning upload.id
    ),
+   member as (${linkedFrom(`
+       select :digest as digest where :upload_id::uuid is null or exists (select from taken)`)}),
    bytes as (
      insert into blob as b (digest, store, key, size, lease_until)
-     select :digest, :store, :key, :size, clock_timestamp() + make_interval(secs => ${LEASE_SECONDS})
-     from repo
-     where :upload_id::uuid is null or exists (select from taken)
+     select digest, :store, :key, :size, clock_timestamp() + make_interval(secs => ${LEASE_SECONDS})
+     from member
      on conflict (digest) do update
        set store = case when b.state = 'ready' then b.store else excluded.store end,
          key = case when b.state = 'ready' then b.key else excluded.key end,
@@ -69,15 +66,15 @@ const commit = statement<{
          lease_until = greatest(b.lease_until, excluded.lease_until)
      returning b.digest, b.key, b.size
    ),
-   ${LINK}
+   event as (${EVENT})
    select exists (select from repo) as repository,
-     exists (select from taken) as taken,
-     (select bytes.key from bytes cross join member) as key,
-     (select max(id) from event) as outbox_id`,
+     (select key from bytes) as key,
+     (select max(id) from event) as outbox_id,
+     ${EPOCH} as epoch`,
 )
 
 export type CommitOutcome =
-  | { readonly kind: 'committed'; readonly key: string; readonly outboxId: number }
+  | { readonly kind: 'committed'; readonly key: string; readonly position: WritePosition }
   | { readonly kind: 'repository-missing' }
   | { readonly kind: 'upload-lost' }
 
@@ -111,33 +108,38 @@ export async function commitBlob(
   })
   if (!row.repository) return { kind: 'repository-missing' }
   if (row.key === null || row.outbox_id === null) return { kind: 'upload-lost' }
-  return { kind: 'committed', key: row.key, outboxId: row.outbox_id }
+  return { kind: 'committed', key: row.key, position: { epoch: row.epoch, outboxId: row.outbox_id } }
 }
 
-const mount = statement<{ repository: boolean; outbox_id: number | null }>(
+const mount = statement<{ repository: boolean; outbox_id: number | null; epoch: number }>(
   'mount-blob',
-  `with repo as (
-     select id, dead_h, dead_origin from repository
-     where name = :repository and (alive_h, alive_origin) > (dead_h, dead_origin)
-     for key share
+  `with repo as (${LIVE_REPOSITORY}),
+   held as (
+     select b.digest
+     from repository as home
+     join membership as link on link.repository_id = home.id and link.kind = 'blob' and link.digest = :digest
+     join blob as b on b.digest = link.digest and b.state = 'ready'
+     where home.name = :from
+       and (link.alive_h, link.alive_origin) > (link.dead_h, link.dead_origin)
+       and (link.alive_h, link.alive_origin) > (home.dead_h, home.dead_origin)
    ),
+   member as (${linkedFrom('select digest from held')}),
    bytes as (
      update blob as b
      set lease_until = greatest(b.lease_until, clock_timestamp() + make_interval(secs => ${LEASE_SECONDS}))
-     from repository as source
-     join membership as held on held.repository_id = source.id and held.kind = 'blob' and held.digest = :digest
-     where source.name = :from and b.digest = :digest and b.state = 'ready'
-       and (held.alive_h, held.alive_origin) > (held.dead_h, held.dead_origin)
-       and (held.alive_h, held.alive_origin) > (source.dead_h, source.dead_origin)
-       and exists (select from repo)
+     from member
+     where b.digest = member.digest and b.state = 'ready'
      returning b.digest, b.size
    ),
-   ${LINK}
-   select exists (select from repo) as repository, (select max(id) from event) as outbox_id`,
+   event as (${EVENT})
+   select exists (select from repo) as repository, (select max(id) from event) as outbox_id, ${EPOCH} as epoch
+   where case
+     when (select count(*) from member) = (select count(*) from bytes) then true
+     else begin_again('the blob went away while it was mounted') end`,
 )
 
 export type MountOutcome =
-  | { readonly kind: 'mounted'; readonly outboxId: number }
+  | { readonly kind: 'mounted'; readonly position: WritePosition }
   | { readonly kind: 'repository-missing' }
   | { readonly kind: 'unknown' }
 
@@ -160,7 +162,9 @@ export async function mountBlob(
     facts: JSON.stringify({ from: options.from }),
     ...provenanceParameters(provenance),
   })
-  if (row.outbox_id !== null) return { kind: 'mounted', outboxId: row.outbox_id }
+  if (row.outbox_id !== null) {
+    return { kind: 'mounted', position: { epoch: row.epoch, outboxId: row.outbox_id } }
+  }
   return row.repository ? { kind: 'unknown' } : { kind: 'repository-missing' }
 }
 

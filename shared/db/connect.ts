@@ -14,15 +14,22 @@ const CONNECT_TIMEOUT_MS = 5_000
 const STATEMENT_TIMEOUT_MS = 30_000
 const RETRIES_MAX = 3
 /** serialization_failure, deadlock_detected: the statement did nothing and may run again. */
-const RETRYABLE_SQLSTATES: ReadonlySet<string> = new Set(['40001', '40P01'])
+const RETRYABLE_SQLSTATES: ReadonlyMap<string, RetryCause> = new Map([
+  ['40001', 'serialization'],
+  ['40P01', 'deadlock'],
+])
 /** Class 08 connection exceptions, 57P0x shutdowns, 53300 too many connections, and the socket's own codes. */
 const UNREACHABLE = /^(08...|57P0[123]|53300|ECONNREFUSED|ECONNRESET|EPIPE|ENOENT|ETIMEDOUT)$/
+
+export type RetryCause = 'serialization' | 'deadlock'
 
 export interface Database extends Queryable, AsyncDisposable {
   /** Runs the function in one transaction; rolls back when it throws. Retried on deadlock: it must be repeatable. */
   transaction<T>(work: (db: Queryable) => Promise<T>): Promise<T>
   /** Connections of the pool, for metrics. */
   poolSize(): { total: number; idle: number; waiting: number }
+  /** How often work ran again, by what ended it: for metrics, and for the tests of the lock order. */
+  retries(): Readonly<Record<RetryCause, number>>
 }
 
 export interface ConnectOptions {
@@ -71,12 +78,27 @@ export function openDatabase(options: ConnectOptions): Database {
     delete error.client
     options.onIdleError(error)
   })
+  const retries = { serialization: 0, deadlock: 0 }
   let ended: Promise<void> | undefined
+
+  async function retrying<T>(attempt: () => Promise<T>): Promise<T> {
+    for (let retry = 0; ; retry++) {
+      try {
+        return await attempt()
+      } catch (thrown) {
+        const cause = RETRYABLE_SQLSTATES.get(sqlState(thrown))
+        if (cause === undefined) throw thrown
+        retries[cause]++
+        if (retry >= RETRIES_MAX) throw thrown
+      }
+    }
+  }
 
   return {
     rows: (statement, values) => retrying(() => run(pool, statement, values)),
     transaction: (work) => retrying(() => inTransaction(pool, work)),
     poolSize: () => ({ total: pool.totalCount, idle: pool.idleCount, waiting: pool.waitingCount }),
+    retries: () => ({ ...retries }),
     async [Symbol.asyncDispose]() {
       ended ??= pool.end()
       await ended
@@ -118,16 +140,6 @@ async function inTransaction<T>(pool: pg.Pool, work: (db: Queryable) => Promise<
   } finally {
     client.off('error', lost)
     client.release(broken)
-  }
-}
-
-async function retrying<T>(attempt: () => Promise<T>): Promise<T> {
-  for (let retry = 0; ; retry++) {
-    try {
-      return await attempt()
-    } catch (thrown) {
-      if (retry >= RETRIES_MAX || !RETRYABLE_SQLSTATES.has(sqlState(thrown))) throw thrown
-    }
   }
 }
 

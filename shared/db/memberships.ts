@@ -8,6 +8,7 @@
 import type { Digest } from '#shared/oci/digest.ts'
 import type { RepositoryName } from '#shared/oci/reference.ts'
 import { type Provenance, provenanceParameters } from './provenance.ts'
+import { EPOCH, lastOf, type WritePosition } from './registers.ts'
 import { maybe, one, type Queryable, statement } from './statement.ts'
 
 /** How many of the manifests that stand in a delete's way are named. */
@@ -15,13 +16,15 @@ const REFERRING_MAX = 10
 
 const lock = statement<{ repository_id: number }>(
   'lock-membership',
-  `select m.repository_id
-   from repository as r
-   join membership as m on m.repository_id = r.id and m.kind = :kind and m.digest = :digest
-   where r.name = :repository
-     and (m.alive_h, m.alive_origin) > (m.dead_h, m.dead_origin)
-     and (m.alive_h, m.alive_origin) > (r.dead_h, r.dead_origin)
-   for update of m for key share of r`,
+  `with repo as (
+     select id, dead_h, dead_origin from repository where name = :repository for key share
+   )
+   select m.repository_id
+   from repo
+   join membership as m on m.repository_id = repo.id and m.kind = :kind and m.digest = :digest
+   where (m.alive_h, m.alive_origin) > (m.dead_h, m.dead_origin)
+     and (m.alive_h, m.alive_origin) > (repo.dead_h, repo.dead_origin)
+   for no key update of m`,
 )
 
 const referring = statement<{ manifest: Digest }>(
@@ -37,7 +40,7 @@ const referring = statement<{ manifest: Digest }>(
    limit ${REFERRING_MAX}`,
 )
 
-const die = statement<{ outbox_id: number }>(
+const die = statement<{ outbox_id: number; epoch: number }>(
   'delete-membership',
   `with died as (
      update membership as m
@@ -63,11 +66,11 @@ const die = statement<{ outbox_id: number }>(
      :actor, :request::jsonb, :traceparent, :instance
    from event
    order by place
-   returning id as outbox_id`,
+   returning id as outbox_id, ${EPOCH} as epoch`,
 )
 
 export type DeleteOutcome =
-  | { readonly kind: 'deleted'; readonly outboxId: number }
+  | { readonly kind: 'deleted'; readonly position: WritePosition }
   | { readonly kind: 'unknown' }
   | { readonly kind: 'referenced'; readonly by: readonly Digest[] }
 
@@ -91,7 +94,7 @@ export async function deleteMembership(
   if (by.length > 0) return { kind: 'referenced', by: by.map(({ manifest }) => manifest) }
   const { provenance, ...rest } = options
   const rows = await db.rows(die, { ...rest, repository_id, ...provenanceParameters(provenance) })
-  return { kind: 'deleted', outboxId: Math.max(...rows.map(({ outbox_id }) => outbox_id)) }
+  return { kind: 'deleted', position: lastOf(rows) }
 }
 
 const homes = statement<{ name: RepositoryName }>(

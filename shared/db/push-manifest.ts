@@ -1,19 +1,33 @@
 // The push: one statement that is the commit point of a manifest.
 //
-// Its parts are chained by data, and only that chain orders them (a CTE that nothing reads never runs and locks
-// nothing): repository (FOR KEY SHARE) -> the references' memberships and blobs (FOR SHARE, compared with what is
-// required) -> manifest and references -> membership -> tags, seeded with the membership's h, in byte order -> history
-// and outbox, selected from the tags' RETURNING. So an outbox id is drawn after the row lock of the register it tells
-// of, a concurrent delete of anything the manifest needs either sees this push or is seen by it, and h, computed in
-// DO UPDATE SET under the lock, exceeds every register it meets: the repository's and the membership's death, the
-// membership's and the tag's last write. A push acknowledged after a delete from a region with a fast clock is alive.
+// Its parts are chained by data in the one lock order (registers.ts): repository (FOR KEY SHARE) -> memberships of the
+// references, then the pushed manifest's own -> the references' blobs (FOR SHARE) -> manifest and references -> tags, in
+// byte order -> history and outbox, selected from the tags' RETURNING. So an outbox id is drawn after the row lock of
+// the register it tells of, and a concurrent delete of anything the manifest needs either sees this push or is seen by
+// it. h is computed in DO UPDATE SET under the lock and exceeds every register it meets: the repository's and the
+// membership's death, the membership's and the tag's last write. A push acknowledged after a delete from a region with
+// a fast clock is alive.
+//
+// The membership is written before the blobs are locked, so whether they are there is judged by the snapshot and
+// compared under their locks; a blob that went away in between makes the statement begin again.
 //
 // Every accepted push bumps its registers and writes its events, also when the bytes are the same: a push that is
 // acknowledged later must win everywhere.
+//
+// Conditions (If-Match, If-None-Match) are no part of it: they are judged by a later statement of the transaction,
+// which reads what the push overwrote.
 
 import type { Digest } from '#shared/oci/digest.ts'
 import type { RepositoryName, Tag } from '#shared/oci/reference.ts'
 import { type Provenance, provenanceParameters } from './provenance.ts'
+import {
+  ALIVE_AGAIN,
+  EPOCH,
+  LIVE_REPOSITORY,
+  RETURNING_TAG,
+  tagHistoryFrom,
+  type WritePosition,
+} from './registers.ts'
 import { one, type Queryable, statement } from './statement.ts'
 
 /** Manifests up to this size travel inside their event; larger ones are fetched by digest. */
@@ -46,58 +60,58 @@ export interface ManifestPush {
   readonly facts: Readonly<Record<string, unknown>>
   /** What only `manifest.put` tells beside them: the descriptors. As large as the manifest, so kept once per push. */
   readonly manifestFacts: Readonly<Record<string, unknown>>
-  /** The first tag must point to one of these now, or with '*' must exist (If-Match); null: no such condition. */
-  readonly ifMatch: readonly string[] | null
-  /** The first tag must not exist now (If-None-Match: *). */
-  readonly ifNoneMatch: boolean
   readonly provenance: Provenance
 }
 
 export type PushOutcome =
-  | { readonly kind: 'pushed'; readonly h: bigint; readonly outboxId: number }
+  | { readonly kind: 'pushed'; readonly h: bigint; readonly position: WritePosition }
   | { readonly kind: 'repository-missing' }
   | { readonly kind: 'references-missing'; readonly digests: readonly Digest[] }
   | { readonly kind: 'media-type-differs' }
-  | { readonly kind: 'condition-failed' }
 
 const push = statement<{
   repository: boolean
   missing: Digest[]
   h: string | null
-  tags: number
   outbox_id: number | null
+  epoch: number
 }>(
   'push-manifest',
-  `with repo as (
-     select id, dead_h, dead_origin from repository
-     where name = :repository and (alive_h, alive_origin) > (dead_h, dead_origin)
-     for key share
-   ),
+  `with repo as (${LIVE_REPOSITORY}),
    reference as (
      select * from unnest(:kinds::text[], :targets::text[], :positions::int[], :digests::text[],
        :mandatory::bool[], :required::bool[])
        as r (kind, target, position, digest, mandatory, required)
    ),
-   linked as (
-     select m.kind, m.digest
+   linked_blob as (
+     select m.digest
      from repo
-     cross join (select distinct target, digest from reference where kind <> 'subject') as wanted
-     join membership as m on m.repository_id = repo.id and m.kind = wanted.target and m.digest = wanted.digest
+     cross join (select distinct digest from reference where target = 'blob') as wanted
+     join membership as m on m.repository_id = repo.id and m.kind = 'blob' and m.digest = wanted.digest
      where (m.alive_h, m.alive_origin) > (m.dead_h, m.dead_origin)
        and (m.alive_h, m.alive_origin) > (repo.dead_h, repo.dead_origin)
-     order by m.kind, m.digest
+     order by m.digest
      for share of m
    ),
-   stored as (
-     select b.digest from linked join blob as b on b.digest = linked.digest
-     where linked.kind = 'blob' and b.state = 'ready'
-     order by b.digest
-     for share of b
+   -- With the pushed one's own, where it is there: all manifests of the stage in one pass.
+   linked_manifest as (
+     select m.digest, (m.alive_h, m.alive_origin) > (m.dead_h, m.dead_origin)
+       and (m.alive_h, m.alive_origin) > (repo.dead_h, repo.dead_origin) as visible
+     from repo
+     cross join (
+       select :digest as digest
+       union
+       select digest from reference where target = 'manifest' and kind <> 'subject') as wanted
+     join membership as m on m.repository_id = repo.id and m.kind = 'manifest' and m.digest = wanted.digest
+     where (select count(*) from linked_blob) >= 0
+     order by m.digest
+     for no key update of m
    ),
    present as (
-     select 'blob' as target, digest from stored
+     select 'blob' as target, b.digest from linked_blob join blob as b on b.digest = linked_blob.digest
+     where b.state = 'ready'
      union all
-     select kind, digest from linked where kind = 'manifest'
+     select 'manifest', digest from linked_manifest where visible
    ),
    missing as (
      select distinct reference.digest from reference
@@ -105,11 +119,34 @@ const push = statement<{
        select from present where present.target = reference.target and present.digest = reference.digest)
    ),
    ready as (
-     select id, dead_h from repo where not exists (select from missing)
+     select id, dead_h from repo
+     where (select count(*) from linked_manifest) >= 0 and not exists (select from missing)
+   ),
+   member as (
+     insert into membership as m (repository_id, kind, digest, media_type, alive_h, alive_origin)
+     select id, 'manifest', :digest, :media_type, greatest(hlc_now(), dead_h + 1), :origin from ready
+     on conflict (repository_id, kind, digest) do update
+       set media_type = excluded.media_type, ${ALIVE_AGAIN}
+       where m.media_type = excluded.media_type
+         or (m.alive_h, m.alive_origin) <= (m.dead_h, m.dead_origin)
+         or (m.alive_h, m.alive_origin) <= (select dead_h, dead_origin from repo)
+     returning m.repository_id, m.digest, m.alive_h, m.alive_origin, m.alive_prev_h, m.alive_prev_origin
+   ),
+   stored as (
+     select b.digest
+     from member
+     cross join linked_blob
+     join blob as b on b.digest = linked_blob.digest
+     where b.state = 'ready'
+     order by b.digest
+     for share of b
    ),
    bytes_stored as (
      insert into manifest (digest, bytes, size)
-     select :digest, :bytes::bytea, octet_length(:bytes::bytea) from ready
+     select digest, :bytes::bytea, octet_length(:bytes::bytea) from member
+     where case
+       when (select count(*) from stored) = (select count(*) from present where target = 'blob') then true
+       else begin_again('a blob that the manifest names went away') end
      on conflict (digest) do update set size = excluded.size
      returning digest
    ),
@@ -127,51 +164,19 @@ const push = statement<{
        where excluded.required and not mr.required
      returning 1
    ),
-   member as (
-     insert into membership as m (repository_id, kind, digest, media_type, alive_h, alive_origin)
-     select ready.id, 'manifest', bytes_stored.digest, :media_type, greatest(hlc_now(), ready.dead_h + 1), :origin
-     from ready cross join bytes_stored
-     on conflict (repository_id, kind, digest) do update
-       set media_type = excluded.media_type,
-         alive_h = greatest(hlc_now(), excluded.alive_h, m.alive_h + 1, m.dead_h + 1),
-         alive_origin = excluded.alive_origin,
-         alive_prev_h = greatest(m.alive_h, m.dead_h),
-         alive_prev_origin = case when (m.alive_h, m.alive_origin) >= (m.dead_h, m.dead_origin)
-           then m.alive_origin else m.dead_origin end
-       where m.media_type = excluded.media_type
-         or (m.alive_h, m.alive_origin) <= (m.dead_h, m.dead_origin)
-         or (m.alive_h, m.alive_origin) <= (select dead_h, dead_origin from repo)
-     returning m.repository_id, m.digest, m.alive_h, m.alive_origin, m.alive_prev_h, m.alive_prev_origin
-   ),
    tagged as (
      insert into tag as t (repository_id, name, digest, h, origin, alive, actor, at)
      select member.repository_id, wanted.name, member.digest, member.alive_h, :origin, true, :actor, clock_timestamp()
      from member
-     cross join unnest(:tags::text[]) with ordinality as wanted (name, ordinal)
-     where wanted.ordinal > 1 or :if_match::text[] is null or exists (
-       select from tag where repository_id = member.repository_id and tag.name = wanted.name)
+     cross join unnest(:tags::text[]) as wanted (name)
+     where (select count(*) from bytes_stored) + (select count(*) from references_stored) >= 0
      order by wanted.name collate "C"
      on conflict (repository_id, name) do update
        set digest = excluded.digest, h = greatest(hlc_now(), excluded.h, t.h + 1), origin = excluded.origin,
          prev_h = t.h, prev_origin = t.origin, alive = true, actor = excluded.actor, at = excluded.at
-       where (not :if_none_match::bool and :if_match::text[] is null)
-         or t.name <> (:tags::text[])[1]
-         or case when t.alive
-                  and (t.h, t.origin) > (select dead_h, dead_origin from repo)
-                  and exists (select from membership as pointed
-                    where pointed.repository_id = t.repository_id and pointed.kind = 'manifest'
-                      and pointed.digest = t.digest
-                      and (t.h, t.origin) > (pointed.dead_h, pointed.dead_origin))
-             then not :if_none_match::bool and (:if_match::text[] is null
-               or '*' = any (:if_match::text[]) or t.digest = any (:if_match::text[]))
-             else :if_match::text[] is null end
-     returning t.repository_id, t.name, t.digest, t.h, t.origin, t.prev_h, t.prev_origin, t.alive, t.actor, t.at
+     ${RETURNING_TAG}
    ),
-   history as (
-     insert into tag_history (repository_id, name, digest, h, origin, prev_h, prev_origin, alive, actor, at)
-     select repository_id, name, digest, h, origin, prev_h, prev_origin, alive, actor, at from tagged
-     order by name
-   ),
+   history as (${tagHistoryFrom('tagged')}),
    event as (
      select 0 as place, '' as name, 'dev.portolan.registry.manifest.put.v1' as type,
        :repository || '@' || digest as subject, :content::bytea as content,
@@ -197,21 +202,18 @@ const push = statement<{
      select :repository, :shard, type, subject, :facts::jsonb || registers, content,
        :actor, :request::jsonb, :traceparent, :instance
      from event
-     where (select count(*) from tagged) = cardinality(:tags::text[])
+     where (select count(*) from bytes_stored) + (select count(*) from tagged) >= 0
      order by place, name collate "C"
      returning id
    )
    select exists (select from repo) as repository,
      array(select digest from missing order by digest) as missing,
      (select alive_h::text from member) as h,
-     (select count(*)::int from tagged) as tags,
-     (select max(id) from recorded) as outbox_id`,
+     (select max(id) from recorded) as outbox_id,
+     ${EPOCH} as epoch`,
 )
 
-/**
- * Runs the push. Anything but 'pushed' has to be rolled back by the caller when it ran in a transaction;
- * outside of one, only 'condition-failed' would leave something behind, so pushes with a condition need one.
- */
+/** Runs the push. Anything but 'pushed' has written nothing. */
 export async function pushManifestRow(db: Queryable, options: ManifestPush): Promise<PushOutcome> {
   const { references, bytes } = options
   const row = await one(db, push, {
@@ -233,13 +235,10 @@ export async function pushManifestRow(db: Queryable, options: ManifestPush): Pro
     tags: options.tags,
     facts: JSON.stringify(options.facts),
     manifest_facts: JSON.stringify(options.manifestFacts),
-    if_match: options.ifMatch,
-    if_none_match: options.ifNoneMatch,
     ...provenanceParameters(options.provenance),
   })
   if (!row.repository) return { kind: 'repository-missing' }
   if (row.missing.length > 0) return { kind: 'references-missing', digests: row.missing }
-  if (row.h === null) return { kind: 'media-type-differs' }
-  if (row.tags !== options.tags.length || row.outbox_id === null) return { kind: 'condition-failed' }
-  return { kind: 'pushed', h: BigInt(row.h), outboxId: row.outbox_id }
+  if (row.h === null || row.outbox_id === null) return { kind: 'media-type-differs' }
+  return { kind: 'pushed', h: BigInt(row.h), position: { epoch: row.epoch, outboxId: row.outbox_id } }
 }

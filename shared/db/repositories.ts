@@ -3,6 +3,7 @@
 import type { RepositoryName } from '#shared/oci/reference.ts'
 import { shardOf } from '#shared/oci/reference.ts'
 import { type Provenance, provenanceParameters } from './provenance.ts'
+import { EPOCH, lastOf, type WritePosition } from './registers.ts'
 import { maybe, one, type Queryable, statement } from './statement.ts'
 
 const ensure = statement<{ id: number }>(
@@ -59,7 +60,7 @@ const lockForDeath = statement<{ id: number }>(
 )
 
 // A statement of its own, after the lock: it sees everything that pushes wrote before the lock was had.
-const die = statement<{ h: string }>(
+const die = statement<{ outbox_id: number; epoch: number }>(
   'delete-repository',
   `with died as (
      update repository as r
@@ -76,16 +77,19 @@ const die = statement<{ h: string }>(
      jsonb_build_object('repository', name, 'version', jsonb_build_object('h', dead_h::text, 'origin', dead_origin)),
      :actor, :request::jsonb, :traceparent, :instance
    from died
-   returning payload #>> '{version,h}' as h`,
+   returning id as outbox_id, ${EPOCH} as epoch`,
 )
 
-/** Everything in it dies at once, whatever its size; a later push revives the repository empty. False: not there. */
+/**
+ * Everything in it dies at once, whatever its size; a later push revives the repository empty. undefined: not there.
+ * Must run in a transaction of its own.
+ */
 export async function deleteRepository(
-  db: Queryable,
+  transaction: Queryable,
   options: { name: RepositoryName; origin: string; provenance: Provenance },
-): Promise<boolean> {
-  const row = await maybe(db, lockForDeath, { name: options.name })
-  if (row === undefined) return false
-  await one(db, die, { id: row.id, origin: options.origin, ...provenanceParameters(options.provenance) })
-  return true
+): Promise<WritePosition | undefined> {
+  const { name, origin, provenance } = options
+  const locked = await maybe(transaction, lockForDeath, { name })
+  if (locked === undefined) return undefined
+  return lastOf(await transaction.rows(die, { id: locked.id, origin, ...provenanceParameters(provenance) }))
 }

@@ -2,6 +2,7 @@
 
 import type { RepositoryName, Tag } from '#shared/oci/reference.ts'
 import { type Provenance, provenanceParameters } from './provenance.ts'
+import { EPOCH, lastOf, RETURNING_TAG, tagHistoryFrom, type WritePosition } from './registers.ts'
 import { maybe, type Queryable, statement } from './statement.ts'
 
 // One walk along the index of live tags, ended by the limit. `offset 0` keeps the planner from turning the check of each
@@ -29,27 +30,33 @@ export async function tagPage(
   return (await db.rows(page, options)).map(({ name }) => name)
 }
 
-// The update re-evaluates its conditions under the row lock, so of two deletes one finds nothing to do.
-const tombstone = statement<{ outbox_id: number }>(
-  'delete-tag',
+// Whatever its state: what it points to is judged when nobody can move it any more.
+const lock = statement<{ repository_id: number }>(
+  'lock-tag',
   `with repo as (
-     select id, dead_h, dead_origin from repository where name = :repository for key share
-   ),
-   deleted as (
+     select id from repository where name = :repository for key share
+   )
+   select t.repository_id
+   from repo join tag as t on t.repository_id = repo.id and t.name = :tag
+   for no key update of t`,
+)
+
+// A statement of its own, after the lock: it sees the membership that the tag's digest has now.
+const tombstone = statement<{ outbox_id: number; epoch: number }>(
+  'delete-tag',
+  `with deleted as (
      update tag as t
-     set alive = false, h = greatest(hlc_now(), t.h + 1, repo.dead_h + 1), origin = :origin,
+     set alive = false, h = greatest(hlc_now(), t.h + 1, r.dead_h + 1), origin = :origin,
        prev_h = t.h, prev_origin = t.origin, actor = :actor, at = clock_timestamp()
-     from repo, membership as m
-     where t.repository_id = repo.id and t.name = :tag and t.alive
+     from repository as r, membership as m
+     where t.repository_id = :repository_id and t.name = :tag and t.alive
+       and r.id = t.repository_id
        and m.repository_id = t.repository_id and m.kind = 'manifest' and m.digest = t.digest
        and (t.h, t.origin) > (m.dead_h, m.dead_origin)
-       and (t.h, t.origin) > (repo.dead_h, repo.dead_origin)
-     returning t.repository_id, t.name, t.digest, t.h, t.origin, t.prev_h, t.prev_origin, t.alive, t.actor, t.at
+       and (t.h, t.origin) > (r.dead_h, r.dead_origin)
+     ${RETURNING_TAG}
    ),
-   history as (
-     insert into tag_history (repository_id, name, digest, h, origin, prev_h, prev_origin, alive, actor, at)
-     select repository_id, name, digest, h, origin, prev_h, prev_origin, alive, actor, at from deleted
-   ),
+   history as (${tagHistoryFrom('deleted')}),
    event as (
      select 0 as place, 'dev.portolan.registry.tag.deleted.v1' as type,
        jsonb_build_object('tag', name, 'digest', digest,
@@ -65,12 +72,12 @@ const tombstone = statement<{ outbox_id: number }>(
      :actor, :request::jsonb, :traceparent, :instance
    from event
    order by place
-   returning id as outbox_id`,
+   returning id as outbox_id, ${EPOCH} as epoch`,
 )
 
-/** The outbox id of the delete; undefined when no such tag is visible. */
+/** Must run in a transaction of its own. undefined when no such tag is visible. */
 export async function deleteTag(
-  db: Queryable,
+  transaction: Queryable,
   options: {
     repository: RepositoryName
     shard: number
@@ -78,10 +85,17 @@ export async function deleteTag(
     origin: string
     provenance: Provenance
   },
-): Promise<number | undefined> {
+): Promise<WritePosition | undefined> {
+  const { repository, tag } = options
+  const locked = await maybe(transaction, lock, { repository, tag })
+  if (locked === undefined) return undefined
   const { provenance, ...rest } = options
-  const rows = await db.rows(tombstone, { ...rest, ...provenanceParameters(provenance) })
-  return rows.at(-1)?.outbox_id
+  const events = await transaction.rows(tombstone, {
+    ...rest,
+    repository_id: locked.repository_id,
+    ...provenanceParameters(provenance),
+  })
+  return events.length === 0 ? undefined : lastOf(events)
 }
 
 const current = statement<{ digest: string; alive: boolean; h: string }>(

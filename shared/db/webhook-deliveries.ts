@@ -209,7 +209,7 @@ const forget = statement<{ id: string }>(
   `delete from webhook_delivery where id in (
      select id from webhook_delivery
      where state <> 'waiting' and attempted_at < clock_timestamp() - make_interval(secs => :keep_seconds)
-     order by attempted_at limit :limit)
+     order by attempted_at limit :limit for update skip locked)
    returning id`,
 )
 
@@ -223,7 +223,9 @@ export async function forgetDeliveries(
 
 const drop = statement<never>(
   'drop-deliveries',
-  `delete from webhook_delivery where subscription = :subscription::uuid and state = 'waiting'`,
+  `delete from webhook_delivery where id in (
+     select id from webhook_delivery where subscription = :subscription::uuid and state = 'waiting'
+     order by number for update)`,
 )
 
 /** What a subscription that was removed would still have got. */

@@ -9,6 +9,7 @@ export interface Gauges {
   readersBehind(): Promise<{ reader: string; behind: number }[]>
   webhooksWaiting(): Promise<readonly { subscription: string; waiting: number; oldestSeconds: number }[]>
   pool(): { total: number; idle: number; waiting: number }
+  databaseRetries(): Readonly<Record<string, number>>
 }
 
 export interface Metrics {
@@ -122,6 +123,16 @@ export function createMetrics(gauges: Gauges): Metrics {
     registers,
     collect() {
       for (const [state, value] of Object.entries(gauges.pool())) this.set({ state }, value)
+    },
+  })
+  new Counter({
+    name: 'portolan_database_retries_total',
+    help: 'Writes that ran again, by cause. Deadlocks mean that a writer breaks the lock order.',
+    labelNames: ['cause'] as const,
+    registers,
+    collect() {
+      this.reset()
+      for (const [cause, count] of Object.entries(gauges.databaseRetries())) this.inc({ cause }, count)
     },
   })
 

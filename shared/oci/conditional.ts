@@ -2,11 +2,12 @@
 
 import type { Digest } from './digest.ts'
 
-const HEADER_LENGTH_MAX = 8192
+/** Longer headers name nothing: If-Match then fails, and a write must refuse If-None-Match. */
+export const ENTITY_TAGS_LENGTH_MAX = 8192
 
 /** The opaque tags of an If-Match or If-None-Match header; `*` stands for itself. Quotes and W/ are optional. */
 export function parseEntityTags(header: string | undefined): readonly string[] {
-  if (header === undefined || header.length > HEADER_LENGTH_MAX) return []
+  if (header === undefined || header.length > ENTITY_TAGS_LENGTH_MAX) return []
   return header
     .split(',')
     .map((item) =>
@@ -27,4 +28,20 @@ export function hasEntityTag(header: string | undefined, digest: Digest): boolea
 /** True when a Range may be honoured: no If-Range, or one that names this very content. */
 export function rangeStillValid(ifRange: string | undefined, digest: Digest): boolean {
   return ifRange === undefined || parseEntityTags(ifRange).includes(digest)
+}
+
+/** Conditions of a write; a field that is undefined is no condition. `*` stands for whatever is there. */
+export interface WriteConditions {
+  /** What is there must be one of these. */
+  readonly ifMatch?: readonly string[] | undefined
+  /** What is there must be none of these. */
+  readonly ifNoneMatch?: readonly string[] | undefined
+}
+
+/** Whether a write may replace what is there; undefined: nothing is (RFC 9110, 13.1.1 and 13.1.2). */
+export function mayReplace(there: Digest | undefined, conditions: WriteConditions): boolean {
+  const names = (tags: readonly string[]) =>
+    there !== undefined && (tags.includes('*') || tags.includes(there))
+  const { ifMatch, ifNoneMatch } = conditions
+  return (ifMatch === undefined || names(ifMatch)) && (ifNoneMatch === undefined || !names(ifNoneMatch))
 }

@@ -4,6 +4,7 @@
 import { mountBlob } from '#shared/db/blobs.ts'
 import { repositoriesWithBlob } from '#shared/db/memberships.ts'
 import type { Provenance } from '#shared/db/provenance.ts'
+import type { WritePosition } from '#shared/db/registers.ts'
 import { ensureRepository } from '#shared/db/repositories.ts'
 import type { Digest } from '#shared/oci/digest.ts'
 import { type RepositoryName, shardOf } from '#shared/oci/reference.ts'
@@ -27,7 +28,7 @@ export async function mountFrom(
     mayPull: (repository: RepositoryName) => boolean
     provenance: Provenance
   },
-): Promise<{ outboxId: number } | undefined> {
+): Promise<WritePosition | undefined> {
   const { repository, digest, provenance } = options
   const candidates =
     options.from === undefined
@@ -38,7 +39,7 @@ export async function mountFrom(
   const statement = { repository, digest, from, provenance, shard: shardOf(repository), origin: region.name }
   for (let tries = 1; tries <= TRIES_MAX; tries++) {
     const outcome = await mountBlob(region.db, statement)
-    if (outcome.kind === 'mounted') return outcome
+    if (outcome.kind === 'mounted') return outcome.position
     if (outcome.kind === 'unknown') return undefined
     await ensureRepositoryForMount(region, statement)
   }

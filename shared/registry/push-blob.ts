@@ -9,6 +9,7 @@ import { randomUUID } from 'node:crypto'
 import { type Attempt, type BlobStore, EMPTY_SESSION, type StoredSession } from '#shared/blobs/blob-store.ts'
 import { commitBlob } from '#shared/db/blobs.ts'
 import type { Provenance } from '#shared/db/provenance.ts'
+import type { WritePosition } from '#shared/db/registers.ts'
 import { ensureRepository } from '#shared/db/repositories.ts'
 import {
   cancelUpload as cancelUploadRow,
@@ -124,7 +125,7 @@ export async function finishUpload(
     range: { start: number; end: number } | undefined
     provenance: Provenance
   },
-): Promise<{ outboxId: number }> {
+): Promise<WritePosition> {
   const upload = await requireUpload(region, options)
   checkRange(upload, options)
   if (options.body.length === 0) return commitSession(region, { ...options, upload, session: upload.session })
@@ -140,7 +141,7 @@ export async function finishUpload(
 export async function pushWholeBlob(
   region: Region,
   options: { repository: RepositoryName; digest: Digest; body: IncomingBody; provenance: Provenance },
-): Promise<{ outboxId: number }> {
+): Promise<WritePosition> {
   const { attempt, session } = await writeAttempt(region.blobs, {
     ...options,
     from: EMPTY_SESSION,
@@ -236,7 +237,7 @@ async function commitSession(
     provenance: Provenance
     body: IncomingBody
   },
-): Promise<{ outboxId: number }> {
+): Promise<WritePosition> {
   const { repository, digest, session, upload, attempt, provenance } = options
   // A session stays in the store it was begun in.
   const store = upload === null ? region.blobs : await region.stores.named(upload.store)
@@ -286,7 +287,7 @@ async function commitSession(
     const unused = outcome.key === object.key ? surplus : [...surplus, object.key]
     if (unused.length > 0) await store.remove(unused)
     region.reach('surplus-removed')
-    return { outboxId: outcome.outboxId }
+    return outcome.position
   }
   throw new RegistryError('UNAVAILABLE', {
     message: 'the repository is being deleted again and again: try later',

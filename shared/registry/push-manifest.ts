@@ -1,15 +1,23 @@
 // Pushing a manifest: the checks that need no database, in the order clients rely on, then the one statement that is
 // the commit point (db/push-manifest.ts).
+//
+// Conditions are about what the request names: the tag of its path, or the tags of `?tag=` where the path has a digest,
+// each of them; without tags, the digest itself. They are judged twice. One that fails now has failed, and nothing is
+// written. One that holds now is judged again when the push has locked what it replaces, in the same transaction,
+// because another push may have come in between.
 
+import { overwrittenByPush } from '#shared/db/overwritten.ts'
 import type { Provenance } from '#shared/db/provenance.ts'
 import { type ManifestPush, type PushedReference, pushManifestRow } from '#shared/db/push-manifest.ts'
+import type { WritePosition } from '#shared/db/registers.ts'
 import { ensureRepository } from '#shared/db/repositories.ts'
 import { RegistryError } from '#shared/errors.ts'
+import { mayReplace, type WriteConditions } from '#shared/oci/conditional.ts'
 import { algorithmOf, type Digest, digestBytes } from '#shared/oci/digest.ts'
 import { type Manifest, parseManifest } from '#shared/oci/manifest.ts'
 import { type RepositoryName, shardOf, type Tag } from '#shared/oci/reference.ts'
 import type { Region, Sparse } from '#shared/region.ts'
-import type { ManifestReference } from '#shared/registry/pull.ts'
+import { findManifest, type ManifestReference } from '#shared/registry/pull.ts'
 
 /** Config, layers, children and subject of one manifest. Real ones have tens; more than this is an attack. */
 const DESCRIPTORS_MAX = 10_000
@@ -19,14 +27,7 @@ const TRIES_MAX = 4
 export interface PushedManifest {
   readonly digest: Digest
   readonly subject: Digest | undefined
-  readonly outboxId: number
-}
-
-export interface ManifestConditions {
-  /** Digests of If-Match, or '*' alone for "must exist"; undefined: no such header. */
-  readonly ifMatch?: readonly string[]
-  /** If-None-Match: * */
-  readonly ifNoneMatch?: boolean
+  readonly position: WritePosition
 }
 
 /**
@@ -42,7 +43,7 @@ export async function pushManifest(
     tags: readonly Tag[]
     contentType: string | undefined
     bytes: Buffer
-    conditions: ManifestConditions
+    conditions: WriteConditions
     provenance: Provenance
   },
 ): Promise<PushedManifest> {
@@ -63,14 +64,16 @@ export async function pushManifest(
     tags,
     facts: facts(manifest, { repository, digest, size: bytes.length }),
     manifestFacts: manifestFacts(manifest),
-    ifMatch: conditions.ifMatch ?? null,
-    ifNoneMatch: conditions.ifNoneMatch ?? false,
     provenance,
   }
-  const outboxId = await commit(region, push)
+  const position = await commit(region, {
+    push,
+    conditions,
+    judged: reference.kind === 'tag' ? [reference.tag] : tags,
+  })
   region.reach('manifest-committed')
   region.manifests.keep(digest, bytes)
-  return { digest, subject: manifest.subject?.digest, outboxId }
+  return { digest, subject: manifest.subject?.digest, position }
 }
 
 function checkedDigest(reference: ManifestReference, bytes: Buffer): Digest {
@@ -83,13 +86,23 @@ function checkedDigest(reference: ManifestReference, bytes: Buffer): Digest {
   })
 }
 
-async function commit(region: Region, push: ManifestPush): Promise<number> {
+interface Commit {
+  readonly push: ManifestPush
+  readonly conditions: WriteConditions
+  /** The tags that the conditions are about; none: the digest. */
+  readonly judged: readonly Tag[]
+}
+
+async function commit(region: Region, options: Commit): Promise<WritePosition> {
+  const { push, conditions } = options
   for (let tries = 1; tries <= TRIES_MAX; tries++) {
-    const outcome = await run(region, push)
+    const outcome = await run(region, options)
     switch (outcome.kind) {
       case 'pushed':
-        return outcome.outboxId
+        return outcome.position
       case 'repository-missing':
+        // Nothing is there to match, and a repository is not made for a push that must fail.
+        if (conditions.ifMatch !== undefined) throw new RegistryError('PRECONDITION_FAILED')
         // Made only for a push that can succeed: one whose references are missing must leave no empty repository.
         if (push.references.some(({ mandatory }) => mandatory))
           throw referencesMissing(mandatoryDigests(push))
@@ -113,19 +126,36 @@ async function commit(region: Region, push: ManifestPush): Promise<number> {
 
 class ConditionFailed extends Error {}
 
-/** A push with a condition runs in a transaction, because the membership is written before the tag is looked at. */
-async function run(region: Region, push: ManifestPush) {
-  if (push.ifMatch === null && !push.ifNoneMatch) return pushManifestRow(region.db, push)
+async function run(region: Region, options: Commit) {
+  const { push, conditions, judged } = options
+  if (conditions.ifMatch === undefined && conditions.ifNoneMatch === undefined) {
+    return pushManifestRow(region.db, push)
+  }
+  const failed = { kind: 'condition-failed' } as const
+  const holds = (there: readonly (Digest | undefined)[]) => there.every((one) => mayReplace(one, conditions))
+  if (!holds(await thereNow(region, options))) return failed
+  const { repository, digest } = push
   try {
     return await region.db.transaction(async (transaction) => {
       const outcome = await pushManifestRow(transaction, push)
-      if (outcome.kind === 'condition-failed') throw new ConditionFailed()
+      if (outcome.kind !== 'pushed') return outcome
+      const there = await overwrittenByPush(transaction, { repository, digest, tags: judged })
+      if (!holds(there)) throw new ConditionFailed()
       return outcome
     })
   } catch (thrown) {
-    if (thrown instanceof ConditionFailed) return { kind: 'condition-failed' as const }
+    if (thrown instanceof ConditionFailed) return failed
     throw thrown
   }
+}
+
+function thereNow(region: Region, { push, judged }: Commit): Promise<(Digest | undefined)[]> {
+  const { repository, digest } = push
+  const references: ManifestReference[] =
+    judged.length === 0 ? [{ kind: 'digest', digest }] : judged.map((tag) => ({ kind: 'tag', tag }))
+  return Promise.all(
+    references.map(async (reference) => (await findManifest(region, { repository, reference }))?.digest),
+  )
 }
 
 function mandatoryDigests(push: ManifestPush): Digest[] {

@@ -3,6 +3,7 @@
 
 import { deleteMembership } from '#shared/db/memberships.ts'
 import type { Provenance } from '#shared/db/provenance.ts'
+import type { WritePosition } from '#shared/db/registers.ts'
 import { deleteRepository as deleteRepositoryRow, repositoryExists } from '#shared/db/repositories.ts'
 import { deleteTag as deleteTagRow } from '#shared/db/tags.ts'
 import { RegistryError } from '#shared/errors.ts'
@@ -13,15 +14,13 @@ import type { Region } from '#shared/region.ts'
 export async function deleteTag(
   region: Region,
   options: { repository: RepositoryName; tag: Tag; provenance: Provenance },
-): Promise<{ outboxId: number }> {
+): Promise<WritePosition> {
   requireDeletes(region)
   const { repository } = options
-  const outboxId = await deleteTagRow(region.db, {
-    ...options,
-    shard: shardOf(repository),
-    origin: region.name,
-  })
-  if (outboxId !== undefined) return { outboxId }
+  const position = await region.db.transaction((transaction) =>
+    deleteTagRow(transaction, { ...options, shard: shardOf(repository), origin: region.name }),
+  )
+  if (position !== undefined) return position
   throw await unknown(region, repository, 'MANIFEST_UNKNOWN')
 }
 
@@ -34,7 +33,7 @@ export async function deleteContent(
     digest: Digest
     provenance: Provenance
   },
-): Promise<{ outboxId: number }> {
+): Promise<WritePosition> {
   requireDeletes(region)
   const { repository, kind } = options
   const outcome = await region.db.transaction((transaction) =>
@@ -42,7 +41,7 @@ export async function deleteContent(
   )
   switch (outcome.kind) {
     case 'deleted':
-      return outcome
+      return outcome.position
     case 'referenced':
       throw new RegistryError('UNSUPPORTED', {
         message: 'other manifests of the repository name this content: delete them first',
@@ -57,13 +56,14 @@ export async function deleteContent(
 export async function deleteRepository(
   region: Region,
   options: { repository: RepositoryName; provenance: Provenance },
-): Promise<void> {
+): Promise<WritePosition> {
   requireDeletes(region)
   const { repository, provenance } = options
-  const deleted = await region.db.transaction((transaction) =>
+  const position = await region.db.transaction((transaction) =>
     deleteRepositoryRow(transaction, { name: repository, origin: region.name, provenance }),
   )
-  if (!deleted) throw new RegistryError('NAME_UNKNOWN')
+  if (position === undefined) throw new RegistryError('NAME_UNKNOWN')
+  return position
 }
 
 function requireDeletes(region: Region): void {

@@ -4,6 +4,7 @@ import { randomUUID } from 'node:crypto'
 import { moveCursor, readCursor } from '#shared/db/event-cursors.ts'
 import { type LoggedEvent, type LogPosition, logBounds, readEvents } from '#shared/db/event-log.ts'
 import type { Provenance } from '#shared/db/provenance.ts'
+import { regionRow } from '#shared/db/region.ts'
 import { readSettings, writeSetting } from '#shared/db/settings.ts'
 import type { Queryable } from '#shared/db/statement.ts'
 import {
@@ -164,8 +165,9 @@ export async function replay(
 
 /** A delivery that nothing happened for, to see whether the receiver answers. Returns its id. */
 export async function sendTest(region: Region, id: string): Promise<string> {
+  const { epoch } = await regionRow(region.db)
   const event = toCloudEvent(region.name, {
-    epoch: region.epoch,
+    epoch,
     pos: 0,
     shard: 0,
     seq: 0,

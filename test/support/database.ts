@@ -23,14 +23,26 @@ export async function openTestDatabase(t: Cleanup): Promise<TestDatabase> {
     await db[Symbol.asyncDispose]()
   })
   const session = async () => {
-    const client = new pg.Client({ connectionString: url })
-    client.on('error', () => {})
-    await client.connect()
+    const client = await connected(url)
     sessions.push(client)
     return client
   }
   const main = await session()
   return { url, db, session, query: async (sql, values) => (await main.query(sql, values)).rows }
+}
+
+/** A connection to a database that the test did not make itself, closed after the test. */
+export async function databaseSession(t: Cleanup, url: string): Promise<pg.Client> {
+  const client = await connected(url)
+  t.after(() => client.end())
+  return client
+}
+
+async function connected(url: string): Promise<pg.Client> {
+  const client = new pg.Client({ connectionString: url })
+  client.on('error', () => {})
+  await client.connect()
+  return client
 }
 
 /** True when some session of the database waits for a lock. */

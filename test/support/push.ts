@@ -44,8 +44,6 @@ export function manifestPush(
     tags: [],
     facts: { repository, digest: sha256(bytes) },
     manifestFacts: { references: [] },
-    ifMatch: null,
-    ifNoneMatch: false,
     provenance,
     ...options,
   }

@@ -2,11 +2,12 @@
 // for registry clients and never carry it. Later features add their own files beside this one.
 
 import { allows } from '#shared/auth/access.ts'
+import { regionRow } from '#shared/db/region.ts'
 import { RegistryError } from '#shared/errors.ts'
 import { parseRepositoryName } from '#shared/oci/reference.ts'
 import { deleteRepository } from '#shared/registry/remove.ts'
 import { authenticate } from '../authenticate.ts'
-import { type Exchange, provenanceOf, sendEmpty, sendJson } from '../exchange.ts'
+import { type Exchange, positionHeader, provenanceOf, sendEmpty, sendJson } from '../exchange.ts'
 import { webhooks } from './webhooks.ts'
 
 const WEBHOOKS = '/api/v1/webhooks'
@@ -17,8 +18,7 @@ export async function admin(exchange: Exchange): Promise<void> {
   const { method, url = '' } = exchange.request
   if (url === '/api/v1/region') {
     requireMethod(exchange, ['GET', 'HEAD'])
-    const { name, epoch } = exchange.region
-    return sendJson(exchange, { name, epoch })
+    return sendJson(exchange, await regionRow(exchange.region.db))
   }
   const [path = '', query = ''] = url.split('?')
   if (path === WEBHOOKS || path.startsWith(`${WEBHOOKS}/`)) {
@@ -28,8 +28,9 @@ export async function admin(exchange: Exchange): Promise<void> {
     requireMethod(exchange, ['DELETE'])
     const repository = parseRepositoryName(url.slice(REPOSITORIES.length))
     if (repository === undefined) throw new RegistryError('NAME_INVALID')
-    await deleteRepository(exchange.region, { repository, provenance: provenanceOf(exchange) })
-    return sendEmpty(exchange, 202)
+    const provenance = provenanceOf(exchange)
+    const position = await deleteRepository(exchange.region, { repository, provenance })
+    return sendEmpty(exchange, 202, positionHeader(exchange, position))
   }
   throw new RegistryError('NOT_FOUND', { message: `nothing answers ${method} here` })
 }

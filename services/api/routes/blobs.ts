@@ -46,13 +46,13 @@ export async function getBlob(exchange: Exchange, path: BlobPath): Promise<void>
 }
 
 export async function deleteBlob(exchange: Exchange, path: BlobPath): Promise<void> {
-  const { outboxId } = await deleteContent(exchange.region, {
+  const position = await deleteContent(exchange.region, {
     repository: path.name,
     kind: 'blob',
     digest: requireDigest(path.digest),
     provenance: provenanceOf(exchange),
   })
-  sendEmpty(exchange, 202, positionHeader(exchange, outboxId))
+  sendEmpty(exchange, 202, positionHeader(exchange, position))
 }
 
 /**

@@ -2,7 +2,12 @@
 
 import { RegistryError } from '#shared/errors.ts'
 import { wantsSingleImage } from '#shared/oci/accept.ts'
-import { hasEntityTag, parseEntityTags } from '#shared/oci/conditional.ts'
+import {
+  ENTITY_TAGS_LENGTH_MAX,
+  hasEntityTag,
+  parseEntityTags,
+  type WriteConditions,
+} from '#shared/oci/conditional.ts'
 import { parseManifest } from '#shared/oci/manifest.ts'
 import { manifestKind } from '#shared/oci/media-type.ts'
 import { parseQuery } from '#shared/oci/query.ts'
@@ -13,7 +18,7 @@ import {
   type PulledManifest,
   pullManifest,
 } from '#shared/registry/pull.ts'
-import { type ManifestConditions, pushManifest } from '#shared/registry/push-manifest.ts'
+import { pushManifest } from '#shared/registry/push-manifest.ts'
 import { deleteContent, deleteTag } from '#shared/registry/remove.ts'
 import { readBody } from '../body.ts'
 import {
@@ -96,17 +101,13 @@ export async function putManifest(exchange: Exchange, path: ManifestPath): Promi
   const reference = requireReference(path.reference)
   const tags = queryTags(path.query)
   const bytes = await readBody(exchange, { bytesMax: MANIFEST_BYTES_MAX, code: 'MANIFEST_INVALID' })
-  const conditions = conditionsOf(exchange)
-  if (conditions.ifNoneMatch && reference.kind === 'digest' && tags.length === 0) {
-    await requireAbsent(exchange, path.name, reference)
-  }
-  const { digest, subject, outboxId } = await pushManifest(region, {
+  const { digest, subject, position } = await pushManifest(region, {
     repository: path.name,
     reference,
     tags,
     contentType: request.headers['content-type'],
     bytes,
-    conditions,
+    conditions: conditionsOf(exchange),
     provenance: provenanceOf(exchange),
   })
   sendEmpty(exchange, 201, {
@@ -114,7 +115,7 @@ export async function putManifest(exchange: Exchange, path: ManifestPath): Promi
     'Docker-Content-Digest': digest,
     ...(subject !== undefined && { 'OCI-Subject': subject }),
     ...(tags.length > 0 && { 'OCI-Tag': [...tags] }),
-    ...positionHeader(exchange, outboxId),
+    ...positionHeader(exchange, position),
   })
 }
 
@@ -122,7 +123,7 @@ export async function deleteManifest(exchange: Exchange, path: ManifestPath): Pr
   const { region } = exchange
   const reference = requireReference(path.reference)
   const provenance = provenanceOf(exchange)
-  const { outboxId } =
+  const position =
     reference.kind === 'tag'
       ? await deleteTag(region, { repository: path.name, tag: reference.tag, provenance })
       : await deleteContent(region, {
@@ -131,7 +132,7 @@ export async function deleteManifest(exchange: Exchange, path: ManifestPath): Pr
           digest: reference.digest,
           provenance,
         })
-  sendEmpty(exchange, 202, positionHeader(exchange, outboxId))
+  sendEmpty(exchange, 202, positionHeader(exchange, position))
 }
 
 function requireReference(text: string): ManifestReference {
@@ -152,20 +153,13 @@ function queryTags(query: string): Tag[] {
   })
 }
 
-function conditionsOf(exchange: Exchange): ManifestConditions {
+function conditionsOf(exchange: Exchange): WriteConditions {
   const { 'if-match': ifMatch, 'if-none-match': ifNoneMatch } = exchange.request.headers
+  if ((ifNoneMatch?.length ?? 0) > ENTITY_TAGS_LENGTH_MAX) {
+    throw new RegistryError('REQUEST_INVALID', { message: 'If-None-Match is too long' })
+  }
   return {
     ...(ifMatch !== undefined && { ifMatch: parseEntityTags(ifMatch) }),
-    ifNoneMatch: parseEntityTags(ifNoneMatch).includes('*'),
+    ...(ifNoneMatch !== undefined && { ifNoneMatch: parseEntityTags(ifNoneMatch) }),
   }
-}
-
-/** Content is immutable: if it comes into being between this and the push, both pushes were of the same bytes. */
-async function requireAbsent(
-  exchange: Exchange,
-  repository: RepositoryName,
-  reference: ManifestReference,
-): Promise<void> {
-  const found = await findManifest(exchange.region, { repository, reference })
-  if (found !== undefined) throw new RegistryError('PRECONDITION_FAILED')
 }

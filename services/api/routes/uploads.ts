@@ -3,6 +3,7 @@
 // Clients live by the headers: Location is path-absolute, Range has no unit and is what docker writes into manifests
 // as the layer's size, and a mount never fails, it becomes an upload.
 
+import type { WritePosition } from '#shared/db/registers.ts'
 import { RegistryError } from '#shared/errors.ts'
 import { type ByteRange, formatUploadRange, parseUploadRange } from '#shared/oci/byte-range.ts'
 import {
@@ -47,13 +48,13 @@ export async function startUpload(exchange: Exchange, path: UploadsPath): Promis
   if (query.get('mount') !== undefined && (await mount(exchange, path, query))) return
   const digest = query.get('digest') === undefined ? undefined : requireDigest(query)
   if (digest !== undefined && carriesBlob(exchange, digest)) {
-    const { outboxId } = await pushWholeBlob(exchange.region, {
+    const position = await pushWholeBlob(exchange.region, {
       repository: path.name,
       digest,
       body: incomingBody(exchange),
       provenance: provenanceOf(exchange),
     })
-    return created(exchange, path.name, digest, outboxId)
+    return created(exchange, path.name, digest, position)
   }
   const position = await openUpload(exchange.region, {
     repository: path.name,
@@ -93,7 +94,7 @@ async function mount(exchange: Exchange, path: UploadsPath, query: Query): Promi
     provenance: provenanceOf(exchange),
   })
   if (mounted === undefined) return false
-  created(exchange, path.name, digest, mounted.outboxId)
+  created(exchange, path.name, digest, mounted)
   return true
 }
 
@@ -122,7 +123,7 @@ export async function appendUpload(exchange: Exchange, path: UploadPath): Promis
 
 export async function endUpload(exchange: Exchange, path: UploadPath): Promise<void> {
   const digest = requireDigest(parseQuery(path.query))
-  const { outboxId } = await finishUpload(exchange.region, {
+  const position = await finishUpload(exchange.region, {
     repository: path.name,
     id: path.id,
     digest,
@@ -130,7 +131,7 @@ export async function endUpload(exchange: Exchange, path: UploadPath): Promise<v
     range: contentRange(exchange),
     provenance: provenanceOf(exchange),
   })
-  created(exchange, path.name, digest, outboxId)
+  created(exchange, path.name, digest, position)
 }
 
 export async function getUpload(exchange: Exchange, path: UploadPath): Promise<void> {
@@ -166,10 +167,10 @@ function sessionHeaders(name: RepositoryName, { id, size }: UploadPosition): Hea
   }
 }
 
-function created(exchange: Exchange, name: RepositoryName, digest: Digest, outboxId: number): void {
+function created(exchange: Exchange, name: RepositoryName, digest: Digest, position: WritePosition): void {
   sendEmpty(exchange, 201, {
     Location: `/v2/${name}/blobs/${digest}`,
     'Docker-Content-Digest': digest,
-    ...positionHeader(exchange, outboxId),
+    ...positionHeader(exchange, position),
   })
 }

@@ -151,8 +151,9 @@ test('a tag that pointed elsewhere before stays with its new digest when the old
 test('a deleted tag leaves a tombstone with its digest, a history and two events; a second delete finds nothing', async (t) => {
   const { db, query, visible } = await setUp(t)
   await push(db, name, 'one', { tags: tags('v1') })
-  assert.notEqual(await deleteTag(db, { ...common, tag: v1 }), undefined)
-  assert.equal(await deleteTag(db, { ...common, tag: v1 }), undefined)
+  const deletion = () => db.transaction((transaction) => deleteTag(transaction, { ...common, tag: v1 }))
+  assert.notEqual(await deletion(), undefined)
+  assert.equal(await deletion(), undefined)
   assert.equal(await visible('v1'), undefined)
   assert.equal(await visible(sha256('one')), sha256('one'))
   const register = await tagRegister(db, { repository: name, tag: v1 })

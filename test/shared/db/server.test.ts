@@ -31,7 +31,7 @@ function checkedDatabase(t: TestContext, url: string, connections = 8) {
 async function nextId(db: Queryable): Promise<number> {
   const outcome = await push(db, repositoryName('a/b'), 'x')
   assert.ok(outcome.kind === 'pushed')
-  return outcome.outboxId
+  return outcome.position.outboxId
 }
 
 test('a standby is refused, as a server that is not up yet, and used once it is promoted', async (t) => {

@@ -8,6 +8,7 @@ const gauges = {
   webhooksWaiting: async () => [{ subscription: 's1', waiting: 4, oldestSeconds: 60 }],
   uploadsOpen: async () => 3,
   pool: () => ({ total: 8, idle: 5, waiting: 0 }),
+  databaseRetries: () => ({ deadlock: 2, serialization: 0 }),
 }
 const request = { method: 'GET', route: 'manifest', status: 200, seconds: 0.002, bytesOut: 100 }
 
@@ -31,6 +32,7 @@ test('requests, errors, bytes and gauges are in the text', async () => {
     'portolan_event_reader_behind{reader="kafka"} 7',
     'portolan_uploads_open 3',
     'portolan_database_connections{state="idle"} 5',
+    'portolan_database_retries_total{cause="deadlock"} 2',
   ]) {
     assert.ok(text.includes(line), line)
   }
@@ -47,4 +49,5 @@ test('numbers of several processes add up', async () => {
   for (const metrics of processes) metrics.request(request)
   const text = await aggregateMetrics(await Promise.all(processes.map((metrics) => metrics.values())))
   assert.ok(text.includes('portolan_requests_total{route="manifest",method="GET",status="200"} 2'), text)
+  assert.ok(text.includes('portolan_database_retries_total{cause="deadlock"} 4'), text)
 })

@@ -1,0 +1,45 @@
+// What a push overwrote: the question that its conditions ask (RFC 9110, 13.1.1 and 13.1.2).
+//
+// Asked after the push, in its transaction: the rows it wrote are locked, so each version named as their predecessor is
+// the one that the push replaced, and this statement's snapshot is newer than those locks. It shows every death that was
+// committed before them. A push whose condition did not hold is rolled back by the caller.
+
+import type { Digest } from '#shared/oci/digest.ts'
+import type { RepositoryName, Tag } from '#shared/oci/reference.ts'
+import { type Queryable, statement } from './statement.ts'
+
+// Of two versions with one (h, origin), which a restored database may have given, the winner was the tag's.
+const overwritten = statement<{ digest: Digest | null }>(
+  'overwritten-by-push',
+  `select case when before.alive
+       and (before.h, before.origin) > (m.dead_h, m.dead_origin)
+       and (before.h, before.origin) > (r.dead_h, r.dead_origin) then before.digest end as digest
+   from repository as r
+   join tag as t on t.repository_id = r.id and t.name = any (:tags::text[])
+   left join lateral (
+     select was.digest, was.h, was.origin, was.alive from tag_history as was
+     where was.repository_id = t.repository_id and was.name = t.name
+       and was.h = t.prev_h and was.origin = t.prev_origin
+     order by was.alive, was.digest desc limit 1) as before on true
+   left join membership as m on m.repository_id = r.id and m.kind = 'manifest' and m.digest = before.digest
+   where r.name = :repository
+   union all
+   select case when (m.alive_prev_h, m.alive_prev_origin) > (m.dead_h, m.dead_origin)
+       and (m.alive_prev_h, m.alive_prev_origin) > (r.dead_h, r.dead_origin) then m.digest end
+   from repository as r
+   join membership as m on m.repository_id = r.id and m.kind = 'manifest' and m.digest = :digest
+   where r.name = :repository and cardinality(:tags::text[]) = 0`,
+)
+
+/**
+ * What each of the tags pointed to before the push of this transaction wrote it; without tags, the digest itself if the
+ * repository held it. undefined: nothing was visible there.
+ */
+export async function overwrittenByPush(
+  transaction: Queryable,
+  options: { repository: RepositoryName; digest: Digest; tags: readonly Tag[] },
+): Promise<(Digest | undefined)[]> {
+  const { repository, digest, tags } = options
+  const rows = await transaction.rows(overwritten, { repository, digest, tags })
+  return rows.map((row) => row.digest ?? undefined)
+}
