@@ -30,6 +30,9 @@ const TESTED_ELSEWHERE: Readonly<Record<string, string>> = {
   'shared/config-docs.ts': 'test/shared/config.test.ts',
   'shared/config-spelling.ts': 'test/shared/config.test.ts',
   'shared/config-variables.ts': 'test/shared/config.test.ts and this file',
+  'shared/blobs/lost-session.ts':
+    'test/services/api/commit-proof.test.ts and test/stores/lost-objects.test.ts',
+  'shared/registry/settle-blob.ts': 'test/services/api/lost-blobs.test.ts',
   'shared/blobs/object-service.ts': 'the port; its three implementations keep test/contract/blob-store.ts',
   'shared/blobs/object-read.ts': 'test/stores/faults.test.ts',
   'shared/blobs/open-store.ts': 'test/stores/move-blobs.test.ts and every region',

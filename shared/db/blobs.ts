@@ -3,6 +3,11 @@
 // The commit of an upload is one statement: repository -> the session's row is taken by compare-and-set -> blob row ->
 // membership -> event. When two uploads of one digest race the first key stays; the second's bytes are surplus and the
 // caller drops them. The lease keeps the garbage collector away from what a client was just told exists.
+//
+// A row in the state 'damaged' names an object that was found missing or wrong. Nothing that looks for a 'ready' blob
+// finds it, so it is neither served, mounted nor accepted in a manifest, and a commit of its digest replaces its key.
+// Every change of a row's key or state names the (store, key) it was decided for: a decision about bytes that the row
+// no longer names changes nothing.
 
 import type { StoredObject } from '#shared/blobs/blob-store.ts'
 import type { Digest } from '#shared/oci/digest.ts'
@@ -42,7 +47,8 @@ const LINK = `
 const commit = statement<{
   repository: boolean
   taken: boolean
-  key: string | null
+  kept: BlobPlace | null
+  replaced: BlobPlace | null
   outbox_id: number | null
 }>(
   'commit-blob',
@@ -67,17 +73,31 @@ const commit = statement<{
          key = case when b.state = 'ready' then b.key else excluded.key end,
          state = 'ready',
          lease_until = greatest(b.lease_until, excluded.lease_until)
-     returning b.digest, b.key, b.size
+     returning b.digest, b.store, b.key, b.size
    ),
    ${LINK}
    select exists (select from repo) as repository,
      exists (select from taken) as taken,
-     (select bytes.key from bytes cross join member) as key,
+     (select jsonb_build_object('store', bytes.store, 'key', bytes.key) from bytes cross join member) as kept,
+     (select jsonb_build_object('store', store, 'key', key) from blob
+      where digest = :digest and state = 'damaged') as replaced,
      (select max(id) from event) as outbox_id`,
 )
 
+export interface BlobPlace {
+  readonly store: string
+  readonly key: string
+}
+
 export type CommitOutcome =
-  | { readonly kind: 'committed'; readonly key: string; readonly outboxId: number }
+  | {
+      readonly kind: 'committed'
+      /** What the row names now: the caller's object, or the one that was there. */
+      readonly kept: BlobPlace
+      /** The damaged object that the row named before; nobody needs it. */
+      readonly replaced: BlobPlace | undefined
+      readonly outboxId: number
+    }
   | { readonly kind: 'repository-missing' }
   | { readonly kind: 'upload-lost' }
 
@@ -110,8 +130,11 @@ export async function commitBlob(
     ...provenanceParameters(provenance),
   })
   if (!row.repository) return { kind: 'repository-missing' }
-  if (row.key === null || row.outbox_id === null) return { kind: 'upload-lost' }
-  return { kind: 'committed', key: row.key, outboxId: row.outbox_id }
+  const { kept, replaced, outbox_id } = row
+  if (kept === null || outbox_id === null) return { kind: 'upload-lost' }
+  // What was damaged when the statement began may have been found sound again before it had the row.
+  const gone = replaced === null || replaced.key === kept.key ? undefined : replaced
+  return { kind: 'committed', kept, replaced: gone, outboxId: outbox_id }
 }
 
 const mount = statement<{ repository: boolean; outbox_id: number | null }>(
@@ -164,16 +187,59 @@ export async function mountBlob(
   return row.repository ? { kind: 'unknown' } : { kind: 'repository-missing' }
 }
 
-const place = statement<{ store: string; key: string }>(
+const mark = statement<{ marked: number }>(
+  'mark-blob-damaged',
+  `update blob set state = 'damaged', damage = :damage, damaged_at = clock_timestamp()
+   where digest = :digest and store = :store and key = :key and state = 'ready'
+   returning 1 as marked`,
+)
+
+/** What is wrong with an object: it is not there, it has another size, or other bytes. */
+export type Damage = 'missing' | 'size' | 'digest'
+
+/** Marks the blob, if its row still names this object; false when it does not, or is marked already. */
+export async function markBlobDamaged(
+  db: Queryable,
+  options: BlobPlace & { digest: Digest; damage: Damage },
+): Promise<boolean> {
+  const { digest, store, key, damage } = options
+  return (await maybe(db, mark, { digest, store, key, damage })) !== undefined
+}
+
+const replace = statement<{ replaced: number }>(
+  'replace-blob',
+  `update blob set store = :store, key = :key, size = :size, state = 'ready'
+   where digest = :digest and store = :old_store and key = :old_key and state in ('ready', 'damaged')
+   returning 1 as replaced`,
+)
+
+/** Points the row to another object with the digest's bytes; false when it no longer names `from`. */
+export async function replaceBlob(
+  db: Queryable,
+  options: { from: BlobPlace; store: string; object: StoredObject },
+): Promise<boolean> {
+  const { from, store, object } = options
+  const row = await maybe(db, replace, { ...object, store, old_store: from.store, old_key: from.key })
+  return row !== undefined
+}
+
+const countMarked = statement<{ damaged: number }>(
+  'count-blobs-damaged',
+  `select count(*) as damaged from blob where state = 'damaged'`,
+)
+
+/** Blobs marked now, by an index that holds nothing else. */
+export async function countDamagedBlobs(db: Queryable): Promise<number> {
+  return (await one(db, countMarked)).damaged
+}
+
+const place = statement<BlobPlace>(
   'blob-place',
   `select store, key from blob where digest = :digest and state = 'ready'`,
 )
 
-/** Where a blob's bytes are now, whoever holds it. */
-export async function blobPlace(
-  db: Queryable,
-  digest: Digest,
-): Promise<{ store: string; key: string } | undefined> {
+/** Where a blob's bytes are now, whoever holds it; undefined also while it is damaged. */
+export async function blobPlace(db: Queryable, digest: Digest): Promise<BlobPlace | undefined> {
   return maybe(db, place, { digest })
 }
 
