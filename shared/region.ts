@@ -18,6 +18,7 @@ import { createRateGuard, type RateGuard } from './blobs/minimum-rate.ts'
 import { type BlobStores, openBlobStores } from './blobs/open-store.ts'
 import { createPartBuffers } from './blobs/part-buffers.ts'
 import type { Config } from './config/load.ts'
+import { countDamagedBlobs } from './db/blobs.ts'
 import { type Database, openDatabase } from './db/connect.ts'
 import { readersBehind } from './db/event-cursors.ts'
 import { logReadersBehind } from './db/log-readers.ts'
@@ -34,6 +35,7 @@ import { startEmbeddedPostgres } from './embedded/postgres.ts'
 import { createLog, type Log } from './observability/log.ts'
 import { createMetrics, type Metrics } from './observability/metrics.ts'
 import type { Readiness } from './observability/probe-server.ts'
+import { type BlobHealth, createBlobHealth } from './registry/blob-health.ts'
 import { noFailpoints, type ReachFailpoint } from './registry/failpoints.ts'
 import { createManifestCache, type ManifestCache } from './registry/manifest-cache.ts'
 import { createPullCounter, type PullCounter } from './registry/pull-counter.ts'
@@ -55,6 +57,7 @@ export interface Region extends AsyncDisposable {
   /** Where rows may say that blobs are. */
   readonly stores: BlobStores
   readonly blobCache: BlobCache
+  readonly blobHealth: BlobHealth
   readonly manifests: ManifestCache
   /** Whether a pull of so many bytes by a client at this address is sent to the object store. */
   readonly redirects: (bytes: number, address: string) => boolean
@@ -145,11 +148,13 @@ export async function openRegion(config: Config, options: RegionOptions = {}): P
   const metrics = createMetrics({
     manifests: () => countManifests(db),
     uploadsOpen: () => countUploads(db),
+    blobsDamaged: () => countDamagedBlobs(db),
     readersBehind: async () => [...(await readersBehind(db)), ...(await logReadersBehind(db))],
     webhooksWaiting: () => waitingDeliveries(db),
     pool: () => db.poolSize(),
     databaseRetries: () => db.retries(),
   })
+  const blobHealth = opened.use(createBlobHealth({ db, stores, log, metrics }))
   const auth = await authOf(config, db, log)
   const stack = opened.move()
   return {
@@ -161,6 +166,7 @@ export async function openRegion(config: Config, options: RegionOptions = {}): P
     blobs,
     stores,
     blobCache: createBlobCache({ bytesMax: config.bytes.cache / 2 }),
+    blobHealth,
     manifests: createManifestCache({ db, bytesMax: config.bytes.cache / 2 }),
     redirects: redirectRule(config),
     rateGuard,

@@ -43,6 +43,9 @@ const TESTED_ELSEWHERE: Readonly<Record<string, string>> = {
       'webhooks',
     ].map((name) => [`shared/config/${name}.ts`, 'test/shared/config/load.test.ts']),
   ),
+  'shared/blobs/lost-session.ts':
+    'test/services/api/commit-proof.test.ts and test/stores/lost-objects.test.ts',
+  'shared/registry/settle-blob.ts': 'test/services/api/lost-blobs.test.ts',
   'shared/blobs/object-service.ts': 'the port; its three implementations keep test/contract/blob-store.ts',
   'shared/blobs/object-read.ts': 'test/stores/faults.test.ts',
   'shared/blobs/open-store.ts': 'test/stores/move-blobs.test.ts and every region',

@@ -79,6 +79,15 @@ export interface Completion {
   readonly fresh: boolean
 }
 
+export interface ObjectStat {
+  readonly size: number
+  /**
+   * Changes whenever somebody writes to the object, where that is known without a request (files); undefined
+   * elsewhere. Two equal versions say that nobody wrote in between, not that the medium kept every bit.
+   */
+  readonly version?: string
+}
+
 export interface ListedObject {
   readonly key: string
   readonly size: number
@@ -95,7 +104,8 @@ export interface BlobStore extends AsyncDisposable {
   /**
    * Makes the session one durable object. No bytes are read when the session is one attempt hashed with `algorithm`;
    * otherwise they are read once to be hashed (and, for files, concatenated under a new key).
-   * An empty session gives an object of zero bytes.
+   * An empty session gives an object of zero bytes. Rejects with 'lost' when it meets bytes that are gone; what is
+   * not read here is not looked for either: the caller proves the object by `stat` before it commits the row.
    */
   complete(session: StoredSession, options: AttemptOptions): Promise<Completion>
 
@@ -107,6 +117,15 @@ export interface BlobStore extends AsyncDisposable {
    * never a short body that looks whole. Memory comes from the process-wide budget. Stops when the signal aborts.
    */
   send(key: string, range: { start: number; end: number }, sink: ByteSink, signal: AbortSignal): Promise<void>
+
+  /**
+   * The object's size now; undefined: it is not there, although the store is. A store that is away, empty because it
+   * is not mounted, or whose bucket is gone rejects instead: nobody may take its objects for lost.
+   */
+  stat(key: string): Promise<ObjectStat | undefined>
+
+  /** `stat` costs a system call, not a request: it may be asked before each read. */
+  readonly statIsLocal: boolean
 
   /** A whole small object; the caller bounds its size. Rejects unless exactly `size` bytes are there. */
   read(key: string, size: number): Promise<Buffer>

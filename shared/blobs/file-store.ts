@@ -9,8 +9,9 @@
 // is never sent as if it were whole.
 
 import { randomBytes } from 'node:crypto'
+import type { Stats } from 'node:fs'
 import { mkdir, open, readdir, stat, statfs } from 'node:fs/promises'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { createDigester, type Digest, type DigestAlgorithm } from '#shared/oci/digest.ts'
 import {
   type Attempt,
@@ -20,12 +21,14 @@ import {
   type Completion,
   EMPTY_SESSION,
   type ListedObject,
+  type ObjectStat,
   type StoredSession,
   StoreError,
 } from './blob-store.ts'
 import type { ByteBudget } from './byte-budget.ts'
 import { createDirectorySyncer, type DirectorySyncer } from './directory-sync.ts'
 import { pumpFile, shortFile } from './file-pump.ts'
+import { orLost } from './lost-session.ts'
 import { createWriteOnceFile, unlinkIfThere, type WriteOnceFile } from './write-once-file.ts'
 
 /** Free space is asked of the file system at most this often. */
@@ -113,9 +116,7 @@ export async function openFileStore(options: FileStoreOptions): Promise<BlobStor
     try {
       // The pump reuses its buffers; the file keeps what it is given.
       const sink: ByteSink = { write: (chunk) => file.write(Buffer.from(chunk)) }
-      for (const part of parts) {
-        await send(part.key, { start: 0, end: part.size - 1 }, sink, options.signal ?? NEVER_ABORTED)
-      }
+      for (const part of parts) await readPart(part, sink, options)
       const { size, digest } = await file.finish()
       return { object: { key, size, digest }, surplus: parts.map(({ key }) => key), fresh: true }
     } catch (thrown) {
@@ -127,8 +128,12 @@ export async function openFileStore(options: FileStoreOptions): Promise<BlobStor
   async function rehash(part: FilePart, options: AttemptOptions): Promise<Digest> {
     const digester = createDigester(options.algorithm)
     const sink: ByteSink = { write: async (chunk) => digester.update(chunk) }
-    await send(part.key, { start: 0, end: part.size - 1 }, sink, options.signal ?? NEVER_ABORTED)
+    await readPart(part, sink, options)
     return digester.digest()
+  }
+
+  function readPart(part: FilePart, sink: ByteSink, { signal }: AttemptOptions): Promise<void> {
+    return orLost(send(part.key, { start: 0, end: part.size - 1 }, sink, signal ?? NEVER_ABORTED))
   }
 
   const remove = (keys: readonly string[]) =>
@@ -144,7 +149,7 @@ export async function openFileStore(options: FileStoreOptions): Promise<BlobStor
   ): Promise<void> {
     const handle = await storing(() => open(pathOf(key), 'r'))
     try {
-      await pumpFile({ handle, range, sink, signal, budget })
+      await storing(() => pumpFile({ handle, range, sink, signal, budget }))
     } finally {
       await handle.close()
     }
@@ -185,6 +190,9 @@ export async function openFileStore(options: FileStoreOptions): Promise<BlobStor
           await handle.close()
         }
       }),
+
+    statIsLocal: true,
+    stat: (key) => storing(() => statKey(pathOf(key))),
 
     keysOf: (parts) => (parts as readonly FilePart[]).map(({ key }) => key),
 
@@ -241,7 +249,15 @@ async function listFiles(directory: string, after: string, limit: number): Promi
   return listed
 }
 
-async function statIfThere(path: string): Promise<{ size: number; mtimeMs: number } | undefined> {
+/** Only a store that is there can say that an object is not: the folders are made at start and never removed. */
+async function statKey(path: string): Promise<ObjectStat | undefined> {
+  const found = await statIfThere(path)
+  if (found?.isFile()) return { size: found.size, version: `${found.ino} ${found.mtimeMs} ${found.ctimeMs}` }
+  if ((await statIfThere(dirname(path))) !== undefined) return undefined
+  throw new StoreError('unavailable', 'the blob directory lacks its folders: is its file system mounted?')
+}
+
+async function statIfThere(path: string): Promise<Stats | undefined> {
   try {
     return await stat(path)
   } catch (thrown) {
@@ -258,6 +274,8 @@ const KINDS: Readonly<Record<string, StoreError['kind']>> = Object.freeze({
   EACCES: 'denied',
   EPERM: 'denied',
   EROFS: 'denied',
+  // The medium has the file and cannot read it.
+  EIO: 'corrupt',
 })
 
 async function storing<T>(work: () => Promise<T>): Promise<T> {

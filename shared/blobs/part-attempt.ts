@@ -14,6 +14,7 @@
 import { randomBytes } from 'node:crypto'
 import { createDigester, type Digester } from '#shared/oci/digest.ts'
 import { type Attempt, type AttemptOptions, type StoredSession, StoreError } from './blob-store.ts'
+import { orLost } from './lost-session.ts'
 import { readWhole } from './object-read.ts'
 import type { ObjectService, PartUpload } from './object-service.ts'
 import type { PartBuffers } from './part-buffers.ts'
@@ -91,7 +92,7 @@ export class PartAttempt implements Attempt {
     const bytes =
       'base64' in rest
         ? Buffer.from(rest.base64, 'base64')
-        : await this.#asking.ask((signal) => readWhole(this.#service, rest, signal), this.#signal)
+        : await orLost(this.#asking.ask((signal) => readWhole(this.#service, rest, signal), this.#signal))
     if (this.#left !== undefined) this.#left += bytes.length
     for (let left = bytes; left.length > 0; ) left = left.subarray(await this.#collect(left))
   }

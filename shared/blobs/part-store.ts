@@ -18,6 +18,7 @@ import {
   type StoredSession,
   StoreError,
 } from './blob-store.ts'
+import { orLost } from './lost-session.ts'
 import { readWhole, streamTo } from './object-read.ts'
 import type { ObjectService, PartUpload } from './object-service.ts'
 import { type Asking, newKey, PartAttempt } from './part-attempt.ts'
@@ -132,7 +133,7 @@ export function createPartStore(options: PartStoreOptions): BlobStore {
     if (notes.upload !== undefined) await finishUpload(notes.upload, notes, session.size, signal)
     const surplus = sessionKeys([notes]).filter((other) => other !== key)
     const known = session.digest?.startsWith(`${algorithm}:`) ? session.digest : null
-    const digest = known ?? (await hash(key, session.size, completed))
+    const digest = known ?? (await orLost(hash(key, session.size, completed)))
     return { object: { key, size: session.size, digest }, surplus, fresh: false }
   }
 
@@ -217,6 +218,16 @@ export function createPartStore(options: PartStoreOptions): BlobStore {
     async remove(keys) {
       for (const key of keys) requireKey(key)
       if (keys.length > 0) await ask((signal) => service.remove(keys, signal))
+    },
+
+    statIsLocal: false,
+    async stat(key) {
+      requireKey(key)
+      const size = await inTurn(() => ask((signal) => service.size(key, signal)))
+      if (size !== undefined) return { size }
+      // To HEAD a missing bucket answers as a missing object does; a list tells them apart.
+      await ask((signal) => service.list('', 1, signal))
+      return undefined
     },
 
     list: (after, limit) => ask((signal) => service.list(after, limit, signal)),

@@ -15,7 +15,7 @@ export class SinkClosedError extends Error {
 export function writableSink(
   stream: Writable,
   onProgress: (bytes: number) => void = () => {},
-): ByteSink & Disposable {
+): Required<ByteSink> & Disposable {
   let pending: { resolve: () => void; reject: (error: Error) => void } | undefined
   const closed = () => {
     pending?.reject(new SinkClosedError('the receiver went away'))

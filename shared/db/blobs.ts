@@ -5,6 +5,11 @@
 // bytes are surplus and the caller drops them. The lease keeps the garbage collector away from what a client was just
 // told exists. A mount is the same without a session: the blob is looked at by the snapshot, and if it went away before
 // it was locked, the statement begins again.
+//
+// A row in the state 'damaged' names an object that was found missing or wrong. Nothing that looks for a 'ready' blob
+// finds it, so it is neither served, mounted nor accepted in a manifest, and a commit of its digest replaces its key.
+// Every change of a row's key or state names the (store, key) it was decided for: a decision about bytes that the row
+// no longer names changes nothing.
 
 import type { StoredObject } from '#shared/blobs/blob-store.ts'
 import type { Digest } from '#shared/oci/digest.ts'
@@ -41,7 +46,8 @@ const EVENT = `
 
 const commit = statement<{
   repository: boolean
-  key: string | null
+  kept: BlobPlace | null
+  replaced: BlobPlace | null
   outbox_id: number | null
   epoch: number
 }>(
@@ -64,17 +70,31 @@ const commit = statement<{
          key = case when b.state = 'ready' then b.key else excluded.key end,
          state = 'ready',
          lease_until = greatest(b.lease_until, excluded.lease_until)
-     returning b.digest, b.key, b.size
+     returning b.digest, b.store, b.key, b.size
    ),
    event as (${EVENT})
    select exists (select from repo) as repository,
-     (select key from bytes) as key,
+     (select jsonb_build_object('store', store, 'key', key) from bytes) as kept,
+     (select jsonb_build_object('store', store, 'key', key) from blob
+      where digest = :digest and state = 'damaged') as replaced,
      (select max(id) from event) as outbox_id,
      ${EPOCH} as epoch`,
 )
 
+export interface BlobPlace {
+  readonly store: string
+  readonly key: string
+}
+
 export type CommitOutcome =
-  | { readonly kind: 'committed'; readonly key: string; readonly position: WritePosition }
+  | {
+      readonly kind: 'committed'
+      /** What the row names now: the caller's object, or the one that was there. */
+      readonly kept: BlobPlace
+      /** The damaged object that the row named before; nobody needs it. */
+      readonly replaced: BlobPlace | undefined
+      readonly position: WritePosition
+    }
   | { readonly kind: 'repository-missing' }
   | { readonly kind: 'upload-lost' }
 
@@ -107,8 +127,11 @@ export async function commitBlob(
     ...provenanceParameters(provenance),
   })
   if (!row.repository) return { kind: 'repository-missing' }
-  if (row.key === null || row.outbox_id === null) return { kind: 'upload-lost' }
-  return { kind: 'committed', key: row.key, position: { epoch: row.epoch, outboxId: row.outbox_id } }
+  const { kept, replaced, outbox_id: outboxId, epoch } = row
+  if (kept === null || outboxId === null) return { kind: 'upload-lost' }
+  // What was damaged when the statement began may have been found sound again before it had the row.
+  const gone = replaced === null || replaced.key === kept.key ? undefined : replaced
+  return { kind: 'committed', kept, replaced: gone, position: { epoch, outboxId } }
 }
 
 const mount = statement<{ repository: boolean; outbox_id: number | null; epoch: number }>(
@@ -168,16 +191,59 @@ export async function mountBlob(
   return row.repository ? { kind: 'unknown' } : { kind: 'repository-missing' }
 }
 
-const place = statement<{ store: string; key: string }>(
+const mark = statement<{ marked: number }>(
+  'mark-blob-damaged',
+  `update blob set state = 'damaged', damage = :damage, damaged_at = clock_timestamp()
+   where digest = :digest and store = :store and key = :key and state = 'ready'
+   returning 1 as marked`,
+)
+
+/** What is wrong with an object: it is not there, it has another size, or other bytes. */
+export type Damage = 'missing' | 'size' | 'digest'
+
+/** Marks the blob, if its row still names this object; false when it does not, or is marked already. */
+export async function markBlobDamaged(
+  db: Queryable,
+  options: BlobPlace & { digest: Digest; damage: Damage },
+): Promise<boolean> {
+  const { digest, store, key, damage } = options
+  return (await maybe(db, mark, { digest, store, key, damage })) !== undefined
+}
+
+const replace = statement<{ replaced: number }>(
+  'replace-blob',
+  `update blob set store = :store, key = :key, size = :size, state = 'ready'
+   where digest = :digest and store = :old_store and key = :old_key and state in ('ready', 'damaged')
+   returning 1 as replaced`,
+)
+
+/** Points the row to another object with the digest's bytes; false when it no longer names `from`. */
+export async function replaceBlob(
+  db: Queryable,
+  options: { from: BlobPlace; store: string; object: StoredObject },
+): Promise<boolean> {
+  const { from, store, object } = options
+  const row = await maybe(db, replace, { ...object, store, old_store: from.store, old_key: from.key })
+  return row !== undefined
+}
+
+const countMarked = statement<{ damaged: number }>(
+  'count-blobs-damaged',
+  `select count(*) as damaged from blob where state = 'damaged'`,
+)
+
+/** Blobs marked now, by an index that holds nothing else. */
+export async function countDamagedBlobs(db: Queryable): Promise<number> {
+  return (await one(db, countMarked)).damaged
+}
+
+const place = statement<BlobPlace>(
   'blob-place',
   `select store, key from blob where digest = :digest and state = 'ready'`,
 )
 
-/** Where a blob's bytes are now, whoever holds it. */
-export async function blobPlace(
-  db: Queryable,
-  digest: Digest,
-): Promise<{ store: string; key: string } | undefined> {
+/** Where a blob's bytes are now, whoever holds it; undefined also while it is damaged. */
+export async function blobPlace(db: Queryable, digest: Digest): Promise<BlobPlace | undefined> {
   return maybe(db, place, { digest })
 }
 

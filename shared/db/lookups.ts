@@ -28,6 +28,8 @@ export interface FoundBlob {
   readonly store: string
   readonly key: string
   readonly size: number
+  /** Its object was found missing or wrong, and nobody has pushed it again since. */
+  readonly damaged: boolean
 }
 
 export type Found = FoundManifest | FoundBlob
@@ -39,7 +41,8 @@ export const lookups: SnapshotQuery<Lookup, Found> = {
     from unnest($1::text[], $2::text[], $3::text[]) with ordinality as asked (repository, kind, reference, ordinal)
     join repository on repository.name = asked.repository
     cross join lateral (
-      select 'm' as kind, membership.digest, membership.media_type, null::text as key, null::int8 as size
+      select 'm' as kind, membership.digest, membership.media_type, null::text as key, null::int8 as size,
+        null::bool as damaged
       from tag
       join membership on membership.repository_id = tag.repository_id
         and membership.kind = 'manifest' and membership.digest = tag.digest
@@ -47,16 +50,16 @@ export const lookups: SnapshotQuery<Lookup, Found> = {
         and (tag.h, tag.origin) > (membership.dead_h, membership.dead_origin)
         and (tag.h, tag.origin) > (repository.dead_h, repository.dead_origin)
       union all
-      select 'm', membership.digest, membership.media_type, null, null
+      select 'm', membership.digest, membership.media_type, null, null, null
       from membership
       where asked.kind = 'manifest' and membership.repository_id = repository.id
         and membership.kind = 'manifest' and membership.digest = asked.reference
         and (membership.alive_h, membership.alive_origin) > (membership.dead_h, membership.dead_origin)
         and (membership.alive_h, membership.alive_origin) > (repository.dead_h, repository.dead_origin)
       union all
-      select 'b', blob.digest, blob.store, blob.key, blob.size
+      select 'b', blob.digest, blob.store, blob.key, blob.size, blob.state = 'damaged'
       from membership
-      join blob on blob.digest = membership.digest and blob.state = 'ready'
+      join blob on blob.digest = membership.digest and blob.state in ('ready', 'damaged')
       where asked.kind = 'blob' and membership.repository_id = repository.id
         and membership.kind = 'blob' and membership.digest = asked.reference
         and (membership.alive_h, membership.alive_origin) > (membership.dead_h, membership.dead_origin)
@@ -68,7 +71,7 @@ export const lookups: SnapshotQuery<Lookup, Found> = {
     keys.map(({ kind }) => kind),
     keys.map(({ reference }) => reference),
   ],
-  row: ([kind, digest, mediaTypeOrStore, key, size]) =>
+  row: ([kind, digest, mediaTypeOrStore, key, size, damaged]) =>
     kind === 'm'
       ? { kind: 'manifest', digest: digest as Digest, mediaType: mediaTypeOrStore as string }
       : {
@@ -77,5 +80,6 @@ export const lookups: SnapshotQuery<Lookup, Found> = {
           store: mediaTypeOrStore as string,
           key: key as string,
           size: size as number,
+          damaged: damaged as boolean,
         },
 }

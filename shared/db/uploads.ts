@@ -112,6 +112,17 @@ export async function cancelUpload(
   return row && fromRow(row)
 }
 
+const end = statement<{ ended: number }>(
+  'end-upload',
+  `delete from upload where id = :id and attempt = :attempt and "offset" = :offset returning 1 as ended`,
+)
+
+/** Ends a session that is still what the caller saw; false when another body joined it, or it is gone. */
+export async function endUpload(db: Queryable, upload: Upload): Promise<boolean> {
+  const { id, attempt, session } = upload
+  return (await maybe(db, end, { id, attempt, offset: session.size })) !== undefined
+}
+
 const expired = statement<UploadRow>(
   'take-expired-uploads',
   `delete from upload where id in (

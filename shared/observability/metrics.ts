@@ -6,6 +6,7 @@ import { AggregatorRegistry, Counter, collectDefaultMetrics, Gauge, Histogram, R
 export interface Gauges {
   manifests(): Promise<number>
   uploadsOpen(): Promise<number>
+  blobsDamaged(): Promise<number>
   readersBehind(): Promise<{ reader: string; behind: number }[]>
   webhooksWaiting(): Promise<readonly { subscription: string; waiting: number; oldestSeconds: number }[]>
   pool(): { total: number; idle: number; waiting: number }
@@ -17,6 +18,8 @@ export interface Metrics {
   request(facts: { method: string; route: string; status: number; seconds: number; bytesOut: number }): void
   error(code: string): void
   bytesIn(bytes: number): void
+  /** Counts a blob whose object was found missing, of another size or of other bytes. */
+  blobDamaged(damage: 'missing' | 'size' | 'digest'): void
   /** Counts events that Kafka took. */
   published(events: number): void
   /** Counts an attempt of a webhook delivery. */
@@ -57,6 +60,20 @@ export function createMetrics(gauges: Gauges): Metrics {
     name: 'portolan_received_bytes_total',
     help: 'Upload bytes received.',
     registers,
+  })
+  const damaged = new Counter({
+    name: 'portolan_blobs_damaged_total',
+    help: 'Blobs found damaged, by what is wrong: missing, size or digest.',
+    labelNames: ['damage'] as const,
+    registers,
+  })
+  new Gauge({
+    name: 'portolan_blobs_damaged',
+    help: 'Blobs that are damaged and wait to be pushed again.',
+    registers,
+    async collect() {
+      this.set(await gauges.blobsDamaged())
+    },
   })
   const published = new Counter({
     name: 'portolan_kafka_published_total',
@@ -163,6 +180,7 @@ export function createMetrics(gauges: Gauges): Metrics {
     webhook: (facts) => attempts.inc(facts),
     error: (code) => errors.inc({ code }),
     bytesIn: (bytes) => bytesIn.inc(bytes),
+    blobDamaged: (damage) => damaged.inc({ damage }),
     text: () => registry.metrics(),
     values: () => registry.getMetricsAsJSON(),
   }

@@ -1,5 +1,6 @@
 // Mounting: a blob that one repository holds becomes another's too, by one row and no bytes. The caller must be allowed
-// to read the source; without a named source, any repository that the caller may read will do.
+// to read the source; without a named source, any repository that the caller may read will do. A blob whose object is
+// gone is not mounted: the client then uploads it, and that repairs it.
 
 import { mountBlob } from '#shared/db/blobs.ts'
 import { repositoriesWithBlob } from '#shared/db/memberships.ts'
@@ -36,27 +37,14 @@ export async function mountFrom(
       : [options.from]
   const from = candidates.find(options.mayPull)
   if (from === undefined) return undefined
+  const found = await region.lookups.read({ repository: from, kind: 'blob', reference: digest })
+  if (found?.kind !== 'blob' || found.damaged || !(await region.blobHealth.isThere(found))) return undefined
   const statement = { repository, digest, from, provenance, shard: shardOf(repository), origin: region.name }
   for (let tries = 1; tries <= TRIES_MAX; tries++) {
     const outcome = await mountBlob(region.db, statement)
     if (outcome.kind === 'mounted') return outcome.position
     if (outcome.kind === 'unknown') return undefined
-    await ensureRepositoryForMount(region, statement)
+    await ensureRepository(region.db, { name: repository, origin: region.name })
   }
   return undefined
-}
-
-/** A mount that will not happen must not leave an empty repository behind. */
-async function ensureRepositoryForMount(
-  region: Region,
-  options: { repository: RepositoryName; from: RepositoryName; digest: Digest },
-): Promise<void> {
-  const found = await region.lookups.read({
-    repository: options.from,
-    kind: 'blob',
-    reference: options.digest,
-  })
-  if (found !== undefined) {
-    await ensureRepository(region.db, { name: options.repository, origin: region.name })
-  }
 }

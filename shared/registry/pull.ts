@@ -1,9 +1,11 @@
 // Pulling: what a reference is in a repository right now, and its bytes.
 //
-// What exists is read exactly (db/snapshot-reader.ts); bytes come from memory or the store. A row without its bytes
-// is a broken promise and answers UNAVAILABLE, never "unknown": clients delete what they are told is unknown.
+// What exists is read exactly (db/snapshot-reader.ts); bytes come from memory or the store. Bytes that are out of reach
+// answer UNAVAILABLE. Bytes that are proved to be lost or wrong answer BLOB_UNKNOWN, because that makes clients send
+// them again (blob-health.ts).
 
-import { type BlobStore, type ByteSink, StoreError } from '#shared/blobs/blob-store.ts'
+import { type BlobStore, type ByteSink, type ObjectStat, StoreError } from '#shared/blobs/blob-store.ts'
+import { WrongContentError } from '#shared/blobs/proving-sink.ts'
 import { blobPlace } from '#shared/db/blobs.ts'
 import type { FoundBlob, FoundManifest } from '#shared/db/lookups.ts'
 import { repositoryExists } from '#shared/db/repositories.ts'
@@ -11,6 +13,7 @@ import { RegistryError } from '#shared/errors.ts'
 import { algorithmOf, type Digest, digestBytes } from '#shared/oci/digest.ts'
 import type { RepositoryName, Tag } from '#shared/oci/reference.ts'
 import type { Region } from '#shared/region.ts'
+import { blobDamaged } from './blob-health.ts'
 
 export interface PulledManifest {
   readonly digest: Digest
@@ -53,7 +56,10 @@ export async function findManifest(
   return found?.kind === 'manifest' ? found : undefined
 }
 
-/** A blob of this repository; undefined when it holds none by that digest, whoever else does. */
+/**
+ * A blob of this repository; undefined when it holds none by that digest, whoever else does.
+ * @throws RegistryError BLOB_UNKNOWN when its bytes are known to be damaged
+ */
 export async function findBlob(
   region: Region,
   options: { repository: RepositoryName; digest: Digest },
@@ -63,7 +69,14 @@ export async function findBlob(
     kind: 'blob',
     reference: options.digest,
   })
-  return found?.kind === 'blob' ? found : undefined
+  if (found?.kind !== 'blob') return undefined
+  if (found.damaged) throw blobDamaged(found.digest)
+  return found
+}
+
+/** For HEAD, on whose word clients skip an upload. @throws RegistryError BLOB_UNKNOWN when the object is not there */
+export async function requireObject(region: Region, blob: FoundBlob): Promise<void> {
+  if (!(await region.blobHealth.isThere(blob))) throw blobDamaged(blob.digest)
 }
 
 /**
@@ -72,11 +85,20 @@ export async function findBlob(
  */
 export function smallBlobBytes(region: Region, blob: FoundBlob): Promise<Buffer> | undefined {
   if (blob.size > region.blobCache.entryBytesMax) return undefined
-  return region.blobCache.get(blob.key, async () => {
-    const bytes = await whereItIs(region, blob, ({ store, key }) => store.read(key, blob.size))
-    if (digestBytes(algorithmOf(blob.digest), bytes) === blob.digest) return bytes
-    throw new StoreError('corrupt', `the bytes of ${blob.digest} are not what was pushed`)
-  })
+  return region.blobCache.get(blob.key, () => readProved(region, blob))
+}
+
+/** Reads once more what came wrong: most of the time it is the way that harmed it, not the store. */
+async function readProved(region: Region, blob: FoundBlob): Promise<Buffer> {
+  try {
+    for (let reads = 1; ; reads++) {
+      const bytes = await whereItIs(region, blob, ({ store, key }) => store.read(key, blob.size))
+      if (digestBytes(algorithmOf(blob.digest), bytes) === blob.digest) return bytes
+      if (reads === 2) throw new WrongContentError(blob.digest)
+    }
+  } catch (thrown) {
+    throw await readFailure(region, blob, thrown)
+  }
 }
 
 /** Where the object store itself serves the blob for a while; undefined: it has to go through here. */
@@ -84,7 +106,10 @@ export async function blobUrl(region: Region, blob: FoundBlob): Promise<string |
   return (await region.stores.named(blob.store)).url(blob.key)
 }
 
-/** Bytes start..end (inclusive) of a blob to the sink: all of them, or it rejects. */
+/**
+ * Bytes start..end (inclusive) of a blob to the sink: all of them, or it rejects. Of a whole blob the last bytes leave
+ * only when all have its digest. What it rejects with goes through `readFailure` before it is answered.
+ */
 export async function sendBlob(
   region: Region,
   blob: FoundBlob,
@@ -108,9 +133,34 @@ export async function sendBlob(
   await whereItIs(
     region,
     blob,
-    ({ store, key }) => store.send(key, range, noting, signal),
+    async ({ store, key }) => {
+      const version = store.statIsLocal ? versionOf(await store.stat(key), blob) : undefined
+      const whole = range.start === 0 && range.end === blob.size - 1
+      if (!whole) return store.send(key, range, noting, signal)
+      return region.blobHealth.sendProved(blob, { store, key, version }, noting, signal)
+    },
     () => !begun,
   )
+}
+
+/** Looked at before the head is sent, so that a lost blob is an answer and not a broken connection. */
+function versionOf(found: ObjectStat | undefined, blob: FoundBlob): string | undefined {
+  if (found === undefined) throw new StoreError('missing', `the object of ${blob.digest} is not there`)
+  if (found.size !== blob.size) {
+    throw new StoreError('corrupt', `the object of ${blob.digest} has ${found.size} bytes, not ${blob.size}`)
+  }
+  return found.version
+}
+
+/**
+ * What a failed read of a blob is to be answered with: BLOB_UNKNOWN when a second look finds the object damaged, and
+ * the blob is then marked; else the failure itself. A look at a large blob's content takes as long as reading it.
+ */
+export async function readFailure(region: Region, blob: FoundBlob, thrown: unknown): Promise<unknown> {
+  if (!(thrown instanceof StoreError) || (thrown.kind !== 'missing' && thrown.kind !== 'corrupt'))
+    return thrown
+  const verdict = await region.blobHealth.examine(blob, { content: thrown.kind === 'corrupt' })
+  return verdict === 'damaged' ? blobDamaged(blob.digest) : thrown
 }
 
 /** Does it with the place the row named, and once more with the place it names now, if the blob has moved meanwhile. */

@@ -4,15 +4,28 @@
 // session's row decides whether they belong to it. No database transaction is open while bytes move. What is answered
 // 201 is durable bytes plus a committed row; whatever dies in between leaves either an open session or bytes without
 // a row, which the janitor finds. A request that fails half-way puts the session back to where it was before.
+//
+// A 201 stands on two proofs. Before the commit the object is looked at in the store: it is there and has its size, or
+// the upload is unknown and the client begins again. After the commit, when the row kept an earlier upload's object,
+// that one is proved or replaced (settle-blob.ts). Between the look and its commit only a sweep could remove the object.
+// It takes what is older than its grace time and named by no session and no row; what it removes in just that moment is
+// found by the first HEAD or GET, and the next push repairs it.
 
 import { randomUUID } from 'node:crypto'
-import { type Attempt, type BlobStore, EMPTY_SESSION, type StoredSession } from '#shared/blobs/blob-store.ts'
+import {
+  type Attempt,
+  type BlobStore,
+  EMPTY_SESSION,
+  type StoredSession,
+  StoreError,
+} from '#shared/blobs/blob-store.ts'
 import { commitBlob } from '#shared/db/blobs.ts'
 import type { Provenance } from '#shared/db/provenance.ts'
 import type { WritePosition } from '#shared/db/registers.ts'
 import { ensureRepository } from '#shared/db/repositories.ts'
 import {
   cancelUpload as cancelUploadRow,
+  endUpload,
   findUpload,
   joinUpload,
   openUpload as openUploadRow,
@@ -22,6 +35,7 @@ import { RegistryError } from '#shared/errors.ts'
 import { algorithmOf, type Digest, type DigestAlgorithm } from '#shared/oci/digest.ts'
 import { type RepositoryName, shardOf } from '#shared/oci/reference.ts'
 import type { Region } from '#shared/region.ts'
+import { settleBlob } from './settle-blob.ts'
 
 /** A commit that finds its repository missing makes it and tries again; a delete may come between, but not for ever. */
 const COMMIT_TRIES_MAX = 4
@@ -90,11 +104,9 @@ export async function appendToUpload(
 ): Promise<UploadPosition> {
   const upload = await requireUpload(region, options)
   checkRange(upload, options)
-  const written = await writeAttempt(await region.stores.named(upload.store), {
-    ...options,
-    from: upload.session,
-    algorithm: upload.algorithm,
-  })
+  const store = await region.stores.named(upload.store)
+  const writing = writeAttempt(store, { ...options, from: upload.session, algorithm: upload.algorithm })
+  const written = await orBeginAgain(region, { ...options, upload }, writing)
   await using attempt = written.attempt
   const { session } = written
   region.reach('attempt-durable')
@@ -131,7 +143,8 @@ export async function finishUpload(
   if (options.body.length === 0) return commitSession(region, { ...options, upload, session: upload.session })
   const algorithm = upload.session.size === 0 ? algorithmOf(options.digest) : upload.algorithm
   const store = await region.stores.named(upload.store)
-  const { attempt, session } = await writeAttempt(store, { ...options, from: upload.session, algorithm })
+  const writing = writeAttempt(store, { ...options, from: upload.session, algorithm })
+  const { attempt, session } = await orBeginAgain(region, { ...options, upload }, writing)
   await using _ = attempt
   region.reach('attempt-durable')
   return commitSession(region, { ...options, upload, session, attempt })
@@ -241,11 +254,9 @@ async function commitSession(
   const { repository, digest, session, upload, attempt, provenance } = options
   // A session stays in the store it was begun in.
   const store = upload === null ? region.blobs : await region.stores.named(upload.store)
-  const completion = await store.complete(session, {
-    algorithm: algorithmOf(digest),
-    signal: options.body.signal,
-  })
-  const { object, surplus, fresh } = completion
+  const algorithm = algorithmOf(digest)
+  const completing = store.complete(session, { algorithm, signal: options.body.signal })
+  const { object, surplus, fresh } = await orBeginAgain(region, options, completing)
   region.reach('object-complete')
   // Where nothing was in the session before, the object is made of this request's bytes alone and nobody else's.
   const ours = attempt !== undefined && (upload === null || upload.session.size === 0)
@@ -261,6 +272,10 @@ async function commitSession(
       message: 'the content does not have this digest',
       details: [{ digest, actual: object.digest, size: object.size }],
     })
+  }
+  if ((await store.stat(object.key))?.size !== object.size) {
+    await dropOurs()
+    throw await bytesGone(region, options)
   }
   const statement = {
     repository,
@@ -283,8 +298,10 @@ async function commitSession(
       throw rangeInvalid(options, now.session.size)
     }
     region.reach('blob-committed')
-    // Another upload of the same digest was first: its key stays, these bytes have no row.
-    const unused = outcome.key === object.key ? surplus : [...surplus, object.key]
+    await attempt?.joined()
+    // Another upload of the same digest was first: its object stays if it is sound, and these bytes have no row.
+    const settled = await settleBlob(region, { store, object, ...outcome })
+    const unused = settled ? surplus : [...surplus, object.key]
     if (unused.length > 0) await store.remove(unused)
     region.reach('surplus-removed')
     return outcome.position
@@ -292,6 +309,38 @@ async function commitSession(
   throw new RegistryError('UNAVAILABLE', {
     message: 'the repository is being deleted again and again: try later',
     headers: { 'Retry-After': '1' },
+  })
+}
+
+/** Of a request that works on a session; `attempt` is its own body, if that is written already. */
+type SessionOf = UploadTarget & { upload: Upload | null; attempt?: Attempt }
+
+/** Work on a session's bytes. Where the store finds them gone the session ends. */
+async function orBeginAgain<T>(region: Region, of: SessionOf, work: Promise<T>): Promise<T> {
+  try {
+    return await work
+  } catch (thrown) {
+    if (!(thrown instanceof StoreError) || thrown.kind !== 'lost') throw thrown
+    throw await bytesGone(region, of, thrown)
+  }
+}
+
+/**
+ * Ends a session whose bytes are gone and returns the answer: 404 BLOB_UPLOAD_UNKNOWN. Another body that joined
+ * meanwhile may be what removed them; the session then goes on from there, and the answer is 416 as for any lost race.
+ */
+async function bytesGone(region: Region, of: SessionOf, cause?: unknown): Promise<RegistryError> {
+  const { upload } = of
+  await of.attempt?.abort()
+  if (upload !== null && (await endUpload(region.db, upload))) {
+    await (await region.stores.named(upload.store)).abandon(upload.session)
+  } else if (upload !== null) {
+    const now = await requireUpload(region, of)
+    return rangeInvalid(of, now.session.size)
+  }
+  return new RegistryError('BLOB_UPLOAD_UNKNOWN', {
+    cause,
+    message: 'the bytes of this upload are gone: begin again',
   })
 }
 

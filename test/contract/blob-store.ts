@@ -188,6 +188,35 @@ export function blobStoreContract(name: string, open: (t: TestContext) => Promis
       await store.remove([object.key])
     })
 
+    test('stat has the size of what is there, and nothing for what is not', async (t) => {
+      const store = await open(t)
+      for (const size of [0, 1, 300_000, 12 * MIB]) {
+        const session = size === 0 ? EMPTY_SESSION : await append(store, EMPTY_SESSION, randomBytes(size))
+        const { object } = await store.complete(session, { algorithm: 'sha256' })
+        const found = await store.stat(object.key)
+        assert.equal(found?.size, size)
+        assert.deepEqual(await store.stat(object.key), found, 'the same as long as nobody writes')
+        assert.equal(found.version !== undefined, store.statIsLocal)
+        await store.remove([object.key])
+        assert.equal(await store.stat(object.key), undefined)
+      }
+      assert.equal(await store.stat('f'.repeat(32)), undefined)
+    })
+
+    test('a session whose bytes are gone is lost: the upload has to begin again', async (t) => {
+      const store = await open(t)
+      const isLost = (error: unknown) => error instanceof StoreError && error.kind === 'lost'
+      const whole = await append(store, EMPTY_SESSION, randomBytes(1000))
+      await store.remove(store.keysOf(whole.parts))
+      await assert.rejects(store.complete(whole, { algorithm: 'sha512' }), isLost, 'hashed again')
+      let parts = EMPTY_SESSION
+      for (let part = 0; part < 3; part++) parts = await append(store, parts, randomBytes(1000))
+      const rest = store.keysOf(parts.parts)
+      if (rest.length === 0) return
+      await store.remove(rest)
+      await assert.rejects(store.complete(parts, { algorithm: 'sha256' }), isLost, 'joined')
+    })
+
     test('sending stops when the signal aborts and when the receiver refuses', async (t) => {
       const store = await open(t)
       const { object } = await store.complete(await append(store, EMPTY_SESSION, randomBytes(8 * MIB)), {

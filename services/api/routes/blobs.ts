@@ -1,10 +1,12 @@
 // Blobs: HEAD, GET with ranges, DELETE (distribution-spec, "Pulling blobs", "Deleting blobs"; RFC 9110, 14).
 //
 // Small blobs leave from memory in one write. Large ones go through the store's read pump straight to the socket; a
-// client that stands still is cut by the minimum rate, and one that goes away stops the read. A stream that cannot be
-// completed breaks the connection: never a short body that looks whole.
+// client that stands still is cut by the minimum rate, and one that goes away stops the read. The head leaves with the
+// first bytes, so what is known to be lost by then is an error answer. A stream that cannot be completed afterwards
+// breaks the connection: never a short body, and never a wrong one, that looks whole.
 
 import { randomBytes } from 'node:crypto'
+import type { ByteSink } from '#shared/blobs/blob-store.ts'
 import { SinkClosedError, writableSink } from '#shared/blobs/writable-sink.ts'
 import type { FoundBlob } from '#shared/db/lookups.ts'
 import { RegistryError } from '#shared/errors.ts'
@@ -12,7 +14,15 @@ import { type ByteRange, parseRange } from '#shared/oci/byte-range.ts'
 import { hasEntityTag, rangeStillValid } from '#shared/oci/conditional.ts'
 import { type Digest, parseDigest } from '#shared/oci/digest.ts'
 import type { RepositoryName } from '#shared/oci/reference.ts'
-import { blobUrl, findBlob, pullManifest, sendBlob, smallBlobBytes } from '#shared/registry/pull.ts'
+import {
+  blobUrl,
+  findBlob,
+  pullManifest,
+  readFailure,
+  requireObject,
+  sendBlob,
+  smallBlobBytes,
+} from '#shared/registry/pull.ts'
 import { deleteContent } from '#shared/registry/remove.ts'
 import {
   type Exchange,
@@ -124,14 +134,14 @@ function rangesOf(
 async function sendWhole(exchange: Exchange, blob: FoundBlob, headers: Headers): Promise<void> {
   headers['Content-Length'] = blob.size
   if (isHead(exchange)) {
+    await requireObject(exchange.region, blob)
     exchange.response.writeHead(200, headers)
     exchange.response.end()
     return
   }
   const small = smallBlobBytes(exchange.region, blob)
   if (small !== undefined) return sendBytes(exchange, { status: 200, headers, body: await small })
-  exchange.response.writeHead(200, headers)
-  await stream(exchange, blob, [{ range: { start: 0, end: blob.size - 1 } }])
+  await stream(exchange, blob, { status: 200, headers, parts: [{ range: { start: 0, end: blob.size - 1 } }] })
 }
 
 async function sendRange(
@@ -147,8 +157,7 @@ async function sendRange(
     return sendBytes(exchange, { status: 206, headers, body })
   }
   headers['Content-Length'] = range.end - range.start + 1
-  exchange.response.writeHead(206, headers)
-  await stream(exchange, blob, [{ range }])
+  await stream(exchange, blob, { status: 206, headers, parts: [{ range }] })
 }
 
 /** multipart/byteranges (RFC 9110, 14.6): what lazy pullers ask for. */
@@ -171,8 +180,7 @@ async function sendRanges(
   parts.push({ bytes: Buffer.from(`\r\n--${boundary}--\r\n`) })
   headers['Content-Type'] = `multipart/byteranges; boundary=${boundary}`
   headers['Content-Length'] = parts.reduce((sum, part) => sum + lengthOf(part), 0)
-  exchange.response.writeHead(206, headers)
-  await stream(exchange, blob, parts)
+  await stream(exchange, blob, { status: 206, headers, parts })
 }
 
 type Part = { readonly range: ByteRange } | { readonly bytes: Buffer }
@@ -181,27 +189,51 @@ function lengthOf(part: Part): number {
   return 'bytes' in part ? part.bytes.length : part.range.end - part.range.start + 1
 }
 
-async function stream(exchange: Exchange, blob: FoundBlob, parts: readonly Part[]): Promise<void> {
+async function stream(
+  exchange: Exchange,
+  blob: FoundBlob,
+  answer: { status: number; headers: Headers; parts: readonly Part[] },
+): Promise<void> {
   const { region, response } = exchange
   const abort = new AbortController()
   const gone = () => abort.abort(new SinkClosedError('the client went away'))
   response.once('close', gone)
   using watch = region.rateGuard.watch(() => response.destroy())
-  using sink = writableSink(response, (bytes) => {
+  using body = writableSink(response, (bytes) => {
     watch.progress(bytes)
     exchange.bodyBytes += bytes
   })
+  const sink = afterHead(body, () => response.writeHead(answer.status, answer.headers))
   try {
-    for (const part of parts) {
+    for (const part of answer.parts) {
       if ('bytes' in part) await sink.write(part.bytes)
       else await sendBlob(region, blob, part.range, sink, abort.signal)
     }
     response.end()
   } catch (thrown) {
-    // A client that leaves is no error of ours; anything else must not look like the end of the blob.
-    response.destroy()
-    if (!(thrown instanceof SinkClosedError)) throw thrown
+    // What is under way must not look like the end of the blob. A client that leaves is no error of ours.
+    if (response.headersSent) response.destroy()
+    if (!(thrown instanceof SinkClosedError)) throw await readFailure(region, blob, thrown)
   } finally {
     response.off('close', gone)
+  }
+}
+
+/** The head goes out when there is something to follow it. */
+function afterHead(sink: Required<ByteSink>, sendHead: () => void): ByteSink {
+  let sent = false
+  const first = () => {
+    if (!sent) sendHead()
+    sent = true
+  }
+  return {
+    write(chunk) {
+      first()
+      return sink.write(chunk)
+    },
+    writeAll(chunks) {
+      first()
+      return sink.writeAll(chunks)
+    },
   }
 }

@@ -7,6 +7,7 @@ const gauges = {
   readersBehind: async () => [{ reader: 'kafka', behind: 7 }],
   webhooksWaiting: async () => [{ subscription: 's1', waiting: 4, oldestSeconds: 60 }],
   uploadsOpen: async () => 3,
+  blobsDamaged: async () => 2,
   pool: () => ({ total: 8, idle: 5, waiting: 0 }),
   databaseRetries: () => ({ deadlock: 2, serialization: 0 }),
 }

@@ -1,0 +1,58 @@
+// After a blob's commit: which object the row names, and whether it deserves it.
+//
+// A commit keeps the object of an earlier upload of the same digest. That one may be gone: a disk was restored, a file
+// deleted, a bucket emptied. The good bytes are at hand now, so the old object is looked at, and where it is not proved
+// the row is pointed to the new one. So a push repairs what was lost, whether or not anybody has noticed the loss.
+//
+// The look comes after the commit, because only the statement knows whose object it kept, and a digest that is new then
+// costs no statement more. If the process dies in between, nobody was told 201 and the row is no worse than before.
+// Keys are never used again: a late removal of an old key can touch nothing that a row names.
+
+import { type BlobStore, type StoredObject, StoreError } from '#shared/blobs/blob-store.ts'
+import { type BlobPlace, blobPlace, replaceBlob } from '#shared/db/blobs.ts'
+import { RegistryError } from '#shared/errors.ts'
+import type { Region } from '#shared/region.ts'
+
+/** A row that is repaired or moved by somebody else at the same moment is looked at again, but not for ever. */
+const TRIES_MAX = 4
+
+/**
+ * True when the row names our object, false when it names another that is sound; ours then is surplus.
+ * A store that does not answer, or is not configured here, proves nothing; our object was seen a moment ago.
+ * @throws RegistryError UNAVAILABLE when the row changes again and again; our object is removed
+ */
+export async function settleBlob(
+  region: Region,
+  options: { store: BlobStore; object: StoredObject; kept: BlobPlace; replaced: BlobPlace | undefined },
+): Promise<boolean> {
+  const { store, object, replaced } = options
+  const { digest, size } = object
+  if (replaced !== undefined) await removeDead(region, replaced)
+  let kept: BlobPlace | undefined = options.kept
+  for (let tries = 1; tries <= TRIES_MAX && kept !== undefined; tries++) {
+    if (kept.store === store.name && kept.key === object.key) return true
+    const verdict = await region.blobHealth.examine({ digest, size, ...kept }, { content: false })
+    if (verdict === 'sound') return false
+    if (await replaceBlob(region.db, { from: kept, store: store.name, object })) {
+      region.log.info({ digest, ...kept }, 'an upload replaced the lost bytes of a blob')
+      await removeDead(region, kept)
+      return true
+    }
+    kept = await blobPlace(region.db, digest)
+  }
+  await store.remove([object.key])
+  throw new RegistryError('UNAVAILABLE', {
+    message: 'the blob is being changed again and again: try later',
+    headers: { 'Retry-After': '1' },
+  })
+}
+
+/** The row is committed: bytes that cannot be removed now are left to the sweep. */
+async function removeDead(region: Region, { store, key }: BlobPlace): Promise<void> {
+  try {
+    await (await region.stores.named(store)).remove([key])
+  } catch (thrown) {
+    if (!(thrown instanceof StoreError)) throw thrown
+    region.log.warn({ error: thrown, store, key }, 'replaced bytes could not be removed')
+  }
+}
