@@ -39,7 +39,9 @@ interface ManifestPath {
 
 export async function getManifest(exchange: Exchange, path: ManifestPath): Promise<void> {
   const { headers } = exchange.request
-  const reference = requireReference(path.reference)
+  const reference = parseReference(path.reference)
+  // The grammar is the writer's concern: to a reader, a reference that nothing can have is one that nothing has.
+  if (reference.kind === 'invalid') throw new RegistryError('MANIFEST_UNKNOWN')
   const stored = await pullManifest(exchange.region, { repository: path.name, reference })
   const manifest =
     reference.kind === 'tag' && manifestKind(stored.mediaType) === 'index' && wantsSingleImage(headers.accept)
@@ -134,6 +136,7 @@ export async function deleteManifest(exchange: Exchange, path: ManifestPath): Pr
   sendEmpty(exchange, 202, positionHeader(exchange, outboxId))
 }
 
+/** @throws RegistryError TAG_INVALID or DIGEST_INVALID: a write names what it wants in full */
 function requireReference(text: string): ManifestReference {
   const reference = parseReference(text)
   if (reference.kind === 'invalid') throw new RegistryError(reference.code)
