@@ -39,6 +39,14 @@ export interface Manifest {
   readonly annotations?: Readonly<Record<string, string>>
 }
 
+/**
+ * Annotations, as JSON, of one descriptor in a list of referrers: twice what any known client attaches, and little enough
+ * that a page holds several. The specification wants a descriptor to have all annotations of its manifest
+ * ("Listing Referrers"), so a manifest with a subject and more of them is refused at the push. One that was accepted
+ * before, or elsewhere, is listed without its annotations: whoever needs them gets the manifest.
+ */
+export const REFERRER_ANNOTATIONS_BYTES_MAX = 512 * 1024
+
 type Fields = Readonly<Record<string, unknown>>
 
 const MANIFEST_FIELDS: readonly string[] = Object.freeze([
@@ -83,6 +91,7 @@ export function parseManifest(
   const config = references.find((reference) => reference.kind === 'config')
   const artifactType = artifactTypeOf(fields) ?? config?.mediaType
   const annotations = annotationsOf(fields)
+  if (subject !== undefined && annotations !== undefined) checkReferrerAnnotations(annotations)
   return {
     mediaType,
     kind,
@@ -199,6 +208,13 @@ function annotationsOf(fields: Fields): Readonly<Record<string, string>> | undef
     if (typeof value !== 'string') throw invalid('an annotation is no string')
   }
   return annotations as Readonly<Record<string, string>>
+}
+
+function checkReferrerAnnotations(annotations: Readonly<Record<string, string>>): void {
+  if (Buffer.byteLength(JSON.stringify(annotations)) <= REFERRER_ANNOTATIONS_BYTES_MAX) return
+  throw invalid(
+    `a manifest with a subject has at most ${REFERRER_ANNOTATIONS_BYTES_MAX} bytes of annotations`,
+  )
 }
 
 /** Go writes an empty list as null: both are a list. */
