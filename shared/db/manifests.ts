@@ -2,18 +2,43 @@
 // cache above never asks twice. Whether a repository holds a digest is another question (lookups.ts).
 
 import type { Digest } from '#shared/oci/digest.ts'
+import type { ManifestFacts } from '#shared/oci/manifest.ts'
 import type { RepositoryName } from '#shared/oci/reference.ts'
 import { type Queryable, statement } from './statement.ts'
 
-const bytesOf = statement<{ digest: Digest; bytes: Buffer }>(
+export interface StoredManifest {
+  readonly bytes: Buffer
+  /** Undefined: a release that kept no facts stored it, and nobody has needed them since. */
+  readonly facts: ManifestFacts | undefined
+}
+
+const manifests = statement<{ digest: Digest; bytes: Buffer; single_image: Digest | '' | null }>(
   'manifest-bytes',
-  `select digest, bytes from manifest where digest = any (:digests::text[])`,
+  `select digest, bytes, single_image from manifest where digest = any (:digests::text[])`,
 )
 
-/** Bytes of those that are stored. The caller bounds the number of digests. */
-export async function manifestBytes(db: Queryable, digests: readonly Digest[]): Promise<Map<Digest, Buffer>> {
-  const rows = await db.rows(bytesOf, { digests })
-  return new Map(rows.map(({ digest, bytes }) => [digest, bytes]))
+/** Those that are stored. The caller bounds the number of digests. */
+export async function storedManifests(
+  db: Queryable,
+  digests: readonly Digest[],
+): Promise<Map<Digest, StoredManifest>> {
+  const rows = await db.rows(manifests, { digests })
+  return new Map(
+    rows.map(({ digest, bytes, single_image }) => [
+      digest,
+      { bytes, facts: single_image === null ? undefined : { singleImage: single_image || undefined } },
+    ]),
+  )
+}
+
+const fillIn = statement(
+  'fill-in-manifest-facts',
+  `update manifest set single_image = :single_image where digest = :digest and single_image is null`,
+)
+
+/** Keeps the facts of a manifest that was stored without them. */
+export async function fillInFacts(db: Queryable, digest: Digest, facts: ManifestFacts): Promise<void> {
+  await db.rows(fillIn, { digest, single_image: facts.singleImage ?? '' })
 }
 
 export interface ReferrerRow {

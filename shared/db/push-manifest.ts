@@ -42,6 +42,8 @@ export interface ManifestPush {
   readonly artifactType: string | null
   readonly annotations: Readonly<Record<string, string>> | null
   readonly tags: readonly Tag[]
+  /** Of an index, kept with its bytes: see ManifestFacts. */
+  readonly singleImage: Digest | undefined
   /** The event's facts that do not depend on the database: size, descriptors, subject. */
   readonly facts: Readonly<Record<string, unknown>>
   /** The first tag must point to one of these now, or with '*' must exist (If-Match); null: no such condition. */
@@ -106,9 +108,9 @@ const push = statement<{
      select id, dead_h from repo where not exists (select from missing)
    ),
    bytes_stored as (
-     insert into manifest (digest, bytes, size)
-     select :digest, :bytes::bytea, octet_length(:bytes::bytea) from ready
-     on conflict (digest) do update set size = excluded.size
+     insert into manifest (digest, bytes, size, single_image)
+     select :digest, :bytes::bytea, octet_length(:bytes::bytea), :single_image from ready
+     on conflict (digest) do update set size = excluded.size, single_image = excluded.single_image
      returning digest
    ),
    references_stored as (
@@ -217,6 +219,7 @@ export async function pushManifestRow(db: Queryable, options: ManifestPush): Pro
     origin: options.origin,
     digest: options.digest,
     bytes,
+    single_image: options.singleImage ?? '',
     content: bytes.length <= INLINE_CONTENT_BYTES_MAX ? bytes : null,
     media_type: options.mediaType,
     kinds: references.map(({ kind }) => kind),

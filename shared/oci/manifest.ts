@@ -49,7 +49,7 @@ export const REFERRER_ANNOTATIONS_BYTES_MAX = 512 * 1024
 
 type Fields = Readonly<Record<string, unknown>>
 
-const MANIFEST_FIELDS: readonly string[] = Object.freeze([
+const MANIFEST_FIELDS = known(
   'schemaVersion',
   'mediaType',
   'artifactType',
@@ -59,8 +59,8 @@ const MANIFEST_FIELDS: readonly string[] = Object.freeze([
   'fsLayers',
   'subject',
   'annotations',
-])
-const DESCRIPTOR_FIELDS: readonly string[] = Object.freeze([
+)
+const DESCRIPTOR_FIELDS = known(
   'mediaType',
   'digest',
   'size',
@@ -69,8 +69,22 @@ const DESCRIPTOR_FIELDS: readonly string[] = Object.freeze([
   'data',
   'artifactType',
   'platform',
-])
+)
 const URLS_MAX = 100
+
+/** What answers need of a manifest beyond its bytes. It follows from the bytes alone, so it is kept with them. */
+export interface ManifestFacts {
+  /** The child of an index that serves a client which can use a single image only. */
+  readonly singleImage: Digest | undefined
+}
+
+export function manifestFacts({ kind, references }: Manifest): ManifestFacts {
+  if (kind !== 'index') return { singleImage: undefined }
+  const child = references.find(
+    ({ platform, mediaType }) => platform === 'linux/amd64' && manifestKind(mediaType) === 'image',
+  )
+  return { singleImage: child?.digest }
+}
 
 /**
  * @param contentType the request's header; it and the body's mediaType must not contradict each other
@@ -232,17 +246,23 @@ function has(fields: Fields, field: string): boolean {
 }
 
 /** An object none of whose keys a case-insensitive reader would take for another. */
-function objectOf(value: unknown, what: string, known: readonly string[]): Fields {
+function objectOf(value: unknown, what: string, fields: KnownFields): Fields {
   if (typeof value !== 'object' || value === null || Array.isArray(value))
     throw invalid(`${what} is no object`)
   for (const key of Object.keys(value)) {
-    if (known.includes(key)) continue
     const folded = foldCase(key)
-    if (known.some((field) => field.toLowerCase() === folded)) {
+    if (Object.hasOwn(fields, folded) && fields[folded] !== key) {
       throw invalid(`${what} has a key that differs from a known one in case only`)
     }
   }
   return value as Fields
+}
+
+/** Each known field by its folded name: one look-up a key, however many keys a client sends. */
+type KnownFields = Readonly<Record<string, string>>
+
+function known(...fields: readonly string[]): KnownFields {
+  return Object.freeze(Object.fromEntries(fields.map((field) => [foldCase(field), field])))
 }
 
 /** Simple case folding as Go's encoding/json does it: the long s and the Kelvin sign fold to ASCII letters too. */

@@ -6,7 +6,7 @@ import { type ManifestPush, type PushedReference, pushManifestRow } from '#share
 import { ensureRepository } from '#shared/db/repositories.ts'
 import { RegistryError } from '#shared/errors.ts'
 import { algorithmOf, type Digest, digestBytes } from '#shared/oci/digest.ts'
-import { type Manifest, parseManifest } from '#shared/oci/manifest.ts'
+import { type Manifest, manifestFacts, parseManifest } from '#shared/oci/manifest.ts'
 import { type RepositoryName, shardOf, type Tag } from '#shared/oci/reference.ts'
 import type { Region, Sparse } from '#shared/region.ts'
 import type { ManifestReference } from '#shared/registry/pull.ts'
@@ -49,6 +49,7 @@ export async function pushManifest(
   const { repository, reference, contentType, bytes, conditions, provenance } = options
   const digest = checkedDigest(reference, bytes)
   const manifest = parseManifest(bytes, contentType, { descriptorsMax: DESCRIPTORS_MAX })
+  const kept = manifestFacts(manifest)
   const tags = [...new Set(reference.kind === 'tag' ? [reference.tag, ...options.tags] : options.tags)]
   const push: ManifestPush = {
     repository,
@@ -61,6 +62,7 @@ export async function pushManifest(
     artifactType: manifest.artifactType ?? null,
     annotations: manifest.annotations ?? null,
     tags,
+    singleImage: kept.singleImage,
     facts: facts(manifest, { repository, digest, size: bytes.length }),
     ifMatch: conditions.ifMatch ?? null,
     ifNoneMatch: conditions.ifNoneMatch ?? false,
@@ -68,7 +70,7 @@ export async function pushManifest(
   }
   const outboxId = await commit(region, push)
   region.reach('manifest-committed')
-  region.manifests.keep(digest, bytes)
+  region.manifests.keep(digest, { bytes, facts: kept })
   return { digest, subject: manifest.subject?.digest, outboxId }
 }
 
