@@ -3,7 +3,7 @@
 // thing and serve another. So whatever is ambiguous is refused; what passes is plain data, parsed natively.
 //
 // A small text can be costly to parse: 4 MiB hold two million arrays. So one linear pass over the bytes comes first. It
-// allocates nothing, stops at the first bound that is passed, and counts what JSON.parse does not tell: keys (fewer in
+// allocates next to nothing, stops at the first bound that is passed, and counts what JSON.parse does not tell: keys (fewer in
 // the parsed value: one stood twice) and sizes written as fractions. It need not understand broken JSON: JSON.parse
 // refuses that next.
 
@@ -11,6 +11,8 @@
 const DEPTH_MAX = 64
 /** Commas and opening brackets. Twenty for each of ten thousand descriptors; a real index of a hundred has a thousand. */
 const VALUES_MAX = 200_000
+/** Of one object. Distinct keys are what costs a parser most, and no manifest has a thousand annotations. */
+const KEYS_MAX = 10_000
 
 export class JsonError extends Error {
   override readonly name = 'JsonError'
@@ -18,8 +20,6 @@ export class JsonError extends Error {
 
 /** Fields that are integers: written with a fraction or an exponent, other parsers refuse them. */
 const INTEGER_FIELDS: readonly string[] = Object.freeze(['size', 'schemaVersion'])
-/** The longest of them in quotes, with every letter escaped as six. */
-const INTEGER_FIELD_LENGTH_MAX = 2 + 6 * 'schemaVersion'.length
 
 /** @throws JsonError with a sentence for the client. */
 export function parseStrictJson(bytes: Uint8Array): unknown {
@@ -55,18 +55,20 @@ const OPEN_ARRAY = 0x5b
 const BACKSLASH = 0x5c
 const CLOSE_ARRAY = 0x5d
 const SMALL_E = 0x65
+const SMALL_U = 0x75
 const OPEN_OBJECT = 0x7b
 const CLOSE_OBJECT = 0x7d
 
 /**
  * Looks at each byte a fixed number of times. The count of keys means something only for a text that is JSON.
- * @throws JsonError for one that is nested too deep, holds too many values, or has a size that is no integer
+ * @throws JsonError for one that is nested too deep, holds too many values or keys, or has a size that is no integer
  */
 export function measureJson(bytes: ArrayLike<number>): { keys: number } {
   const { length } = bytes
   let depth = 0
   let values = 0
   let keys = 0
+  const keysAt = new Int32Array(DEPTH_MAX + 1)
   // The string seen last, and whether it is the key of the value at hand.
   let start = 0
   let end = 0
@@ -80,11 +82,14 @@ export function measureJson(bytes: ArrayLike<number>): { keys: number } {
         break
       case COLON:
         keys++
+        keysAt[depth] = (keysAt[depth] ?? 0) + 1
+        if ((keysAt[depth] ?? 0) > KEYS_MAX) throw new JsonError(`more than ${KEYS_MAX} keys in one object`)
         keyed = true
         break
       case OPEN_OBJECT:
       case OPEN_ARRAY:
         if (++depth > DEPTH_MAX) throw new JsonError(`nested deeper than ${DEPTH_MAX}`)
+        keysAt[depth] = 0
         keyed = false
         values++
         break
@@ -99,11 +104,16 @@ export function measureJson(bytes: ArrayLike<number>): { keys: number } {
         break
       case POINT:
         if (keyed) refuseFraction(bytes, { start, end })
+        // One look for each value: what has ten thousand points is no number anyway.
+        keyed = false
         break
       case SMALL_E:
       case CAPITAL_E:
         // After a digit an exponent, else a letter of true or false.
-        if (keyed && isDigit(bytes[index - 1])) refuseFraction(bytes, { start, end })
+        if (keyed && isDigit(bytes[index - 1])) {
+          refuseFraction(bytes, { start, end })
+          keyed = false
+        }
         break
     }
     if (values > VALUES_MAX) throw new JsonError(`more than ${VALUES_MAX} values`)
@@ -126,15 +136,32 @@ function isDigit(byte: number | undefined): boolean {
   return byte !== undefined && byte >= ZERO && byte <= NINE
 }
 
-function refuseFraction(bytes: ArrayLike<number>, { start, end }: { start: number; end: number }): void {
-  if (end - start > INTEGER_FIELD_LENGTH_MAX) return
-  let key: unknown
-  try {
-    key = JSON.parse(String.fromCharCode(...Array.prototype.slice.call(bytes, start, end)))
-  } catch {
-    return // Not JSON: refused as a whole in a moment.
+/** The string at start..end is the key of a number that has a fraction or an exponent. */
+function refuseFraction(bytes: ArrayLike<number>, key: { start: number; end: number }): void {
+  if (INTEGER_FIELDS.some((field) => spells(bytes, key, field)))
+    throw new JsonError('a size is not written as an integer')
+}
+
+/** Letter by letter, each as it is or as \uXXXX: JSON knows no other way to write one. */
+function spells(
+  bytes: ArrayLike<number>,
+  { start, end }: { start: number; end: number },
+  field: string,
+): boolean {
+  let at = start + 1
+  for (let letter = 0; letter < field.length; letter++) {
+    const code = field.charCodeAt(letter)
+    if (bytes[at] === code) at++
+    else if (bytes[at] === BACKSLASH && bytes[at + 1] === SMALL_U && hexadecimal(bytes, at + 2) === code)
+      at += 6
+    else return false
   }
-  if (INTEGER_FIELDS.includes(key as string)) throw new JsonError('a size is not written as an integer')
+  return at === end - 1
+}
+
+function hexadecimal(bytes: ArrayLike<number>, start: number): number {
+  const digits = [0, 1, 2, 3].map((place) => String.fromCharCode(bytes[start + place] ?? 0))
+  return Number.parseInt(digits.join(''), 16)
 }
 
 /** Own keys of all objects in the value; as deep as the text was, which has a bound. */

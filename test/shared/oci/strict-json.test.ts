@@ -88,6 +88,9 @@ test('what costs most to parse is refused after a bounded look at it, before it 
     assert.ok(many.reads() < 2 * 200_000 * text.length, text)
     assert.throws(() => parseStrictJson(Buffer.from(`[${text.repeat(1_000_000)}1]`)), JsonError)
   }
+  const keys = counted(`{${Array.from({ length: 100_000 }, (_, index) => `"${index}":1`).join()}}`)
+  assert.throws(() => measureJson(keys.bytes), /more than 10000 keys in one object/)
+  assert.ok(keys.reads() < 2 * 10_001 * '"10000":1,'.length)
   assert.equal(parse.mock.callCount(), 0)
 })
 
@@ -107,12 +110,24 @@ test('a text of twice the length takes twice the steps, whatever it is made of',
   ]
   for (const part of parts) {
     const steps = [1_000, 2_000].map((times) => {
-      const { bytes, reads } = counted(`[${part.repeat(times)}1]`)
+      const { bytes, reads } = counted(`{"size":[${part.repeat(times)}1]}`)
       measureJson(bytes)
       return reads()
     })
     const [once = 0, twice = 0] = steps
     assert.ok(Math.abs(twice - 2 * once) < 100, `${part}: ${steps}`)
+  }
+})
+
+test('what is no JSON at all takes no more steps than its length', () => {
+  for (const junk of ['.', '1e', '-', ':', '"', '\\', '\\u', 'x', '}', '"a":1.']) {
+    const steps = [1_000, 2_000].map((times) => {
+      const { bytes, reads } = counted(`{"schemaversion":${junk.repeat(times)}`)
+      measureJson(bytes)
+      return reads()
+    })
+    const [once = 0, twice = 0] = steps
+    assert.ok(twice - once <= 8 * 1_000 * junk.length, `${junk}: ${steps}`)
   }
 })
 
