@@ -23,3 +23,9 @@ test('a range holds when nothing is asked or the content is the one that was ask
 test('tags are listed without their clothes', () => {
   assert.deepEqual(parseEntityTags(' "a" , W/"b", c ,, *'), ['a', 'b', 'c', '*'])
 })
+
+test('of thousands of tags the first hundred count', () => {
+  assert.equal(parseEntityTags('"a",'.repeat(2_000)).length, 100)
+  assert.equal(parseEntityTags(','.repeat(8_000)).length, 0)
+  assert.equal(parseEntityTags(`${'"a",'.repeat(99)}"b"`).at(-1), 'b')
+})
