@@ -2,48 +2,96 @@
 // cache above never asks twice. Whether a repository holds a digest is another question (lookups.ts).
 
 import type { Digest } from '#shared/oci/digest.ts'
+import type { ManifestFacts } from '#shared/oci/manifest.ts'
 import type { RepositoryName } from '#shared/oci/reference.ts'
 import { type Queryable, statement } from './statement.ts'
 
-const bytesOf = statement<{ digest: Digest; bytes: Buffer }>(
+export interface StoredManifest {
+  readonly bytes: Buffer
+  /** Undefined: a release that kept no facts stored it, and nobody has needed them since. */
+  readonly facts: ManifestFacts | undefined
+}
+
+const manifests = statement<{ digest: Digest; bytes: Buffer; single_image: Digest | '' | null }>(
   'manifest-bytes',
-  `select digest, bytes from manifest where digest = any (:digests::text[])`,
+  `select digest, bytes, single_image from manifest where digest = any (:digests::text[])`,
 )
 
-/** Bytes of those that are stored. The caller bounds the number of digests. */
-export async function manifestBytes(db: Queryable, digests: readonly Digest[]): Promise<Map<Digest, Buffer>> {
-  const rows = await db.rows(bytesOf, { digests })
-  return new Map(rows.map(({ digest, bytes }) => [digest, bytes]))
+/** Those that are stored. The caller bounds the number of digests. */
+export async function storedManifests(
+  db: Queryable,
+  digests: readonly Digest[],
+): Promise<Map<Digest, StoredManifest>> {
+  const rows = await db.rows(manifests, { digests })
+  return new Map(
+    rows.map(({ digest, bytes, single_image }) => [
+      digest,
+      { bytes, facts: single_image === null ? undefined : { singleImage: single_image || undefined } },
+    ]),
+  )
+}
+
+const fillIn = statement(
+  'fill-in-manifest-facts',
+  `update manifest set single_image = :single_image where digest = :digest and single_image is null`,
+)
+
+/** Keeps the facts of a manifest that was stored without them. */
+export async function fillInFacts(db: Queryable, digest: Digest, facts: ManifestFacts): Promise<void> {
+  await db.rows(fillIn, { digest, single_image: facts.singleImage ?? '' })
 }
 
 export interface ReferrerRow {
   readonly digest: Digest
   readonly mediaType: string
+  /** Bytes of the manifest. */
   readonly size: number
   readonly artifactType: string | null
   /** The membership's version: pages are in its order. */
   readonly h: string
-  /** JSON of the manifest's annotations. */
+  /** The manifest's annotations as JSON; null without any, and when they take more than `annotationsBytesMax`. */
   readonly annotations: string | null
 }
 
-const referrers = statement<ReferrerRow>(
+// Two steps, as the pages of the log: what could stand on the page is measured without its annotations (their length is
+// known without reading them), and only the rows that fit are read whole. 100 bytes are more than a descriptor's own
+// punctuation, field names and size.
+const referrers = statement<ReferrerRow & { candidates: number }>(
   'referrer-page',
-  `select m.digest, m.media_type as "mediaType", manifest.size, reference.artifact_type as "artifactType",
-     reference.annotations, m.alive_h::text as h
-   from repository as r
-   join manifest_reference as reference on reference.digest = :subject and reference.kind = 'subject'
-   join membership as m on m.repository_id = r.id and m.kind = 'manifest' and m.digest = reference.manifest
-   join manifest on manifest.digest = m.digest
-   where r.name = :repository and (m.alive_h, m.digest) > (:last_h::bigint, :last_digest::text)
-     and (m.alive_h, m.alive_origin) > (m.dead_h, m.dead_origin)
-     and (m.alive_h, m.alive_origin) > (r.dead_h, r.dead_origin)
-     and (cardinality(:artifact_types::text[]) = 0 or reference.artifact_type = any (:artifact_types::text[]))
-   order by m.alive_h, m.digest
-   limit :limit`,
+  `with candidate as materialized (
+     select m.alive_h, m.digest, m.media_type, manifest.size, reference.artifact_type,
+       reference.annotations is not null and octet_length(reference.annotations) <= :annotations_bytes_max as annotated,
+       100 + octet_length(m.media_type) + octet_length(m.digest) + coalesce(octet_length(reference.artifact_type), 0)
+         + case when octet_length(reference.annotations) <= :annotations_bytes_max
+             then octet_length(reference.annotations) else 0 end as bytes
+     from repository as r
+     join manifest_reference as reference on reference.digest = :subject and reference.kind = 'subject'
+     join membership as m on m.repository_id = r.id and m.kind = 'manifest' and m.digest = reference.manifest
+     join manifest on manifest.digest = m.digest
+     where r.name = :repository and (m.alive_h, m.digest) > (:last_h::bigint, :last_digest::text)
+       and (m.alive_h, m.alive_origin) > (m.dead_h, m.dead_origin)
+       and (m.alive_h, m.alive_origin) > (r.dead_h, r.dead_origin)
+       and (cardinality(:artifact_types::text[]) = 0 or reference.artifact_type = any (:artifact_types::text[]))
+     order by m.alive_h, m.digest
+     limit :limit
+   ),
+   measured as (
+     select *, sum(bytes) over (order by alive_h, digest) - bytes as before, count(*) over () as candidates
+     from candidate
+   )
+   select measured.digest, media_type as "mediaType", size, measured.artifact_type as "artifactType",
+     case when annotated then reference.annotations end as annotations, alive_h::text as h, candidates::int
+   from measured
+   join manifest_reference as reference
+     on reference.manifest = measured.digest and reference.kind = 'subject' and reference.position = 0
+   where before + bytes <= :bytes_max or before = 0
+   order by alive_h, measured.digest`,
 )
 
-/** Live manifests of the repository whose subject this is, oldest first; no types means all types. */
+/**
+ * Live manifests of the repository whose subject this is, oldest first; no types means all types. The rows take at most
+ * `bytesMax` as descriptors in JSON, or are one row. `more`: there are others behind them, or `limit` was reached.
+ */
 export async function referrerPage(
   db: Queryable,
   options: {
@@ -53,13 +101,20 @@ export async function referrerPage(
     lastH: string
     lastDigest: string
     limit: number
+    bytesMax: number
+    annotationsBytesMax: number
   },
-): Promise<ReferrerRow[]> {
-  const { artifactTypes, lastH, lastDigest, ...rest } = options
-  return db.rows(referrers, {
-    ...rest,
-    artifact_types: artifactTypes,
-    last_h: lastH,
-    last_digest: lastDigest,
+): Promise<{ rows: ReferrerRow[]; more: boolean }> {
+  const rows = await db.rows(referrers, {
+    repository: options.repository,
+    subject: options.subject,
+    artifact_types: options.artifactTypes,
+    last_h: options.lastH,
+    last_digest: options.lastDigest,
+    limit: options.limit + 1,
+    bytes_max: options.bytesMax,
+    annotations_bytes_max: options.annotationsBytesMax,
   })
+  const more = rows.length < (rows[0]?.candidates ?? 0) || rows.length > options.limit
+  return { rows: rows.slice(0, options.limit), more }
 }

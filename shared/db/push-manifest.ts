@@ -56,6 +56,8 @@ export interface ManifestPush {
   readonly artifactType: string | null
   readonly annotations: Readonly<Record<string, string>> | null
   readonly tags: readonly Tag[]
+  /** Of an index, kept with its bytes: see ManifestFacts. */
+  readonly singleImage: Digest | undefined
   /** What each of the push's events tells that does not depend on the database: digest, size, type, subject. Small. */
   readonly facts: Readonly<Record<string, unknown>>
   /** What only `manifest.put` tells beside them: the descriptors. As large as the manifest, so kept once per push. */
@@ -142,12 +144,12 @@ const push = statement<{
      for share of b
    ),
    bytes_stored as (
-     insert into manifest (digest, bytes, size)
-     select digest, :bytes::bytea, octet_length(:bytes::bytea) from member
+     insert into manifest (digest, bytes, size, single_image)
+     select digest, :bytes::bytea, octet_length(:bytes::bytea), :single_image from member
      where case
        when (select count(*) from stored) = (select count(*) from present where target = 'blob') then true
        else begin_again('a blob that the manifest names went away') end
-     on conflict (digest) do update set size = excluded.size
+     on conflict (digest) do update set size = excluded.size, single_image = excluded.single_image
      returning digest
    ),
    references_stored as (
@@ -222,6 +224,7 @@ export async function pushManifestRow(db: Queryable, options: ManifestPush): Pro
     origin: options.origin,
     digest: options.digest,
     bytes,
+    single_image: options.singleImage ?? '',
     content: bytes.length <= INLINE_CONTENT_BYTES_MAX ? bytes : null,
     media_type: options.mediaType,
     kinds: references.map(({ kind }) => kind),

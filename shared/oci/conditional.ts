@@ -2,14 +2,21 @@
 
 import type { Digest } from './digest.ts'
 
-/** Longer headers name nothing: If-Match then fails, and a write must refuse If-None-Match. */
-export const ENTITY_TAGS_LENGTH_MAX = 8192
+const ENTITY_TAGS_LENGTH_MAX = 8192
+/** A client names what it has seen of one tag. Tags beyond these count as not named, which costs a reader a full answer. */
+const ENTITY_TAGS_MAX = 100
+
+/** True if `parseEntityTags` would leave out tags of this header: a write must refuse such an If-None-Match. */
+export function namesTooManyEntityTags(header: string | undefined): boolean {
+  if (header === undefined) return false
+  return header.length > ENTITY_TAGS_LENGTH_MAX || header.split(',').length > ENTITY_TAGS_MAX
+}
 
 /** The opaque tags of an If-Match or If-None-Match header; `*` stands for itself. Quotes and W/ are optional. */
 export function parseEntityTags(header: string | undefined): readonly string[] {
   if (header === undefined || header.length > ENTITY_TAGS_LENGTH_MAX) return []
   return header
-    .split(',')
+    .split(',', ENTITY_TAGS_MAX)
     .map((item) =>
       item
         .trim()

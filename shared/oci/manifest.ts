@@ -39,9 +39,17 @@ export interface Manifest {
   readonly annotations?: Readonly<Record<string, string>>
 }
 
+/**
+ * Annotations, as JSON, of one descriptor in a list of referrers: twice what any known client attaches, and little enough
+ * that a page holds several. The specification wants a descriptor to have all annotations of its manifest
+ * ("Listing Referrers"), so a manifest with a subject and more of them is refused at the push. One that was accepted
+ * before, or elsewhere, is listed without its annotations: whoever needs them gets the manifest.
+ */
+export const REFERRER_ANNOTATIONS_BYTES_MAX = 512 * 1024
+
 type Fields = Readonly<Record<string, unknown>>
 
-const MANIFEST_FIELDS: readonly string[] = Object.freeze([
+const MANIFEST_FIELDS = known(
   'schemaVersion',
   'mediaType',
   'artifactType',
@@ -51,8 +59,8 @@ const MANIFEST_FIELDS: readonly string[] = Object.freeze([
   'fsLayers',
   'subject',
   'annotations',
-])
-const DESCRIPTOR_FIELDS: readonly string[] = Object.freeze([
+)
+const DESCRIPTOR_FIELDS = known(
   'mediaType',
   'digest',
   'size',
@@ -61,8 +69,22 @@ const DESCRIPTOR_FIELDS: readonly string[] = Object.freeze([
   'data',
   'artifactType',
   'platform',
-])
+)
 const URLS_MAX = 100
+
+/** What answers need of a manifest beyond its bytes. It follows from the bytes alone, so it is kept with them. */
+export interface ManifestFacts {
+  /** The child of an index that serves a client which can use a single image only. */
+  readonly singleImage: Digest | undefined
+}
+
+export function manifestFacts({ kind, references }: Manifest): ManifestFacts {
+  if (kind !== 'index') return { singleImage: undefined }
+  const child = references.find(
+    ({ platform, mediaType }) => platform === 'linux/amd64' && manifestKind(mediaType) === 'image',
+  )
+  return { singleImage: child?.digest }
+}
 
 /**
  * @param contentType the request's header; it and the body's mediaType must not contradict each other
@@ -83,6 +105,7 @@ export function parseManifest(
   const config = references.find((reference) => reference.kind === 'config')
   const artifactType = artifactTypeOf(fields) ?? config?.mediaType
   const annotations = annotationsOf(fields)
+  if (subject !== undefined && annotations !== undefined) checkReferrerAnnotations(annotations)
   return {
     mediaType,
     kind,
@@ -201,6 +224,13 @@ function annotationsOf(fields: Fields): Readonly<Record<string, string>> | undef
   return annotations as Readonly<Record<string, string>>
 }
 
+function checkReferrerAnnotations(annotations: Readonly<Record<string, string>>): void {
+  if (Buffer.byteLength(JSON.stringify(annotations)) <= REFERRER_ANNOTATIONS_BYTES_MAX) return
+  throw invalid(
+    `a manifest with a subject has at most ${REFERRER_ANNOTATIONS_BYTES_MAX} bytes of annotations`,
+  )
+}
+
 /** Go writes an empty list as null: both are a list. */
 function listOf(fields: Fields, field: string, bounds: { descriptorsMax: number }): unknown[] {
   if (!Object.hasOwn(fields, field)) throw invalid(`${field} is missing`)
@@ -216,17 +246,23 @@ function has(fields: Fields, field: string): boolean {
 }
 
 /** An object none of whose keys a case-insensitive reader would take for another. */
-function objectOf(value: unknown, what: string, known: readonly string[]): Fields {
+function objectOf(value: unknown, what: string, fields: KnownFields): Fields {
   if (typeof value !== 'object' || value === null || Array.isArray(value))
     throw invalid(`${what} is no object`)
   for (const key of Object.keys(value)) {
-    if (known.includes(key)) continue
     const folded = foldCase(key)
-    if (known.some((field) => field.toLowerCase() === folded)) {
+    if (Object.hasOwn(fields, folded) && fields[folded] !== key) {
       throw invalid(`${what} has a key that differs from a known one in case only`)
     }
   }
   return value as Fields
+}
+
+/** Each known field by its folded name: one look-up a key, however many keys a client sends. */
+type KnownFields = Readonly<Record<string, string>>
+
+function known(...fields: readonly string[]): KnownFields {
+  return Object.freeze(Object.fromEntries(fields.map((field) => [foldCase(field), field])))
 }
 
 /** Simple case folding as Go's encoding/json does it: the long s and the Kelvin sign fold to ASCII letters too. */

@@ -1,11 +1,13 @@
 // Lists: tags, repositories, referrers. Each page is one keyset query, whatever its depth; one row more than the page
-// is read, to know whether there is a next one.
+// is read, to know whether there is a next one. Names are short, so their pages are cut by number; a referrer carries
+// its annotations, so its pages are cut by bytes, in the database: what is not shown is never read.
 
 import { type ReferrerRow, referrerPage } from '#shared/db/manifests.ts'
 import { repositoryExists, repositoryPage } from '#shared/db/repositories.ts'
 import { tagPage } from '#shared/db/tags.ts'
 import { RegistryError } from '#shared/errors.ts'
 import type { Digest } from '#shared/oci/digest.ts'
+import { REFERRER_ANNOTATIONS_BYTES_MAX } from '#shared/oci/manifest.ts'
 import type { Page } from '#shared/oci/pagination.ts'
 import type { RepositoryName } from '#shared/oci/reference.ts'
 import type { Region } from '#shared/region.ts'
@@ -51,51 +53,31 @@ function cut(items: readonly string[], limit: number): Listed<string> {
 const REFERRERS_BYTES_MAX = 3 * 1024 * 1024
 const REFERRERS_ROWS_MAX = 2_000
 
-export interface ReferrerDescriptor {
-  readonly mediaType: string
-  readonly digest: Digest
-  readonly size: number
-  readonly artifactType?: string
-  readonly annotations?: unknown
-}
-
-/** Live manifests of the repository that name the subject, oldest first; an unknown subject has none. */
+/**
+ * Live manifests of the repository that name the subject, oldest first; an unknown subject has none. Each item is a
+ * descriptor in JSON: annotations go from the row to the answer as the text they are, never parsed.
+ */
 export async function listReferrers(
   region: Region,
   options: { repository: RepositoryName; subject: Digest; artifactTypes: readonly string[]; after: string },
-): Promise<Listed<ReferrerDescriptor>> {
+): Promise<Listed<string>> {
   const { repository, subject, artifactTypes, after } = options
-  const rows = await referrerPage(region.db, {
+  const { rows, more } = await referrerPage(region.db, {
     repository,
     subject,
     artifactTypes,
     ...positionOf(after),
-    limit: REFERRERS_ROWS_MAX + 1,
+    limit: REFERRERS_ROWS_MAX,
+    bytesMax: REFERRERS_BYTES_MAX,
+    annotationsBytesMax: REFERRER_ANNOTATIONS_BYTES_MAX,
   })
-  const items: ReferrerDescriptor[] = []
-  let bytes = 0
-  for (const row of rows) {
-    const item = descriptorOf(row)
-    bytes += JSON.stringify(item).length
-    const full = items.length > 0 && (bytes > REFERRERS_BYTES_MAX || items.length === REFERRERS_ROWS_MAX)
-    if (full) {
-      const last = rows[items.length - 1]
-      return { items, next: last && `${last.h}.${last.digest}` }
-    }
-    items.push(item)
-  }
-  return { items, next: undefined }
+  const last = rows.at(-1)
+  return { items: rows.map(descriptor), next: more && last ? `${last.h}.${last.digest}` : undefined }
 }
 
-function descriptorOf(row: ReferrerRow): ReferrerDescriptor {
-  const { mediaType, digest, size, artifactType, annotations } = row
-  return {
-    mediaType,
-    digest,
-    size,
-    ...(artifactType !== null && { artifactType }),
-    ...(annotations !== null && { annotations: JSON.parse(annotations) as unknown }),
-  }
+function descriptor({ mediaType, digest, size, artifactType, annotations }: ReferrerRow): string {
+  const fields = JSON.stringify({ mediaType, digest, size, ...(artifactType !== null && { artifactType }) })
+  return annotations === null ? fields : `${fields.slice(0, -1)},"annotations":${annotations}}`
 }
 
 const POSITION = /^([0-9]{1,18})\.(sha[a-z0-9:]{1,200})$/

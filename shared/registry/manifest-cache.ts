@@ -1,9 +1,10 @@
-// Manifest bytes by digest, in memory up to a number of bytes. They never change, so nothing is ever invalidated;
-// whether a repository holds a digest is asked elsewhere, each time. Misses of one turn of the event loop share a
-// statement, and two requests for one digest share a read.
+// Manifests by digest, in memory up to a number of bytes: the bytes, and what was found in them when they were pushed.
+// Neither ever changes, so nothing is ever invalidated; whether a repository holds a digest is asked elsewhere, each
+// time. Misses of one turn of the event loop share a statement, and requests for one digest share its read for as long
+// as it takes.
 
 import { LRUCache } from 'lru-cache'
-import { manifestBytes } from '#shared/db/manifests.ts'
+import { type StoredManifest, storedManifests } from '#shared/db/manifests.ts'
 import type { Queryable } from '#shared/db/statement.ts'
 import type { Digest } from '#shared/oci/digest.ts'
 
@@ -11,60 +12,74 @@ import type { Digest } from '#shared/oci/digest.ts'
 const BATCH_MAX = 16
 
 export interface ManifestCache {
-  /** The bytes; undefined when the digest is not stored. */
-  get(digest: Digest): Promise<Buffer | undefined>
-  /** The bytes if they are in memory: no promise, no read. */
-  peek(digest: Digest): Buffer | undefined
-  /** Keeps bytes that were just pushed: the next pull will want them. */
-  keep(digest: Digest, bytes: Buffer): void
+  /** The manifest; undefined when the digest is not stored. */
+  get(digest: Digest): Promise<StoredManifest | undefined>
+  /** The manifest if it is in memory: no promise, no read. */
+  peek(digest: Digest): StoredManifest | undefined
+  /** Keeps what was just pushed: the next pull will want it. */
+  keep(digest: Digest, manifest: StoredManifest): void
 }
 
 interface Waiting {
-  readonly promise: Promise<Buffer | undefined>
-  resolve(bytes: Buffer | undefined): void
+  readonly promise: Promise<StoredManifest | undefined>
+  resolve(manifest: StoredManifest | undefined): void
   reject(error: unknown): void
 }
 
 export function createManifestCache(options: { db: Queryable; bytesMax: number }): ManifestCache {
-  const cache = new LRUCache<Digest, Buffer>({
+  const cache = new LRUCache<Digest, StoredManifest>({
     maxSize: options.bytesMax,
-    // An entry costs more than its bytes: the key, the list, the map.
-    sizeCalculation: (bytes) => bytes.length + 256,
+    // An entry costs more than its bytes: the key, the list, the map, the facts.
+    sizeCalculation: ({ bytes }) => bytes.length + 512,
   })
-  let waiting = new Map<Digest, Waiting>()
+  /** Asked for and not yet answered: whoever asks meanwhile waits for the same read. */
+  const loading = new Map<Digest, Waiting>()
+  /** Those of them that the next turn of the event loop reads. */
+  let batch: Digest[] = []
 
-  async function load(batch: Map<Digest, Waiting>): Promise<void> {
+  async function load(digests: readonly Digest[]): Promise<void> {
     try {
-      const found = await manifestBytes(options.db, [...batch.keys()])
-      for (const [digest, bytes] of found) cache.set(digest, bytes)
-      for (const [digest, one] of batch) one.resolve(found.get(digest))
+      const found = await storedManifests(options.db, digests)
+      for (const digest of digests) {
+        const manifest = found.get(digest)
+        // What was pushed meanwhile is the same, and knows its facts.
+        if (manifest !== undefined && !cache.has(digest)) cache.set(digest, manifest)
+        settle(digest)?.resolve(manifest)
+      }
     } catch (thrown) {
-      for (const one of batch.values()) one.reject(thrown)
+      for (const digest of digests) settle(digest)?.reject(thrown)
     }
   }
 
+  function settle(digest: Digest): Waiting | undefined {
+    const one = loading.get(digest)
+    loading.delete(digest)
+    return one
+  }
+
   function flush(): void {
-    const all = [...waiting]
-    waiting = new Map()
+    const all = batch
+    batch = []
     for (let from = 0; from < all.length; from += BATCH_MAX) {
       // load settles every promise itself and never rejects.
-      void load(new Map(all.slice(from, from + BATCH_MAX)))
+      void load(all.slice(from, from + BATCH_MAX))
     }
   }
 
   return {
     peek: (digest) => cache.get(digest),
-    keep: (digest, bytes) => {
-      cache.set(digest, bytes)
+    keep: (digest, manifest) => {
+      cache.set(digest, manifest)
     },
     get(digest) {
       const cached = cache.get(digest)
       if (cached !== undefined) return Promise.resolve(cached)
-      const known = waiting.get(digest)
+      const known = loading.get(digest)
       if (known !== undefined) return known.promise
-      if (waiting.size === 0) setImmediate(flush)
-      const { promise, resolve, reject } = Promise.withResolvers<Buffer | undefined>()
-      waiting.set(digest, { promise, resolve, reject })
+      if (batch.length === 0) setImmediate(flush)
+      batch.push(digest)
+      const { promise, resolve, reject } = Promise.withResolvers<StoredManifest | undefined>()
+      loading.set(digest, { promise, resolve, reject })
       return promise
     },
   }

@@ -8,9 +8,11 @@ import { type BlobStore, type ByteSink, type ObjectStat, StoreError } from '#sha
 import { WrongContentError } from '#shared/blobs/proving-sink.ts'
 import { blobPlace } from '#shared/db/blobs.ts'
 import type { FoundBlob, FoundManifest } from '#shared/db/lookups.ts'
+import { fillInFacts } from '#shared/db/manifests.ts'
 import { repositoryExists } from '#shared/db/repositories.ts'
 import { RegistryError } from '#shared/errors.ts'
 import { algorithmOf, type Digest, digestBytes } from '#shared/oci/digest.ts'
+import { type ManifestFacts, manifestFacts, parseManifest } from '#shared/oci/manifest.ts'
 import type { RepositoryName, Tag } from '#shared/oci/reference.ts'
 import type { Region } from '#shared/region.ts'
 import { blobDamaged } from './blob-health.ts'
@@ -19,6 +21,8 @@ export interface PulledManifest {
   readonly digest: Digest
   readonly mediaType: string
   readonly bytes: Buffer
+  /** Undefined for one that a release which kept no facts stored. */
+  readonly facts: ManifestFacts | undefined
 }
 
 export type ManifestReference =
@@ -38,9 +42,52 @@ export async function pullManifest(
       details: [reference.kind === 'tag' ? { tag: reference.tag } : { digest: reference.digest }],
     })
   }
-  const bytes = region.manifests.peek(found.digest) ?? (await region.manifests.get(found.digest))
-  if (bytes === undefined) throw missingBytes(found.digest)
-  return { digest: found.digest, mediaType: found.mediaType, bytes }
+  const stored = region.manifests.peek(found.digest) ?? (await region.manifests.get(found.digest))
+  if (stored === undefined) throw missingBytes(found.digest)
+  return { digest: found.digest, mediaType: found.mediaType, bytes: stored.bytes, facts: stored.facts }
+}
+
+/** The image that stands for an index where its client can use a single image only; undefined: the repository has none. */
+export async function pullSingleImage(
+  region: Region,
+  options: { repository: RepositoryName; index: PulledManifest },
+): Promise<PulledManifest | undefined> {
+  const { repository, index } = options
+  const { singleImage } = index.facts ?? (await findFacts(region, index))
+  if (singleImage === undefined) return undefined
+  const reference = { kind: 'digest', digest: singleImage } as const
+  const held = await findManifest(region, { repository, reference })
+  return held === undefined ? undefined : pullManifest(region, { repository, reference })
+}
+
+/**
+ * The facts of a manifest that was stored without them. It is parsed once: what is found is kept in memory before anybody
+ * else has a turn, and in its row. That the row cannot be written spoils no answer. A manifest that today's rules refuse
+ * has no facts and is served all the same.
+ */
+async function findFacts(
+  region: Region,
+  { digest, bytes, mediaType }: PulledManifest,
+): Promise<ManifestFacts> {
+  const known = region.manifests.peek(digest)?.facts
+  if (known !== undefined) return known
+  const facts = factsOf(bytes, mediaType)
+  region.manifests.keep(digest, { bytes, facts })
+  try {
+    await fillInFacts(region.db, digest, facts)
+  } catch (err) {
+    region.log.warn({ err, digest }, 'what was found in a manifest of an older release could not be stored')
+  }
+  return facts
+}
+
+function factsOf(bytes: Buffer, mediaType: string): ManifestFacts {
+  try {
+    return manifestFacts(parseManifest(bytes, mediaType, { descriptorsMax: Number.MAX_SAFE_INTEGER }))
+  } catch (thrown) {
+    if (thrown instanceof RegistryError) return { singleImage: undefined }
+    throw thrown
+  }
 }
 
 export async function findManifest(

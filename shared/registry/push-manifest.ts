@@ -14,7 +14,7 @@ import { ensureRepository } from '#shared/db/repositories.ts'
 import { RegistryError } from '#shared/errors.ts'
 import { mayReplace, type WriteConditions } from '#shared/oci/conditional.ts'
 import { algorithmOf, type Digest, digestBytes } from '#shared/oci/digest.ts'
-import { type Manifest, parseManifest } from '#shared/oci/manifest.ts'
+import { type Manifest, manifestFacts, parseManifest } from '#shared/oci/manifest.ts'
 import { type RepositoryName, shardOf, type Tag } from '#shared/oci/reference.ts'
 import type { Region, Sparse } from '#shared/region.ts'
 import { findManifest, type ManifestReference } from '#shared/registry/pull.ts'
@@ -50,6 +50,7 @@ export async function pushManifest(
   const { repository, reference, contentType, bytes, conditions, provenance } = options
   const digest = checkedDigest(reference, bytes)
   const manifest = parseManifest(bytes, contentType, { descriptorsMax: DESCRIPTORS_MAX })
+  const kept = manifestFacts(manifest)
   const tags = [...new Set(reference.kind === 'tag' ? [reference.tag, ...options.tags] : options.tags)]
   const push: ManifestPush = {
     repository,
@@ -62,8 +63,9 @@ export async function pushManifest(
     artifactType: manifest.artifactType ?? null,
     annotations: manifest.annotations ?? null,
     tags,
+    singleImage: kept.singleImage,
     facts: facts(manifest, { repository, digest, size: bytes.length }),
-    manifestFacts: manifestFacts(manifest),
+    manifestFacts: descriptorFacts(manifest),
     provenance,
   }
   const position = await commit(region, {
@@ -72,7 +74,7 @@ export async function pushManifest(
     judged: reference.kind === 'tag' ? [reference.tag] : tags,
   })
   region.reach('manifest-committed')
-  region.manifests.keep(digest, bytes)
+  region.manifests.keep(digest, { bytes, facts: kept })
   return { digest, subject: manifest.subject?.digest, position }
 }
 
@@ -202,7 +204,7 @@ function facts(
 }
 
 /** Descriptors only, never the manifest's free text. */
-function manifestFacts(manifest: Manifest): Record<string, unknown> {
+function descriptorFacts(manifest: Manifest): Record<string, unknown> {
   return {
     references: manifest.references.map(({ kind, mediaType, digest, size, foreign }) => ({
       kind,

@@ -42,6 +42,7 @@ export function manifestPush(
     artifactType: null,
     annotations: null,
     tags: [],
+    singleImage: undefined,
     facts: { repository, digest: sha256(bytes) },
     manifestFacts: { references: [] },
     provenance,

@@ -3,20 +3,19 @@
 import { RegistryError } from '#shared/errors.ts'
 import { wantsSingleImage } from '#shared/oci/accept.ts'
 import {
-  ENTITY_TAGS_LENGTH_MAX,
   hasEntityTag,
+  namesTooManyEntityTags,
   parseEntityTags,
   type WriteConditions,
 } from '#shared/oci/conditional.ts'
-import { parseManifest } from '#shared/oci/manifest.ts'
 import { manifestKind } from '#shared/oci/media-type.ts'
 import { parseQuery } from '#shared/oci/query.ts'
 import { parseReference, parseTag, type RepositoryName, type Tag } from '#shared/oci/reference.ts'
 import {
-  findManifest,
   type ManifestReference,
   type PulledManifest,
   pullManifest,
+  pullSingleImage,
 } from '#shared/registry/pull.ts'
 import { pushManifest } from '#shared/registry/push-manifest.ts'
 import { deleteContent, deleteTag } from '#shared/registry/remove.ts'
@@ -44,12 +43,16 @@ interface ManifestPath {
 
 export async function getManifest(exchange: Exchange, path: ManifestPath): Promise<void> {
   const { headers } = exchange.request
-  const reference = requireReference(path.reference)
+  const reference = parseReference(path.reference)
+  // The grammar is the writer's concern: to a reader, a reference that nothing can have is one that nothing has.
+  if (reference.kind === 'invalid') throw new RegistryError('MANIFEST_UNKNOWN')
   const stored = await pullManifest(exchange.region, { repository: path.name, reference })
-  const manifest =
+  // A client from before indexes gets the image it would have got then; an index without one is sent as it is.
+  const single =
     reference.kind === 'tag' && manifestKind(stored.mediaType) === 'index' && wantsSingleImage(headers.accept)
-      ? await amd64Child(exchange, path.name, stored)
-      : stored
+      ? await pullSingleImage(exchange.region, { repository: path.name, index: stored })
+      : undefined
+  const manifest = single ?? stored
   const answer = manifestHeaders(manifest, reference)
   if (hasEntityTag(headers['if-none-match'], manifest.digest)) return sendEmpty(exchange, 304, answer)
   sendBytes(exchange, { status: 200, headers: answer, body: manifest.bytes })
@@ -62,24 +65,6 @@ export async function getManifest(exchange: Exchange, path: ManifestPath): Promi
       tag: reference.kind === 'tag' ? reference.tag : undefined,
     })
   }
-}
-
-/** A client from before indexes gets the image it would have got then; an index without one is sent as it is. */
-async function amd64Child(
-  exchange: Exchange,
-  repository: RepositoryName,
-  index: PulledManifest,
-): Promise<PulledManifest> {
-  const { references } = parseManifest(index.bytes, index.mediaType, {
-    descriptorsMax: Number.MAX_SAFE_INTEGER,
-  })
-  const child = references.find(
-    ({ platform, mediaType }) => platform === 'linux/amd64' && manifestKind(mediaType) === 'image',
-  )
-  if (child === undefined) return index
-  const reference = { kind: 'digest', digest: child.digest } as const
-  const held = await findManifest(exchange.region, { repository, reference })
-  return held === undefined ? index : pullManifest(exchange.region, { repository, reference })
 }
 
 /** The type stands alone: some clients compare it as a whole, so there is never a charset. */
@@ -135,6 +120,7 @@ export async function deleteManifest(exchange: Exchange, path: ManifestPath): Pr
   sendEmpty(exchange, 202, positionHeader(exchange, position))
 }
 
+/** @throws RegistryError TAG_INVALID or DIGEST_INVALID: a write names what it wants in full */
 function requireReference(text: string): ManifestReference {
   const reference = parseReference(text)
   if (reference.kind === 'invalid') throw new RegistryError(reference.code)
@@ -155,8 +141,8 @@ function queryTags(query: string): Tag[] {
 
 function conditionsOf(exchange: Exchange): WriteConditions {
   const { 'if-match': ifMatch, 'if-none-match': ifNoneMatch } = exchange.request.headers
-  if ((ifNoneMatch?.length ?? 0) > ENTITY_TAGS_LENGTH_MAX) {
-    throw new RegistryError('REQUEST_INVALID', { message: 'If-None-Match is too long' })
+  if (namesTooManyEntityTags(ifNoneMatch)) {
+    throw new RegistryError('REQUEST_INVALID', { message: 'If-None-Match names too many entity tags' })
   }
   return {
     ...(ifMatch !== undefined && { ifMatch: parseEntityTags(ifMatch) }),

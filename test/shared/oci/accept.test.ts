@@ -22,3 +22,9 @@ test('only a client that names image types and no index gets an image out of an 
 test('D9: a header of any size is judged in one pass or not at all', () => {
   assert.equal(wantsSingleImage(`${OCI_MANIFEST},`.repeat(2_000)), false)
 })
+
+test('a list of thousands of types is not gone through: the stored manifest is the answer', () => {
+  assert.equal(wantsSingleImage(`${OCI_MANIFEST},${'a/b,'.repeat(126)}a/b`), true)
+  assert.equal(wantsSingleImage(`${OCI_MANIFEST},${'a/b,'.repeat(127)}a/b`), false)
+  assert.equal(wantsSingleImage(`${'a,'.repeat(4_000)}${OCI_MANIFEST}`), false)
+})

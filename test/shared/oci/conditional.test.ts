@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { test } from 'node:test'
+import { namesTooManyEntityTags, test } from 'node:test'
 import { hasEntityTag, parseEntityTags, rangeStillValid } from '#shared/oci/conditional.ts'
 import { parseDigest } from '#shared/oci/digest.ts'
 
@@ -22,4 +22,18 @@ test('a range holds when nothing is asked or the content is the one that was ask
 
 test('tags are listed without their clothes', () => {
   assert.deepEqual(parseEntityTags(' "a" , W/"b", c ,, *'), ['a', 'b', 'c', '*'])
+})
+
+test('of thousands of tags the first hundred count', () => {
+  assert.equal(parseEntityTags('"a",'.repeat(2_000)).length, 100)
+  assert.equal(parseEntityTags(','.repeat(8_000)).length, 0)
+  assert.equal(parseEntityTags(`${'"a",'.repeat(99)}"b"`).at(-1), 'b')
+})
+
+test('a header with more entity tags than are read is recognised: a write may not ignore some of them', () => {
+  assert.equal(namesTooManyEntityTags(undefined), false)
+  assert.equal(namesTooManyEntityTags('"a"'), false)
+  assert.equal(namesTooManyEntityTags(Array.from({ length: 100 }, () => '"a"').join(',')), false)
+  assert.equal(namesTooManyEntityTags(Array.from({ length: 101 }, () => '"a"').join(',')), true)
+  assert.equal(namesTooManyEntityTags(`"${'a'.repeat(8192)}"`), true)
 })

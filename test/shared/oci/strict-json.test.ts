@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import { JsonError, parseStrictJson } from '#shared/oci/strict-json.ts'
+import { JsonError, measureJson, parseStrictJson } from '#shared/oci/strict-json.ts'
 
 const parse = (text: string) => parseStrictJson(Buffer.from(text))
 
@@ -61,5 +61,113 @@ test('fuzz: adding a second copy of any key to any object is noticed', () => {
       const text = JSON.stringify(object)
       assert.throws(() => parse(`${text.slice(0, -1)},${JSON.stringify(key)}:1}`), JsonError)
     }),
+  )
+})
+
+/** The text as bytes that count how often one of them is looked at. */
+function counted(text: string): { bytes: ArrayLike<number>; reads: () => number } {
+  let reads = 0
+  const bytes = new Proxy(Buffer.from(text), {
+    get(target, key) {
+      if (key === 'length') return target.length
+      reads++
+      return target[Number(key)]
+    },
+  })
+  return { bytes, reads: () => reads }
+}
+
+test('what costs most to parse is refused after a bounded look at it, before it is parsed', (t) => {
+  const parse = t.mock.method(JSON, 'parse')
+  const depth = counted('['.repeat(4_000_000))
+  assert.throws(() => measureJson(depth.bytes), /nested deeper than 64/)
+  assert.ok(depth.reads() < 1_000)
+  for (const text of ['[],', '{},', '1,', '{"a":1},', '"a",', ',']) {
+    const many = counted(`[${text.repeat(1_000_000)}1]`)
+    assert.throws(() => measureJson(many.bytes), /more than 200000 values/)
+    assert.ok(many.reads() < 2 * 200_000 * text.length, text)
+    assert.throws(() => parseStrictJson(Buffer.from(`[${text.repeat(1_000_000)}1]`)), JsonError)
+  }
+  const keys = counted(`{${Array.from({ length: 100_000 }, (_, index) => `"${index}":1`).join()}}`)
+  assert.throws(() => measureJson(keys.bytes), /more than 10000 keys in one object/)
+  assert.ok(keys.reads() < 2 * 10_001 * '"10000":1,'.length)
+  assert.equal(parse.mock.callCount(), 0)
+})
+
+test('a text of twice the length takes twice the steps, whatever it is made of', () => {
+  const parts = [
+    '1,',
+    '"a",',
+    '[1],',
+    '{"a":1},',
+    ' ',
+    '"\\"",',
+    '"\\\\",',
+    '1.5,',
+    '{"size":1},',
+    '"é",',
+    '{"\\u0061":1e5},',
+  ]
+  for (const part of parts) {
+    const steps = [1_000, 2_000].map((times) => {
+      const { bytes, reads } = counted(`{"size":[${part.repeat(times)}1]}`)
+      measureJson(bytes)
+      return reads()
+    })
+    const [once = 0, twice = 0] = steps
+    assert.ok(Math.abs(twice - 2 * once) < 100, `${part}: ${steps}`)
+  }
+})
+
+test('what is no JSON at all takes no more steps than its length', () => {
+  for (const junk of ['.', '1e', '-', ':', '"', '\\', '\\u', 'x', '}', '"a":1.']) {
+    const steps = [1_000, 2_000].map((times) => {
+      const { bytes, reads } = counted(`{"schemaversion":${junk.repeat(times)}`)
+      measureJson(bytes)
+      return reads()
+    })
+    const [once = 0, twice = 0] = steps
+    assert.ok(twice - once <= 8 * 1_000 * junk.length, `${junk}: ${steps}`)
+  }
+})
+
+test('as many values as an index of ten thousand described children has are read', () => {
+  const child = {
+    mediaType: 'a/b',
+    digest: 'c',
+    size: 1,
+    platform: { os: 'd', architecture: 'e', variant: 'f' },
+  }
+  const annotated = { ...child, annotations: { a: 'b', c: 'd', e: 'f' } }
+  const text = JSON.stringify({ manifests: Array.from({ length: 10_000 }, () => annotated) })
+  assert.equal((parse(text) as { manifests: unknown[] }).manifests.length, 10_000)
+})
+
+test('fuzz: a fraction or an exponent is refused in a size and in nothing else, however the key is spelt', () => {
+  const key = fc.constantFrom('size', 'schemaVersion', '\\u0073ize', 'Size', 'sizes', 'x', '')
+  const number = fc.constantFrom(
+    '1',
+    '1.0',
+    '1e3',
+    '1E3',
+    '-1',
+    '0.5',
+    '"1.5"',
+    'true',
+    'false',
+    'null',
+    '[1.5]',
+    '{"x":1.5}',
+  )
+  const space = fc.constantFrom('', ' ', '\n\t')
+  fc.assert(
+    fc.property(key, number, space, space, (name, value, before, after) => {
+      const text = `[{"${name}"${before}:${after}${value}},1.5]`
+      const integer = ['size', 'schemaVersion'].includes(JSON.parse(`"${name}"`))
+      if (integer && /^[-0-9.eE]+$/.test(value) && /[.eE]/.test(value))
+        assert.throws(() => parse(text), JsonError)
+      else assert.deepEqual(parse(text), JSON.parse(text))
+    }),
+    { numRuns: 1_000 },
   )
 })

@@ -11,7 +11,7 @@ function counting(contents: readonly string[]) {
     rows: async (_statement: unknown, values: { digests: Digest[] }) => {
       asked.push(values.digests)
       return values.digests.flatMap((digest) =>
-        stored.has(digest) ? [{ digest, bytes: stored.get(digest) }] : [],
+        stored.has(digest) ? [{ digest, bytes: stored.get(digest), single_image: '' }] : [],
       )
     },
   }
@@ -23,19 +23,33 @@ test('misses of one turn share a statement, one digest a read, and hits none', a
   const digests = [sha256('a'), sha256('b'), sha256('a'), sha256('nowhere')]
   const bytes = await Promise.all(digests.map((digest) => cache.get(digest)))
   assert.deepEqual(
-    bytes.map((one) => one?.toString()),
+    bytes.map((one) => one?.bytes.toString()),
     ['a', 'b', 'a', undefined],
   )
   assert.deepEqual(asked, [[sha256('a'), sha256('b'), sha256('nowhere')]])
-  assert.equal(String(await cache.get(sha256('a'))), 'a')
+  assert.equal(String((await cache.get(sha256('a')))?.bytes), 'a')
   assert.equal(asked.length, 1)
-  assert.equal(String(cache.peek(sha256('b'))), 'b')
+  assert.equal(String(cache.peek(sha256('b'))?.bytes), 'b')
+})
+
+test('who asks while a manifest is being read waits for that read and causes none', async () => {
+  const reads: ((rows: unknown[]) => void)[] = []
+  const db = { rows: () => new Promise((resolve) => reads.push(resolve)) }
+  const cache = createManifestCache({ db: db as never, bytesMax: 10_000 })
+  const asked = [cache.get(sha256('a'))]
+  await new Promise((resolve) => setImmediate(resolve))
+  assert.equal(reads.length, 1)
+  asked.push(cache.get(sha256('a')))
+  await new Promise((resolve) => setImmediate(resolve))
+  assert.equal(reads.length, 1)
+  reads[0]?.([{ digest: sha256('a'), bytes: Buffer.from('a'), single_image: '' }])
+  for (const one of await Promise.all(asked)) assert.equal(String(one?.bytes), 'a')
 })
 
 test('what was just pushed is there without reading', async () => {
   const { asked, cache } = counting([])
-  cache.keep(sha256('new'), Buffer.from('new'))
-  assert.equal(String(await cache.get(sha256('new'))), 'new')
+  cache.keep(sha256('new'), { bytes: Buffer.from('new'), facts: undefined })
+  assert.equal(String((await cache.get(sha256('new')))?.bytes), 'new')
   assert.equal(asked.length, 0)
 })
 
@@ -44,13 +58,13 @@ test('a failed read fails those who asked and nobody after them', async () => {
   const db = {
     rows: async () => {
       if (fail) throw new Error('away')
-      return [{ digest: sha256('a'), bytes: Buffer.from('a') }]
+      return [{ digest: sha256('a'), bytes: Buffer.from('a'), single_image: null }]
     },
   }
   const cache = createManifestCache({ db: db as never, bytesMax: 10_000 })
   await assert.rejects(Promise.all([cache.get(sha256('a')), cache.get(sha256('a'))]), /away/)
   fail = false
-  assert.equal(String(await cache.get(sha256('a'))), 'a')
+  assert.equal(String((await cache.get(sha256('a')))?.bytes), 'a')
 })
 
 test('many misses are read a bounded number at a time', async () => {
