@@ -1,6 +1,11 @@
 import assert from 'node:assert/strict'
-import { namesTooManyEntityTags, test } from 'node:test'
-import { hasEntityTag, parseEntityTags, rangeStillValid } from '#shared/oci/conditional.ts'
+import { test } from 'node:test'
+import {
+  hasEntityTag,
+  namesTooManyEntityTags,
+  parseEntityTags,
+  rangeStillValid,
+} from '#shared/oci/conditional.ts'
 import { parseDigest } from '#shared/oci/digest.ts'
 
 const digest = parseDigest(`sha256:${'a'.repeat(64)}`)
