@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { hasEntityTag, parseEntityTags, rangeStillValid } from '#shared/oci/conditional.ts'
-import { parseDigest } from '#shared/oci/digest.ts'
+import { hasEntityTag, mayReplace, parseEntityTags, rangeStillValid } from '#shared/oci/conditional.ts'
+import { type Digest, parseDigest } from '#shared/oci/digest.ts'
 
 const digest = parseDigest(`sha256:${'a'.repeat(64)}`)
 assert.ok(digest)
@@ -22,4 +22,26 @@ test('a range holds when nothing is asked or the content is the one that was ask
 
 test('tags are listed without their clothes', () => {
   assert.deepEqual(parseEntityTags(' "a" , W/"b", c ,, *'), ['a', 'b', 'c', '*'])
+})
+
+test('a write may replace what its conditions allow', () => {
+  const [one, two] = [`sha256:${'1'.repeat(64)}` as Digest, `sha256:${'2'.repeat(64)}` as Digest]
+  for (const [there, conditions, allowed] of [
+    [one, {}, true],
+    [undefined, {}, true],
+    [undefined, { ifNoneMatch: ['*'] }, true],
+    [one, { ifNoneMatch: ['*'] }, false],
+    [one, { ifNoneMatch: [two, one] }, false],
+    [one, { ifNoneMatch: [two] }, true],
+    [undefined, { ifNoneMatch: [one] }, true],
+    [one, { ifMatch: ['*'] }, true],
+    [undefined, { ifMatch: ['*'] }, false],
+    [one, { ifMatch: [two, one] }, true],
+    [one, { ifMatch: [two] }, false],
+    [one, { ifMatch: [] }, false],
+    [undefined, { ifMatch: [one] }, false],
+    [one, { ifMatch: [one], ifNoneMatch: [one] }, false],
+  ] as const) {
+    assert.equal(mayReplace(there, conditions), allowed, JSON.stringify([there, conditions]))
+  }
 })
