@@ -88,22 +88,19 @@ const push = statement<{
    linked_blob as (
      select m.digest
      from repo
-     cross join (select distinct digest from reference where target = 'blob') as wanted
+     cross join unnest(:blobs::text[]) as wanted (digest)
      join membership as m on m.repository_id = repo.id and m.kind = 'blob' and m.digest = wanted.digest
      where (m.alive_h, m.alive_origin) > (m.dead_h, m.dead_origin)
        and (m.alive_h, m.alive_origin) > (repo.dead_h, repo.dead_origin)
      order by m.digest
      for share of m
    ),
-   -- With the pushed one's own, where it is there: all manifests of the stage in one pass.
+   -- Children and the pushed one, where it is there: all manifests of the stage in one pass.
    linked_manifest as (
      select m.digest, (m.alive_h, m.alive_origin) > (m.dead_h, m.dead_origin)
        and (m.alive_h, m.alive_origin) > (repo.dead_h, repo.dead_origin) as visible
      from repo
-     cross join (
-       select :digest as digest
-       union
-       select digest from reference where target = 'manifest' and kind <> 'subject') as wanted
+     cross join unnest(:manifests::text[]) as wanted (digest)
      join membership as m on m.repository_id = repo.id and m.kind = 'manifest' and m.digest = wanted.digest
      where (select count(*) from linked_blob) >= 0
      order by m.digest
@@ -116,17 +113,14 @@ const push = statement<{
      select 'manifest', digest from linked_manifest where visible
    ),
    missing as (
-     select distinct reference.digest from reference
+     select reference.digest from reference
      where reference.mandatory and not exists (
        select from present where present.target = reference.target and present.digest = reference.digest)
    ),
-   ready as (
-     select id, dead_h from repo
-     where (select count(*) from linked_manifest) >= 0 and not exists (select from missing)
-   ),
    member as (
      insert into membership as m (repository_id, kind, digest, media_type, alive_h, alive_origin)
-     select id, 'manifest', :digest, :media_type, greatest(hlc_now(), dead_h + 1), :origin from ready
+     select id, 'manifest', :digest, :media_type, greatest(hlc_now(), dead_h + 1), :origin from repo
+     where (select count(*) from linked_manifest) >= 0 and not exists (select from missing)
      on conflict (repository_id, kind, digest) do update
        set media_type = excluded.media_type, ${ALIVE_AGAIN}
        where m.media_type = excluded.media_type
@@ -209,7 +203,7 @@ const push = statement<{
      returning id
    )
    select exists (select from repo) as repository,
-     array(select digest from missing order by digest) as missing,
+     array(select distinct digest from missing order by digest) as missing,
      (select alive_h::text from member) as h,
      (select max(id) from recorded) as outbox_id,
      ${EPOCH} as epoch`,
@@ -217,18 +211,26 @@ const push = statement<{
 
 /** Runs the push. Anything but 'pushed' has written nothing. */
 export async function pushManifestRow(db: Queryable, options: ManifestPush): Promise<PushOutcome> {
-  const { references, bytes } = options
+  const { references, bytes, digest } = options
+  const digestsOf = (target: PushedReference['target']) =>
+    new Set(
+      references.filter((one) => one.target === target && one.kind !== 'subject').map((one) => one.digest),
+    )
+  const children = digestsOf('manifest')
   const row = await one(db, push, {
     repository: options.repository,
     shard: options.shard,
     origin: options.origin,
-    digest: options.digest,
+    digest,
     bytes,
     single_image: options.singleImage ?? '',
     content: bytes.length <= INLINE_CONTENT_BYTES_MAX ? bytes : null,
     media_type: options.mediaType,
     kinds: references.map(({ kind }) => kind),
     targets: references.map(({ target }) => target),
+    // Without children the upsert is the whole stage, and needs no lock before it.
+    manifests: children.size === 0 ? [] : [...children, digest],
+    blobs: [...digestsOf('blob')],
     positions: references.map(({ position }) => position),
     digests: references.map(({ digest }) => digest),
     mandatory: references.map(({ mandatory }) => mandatory),

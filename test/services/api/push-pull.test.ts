@@ -138,6 +138,33 @@ test('a push with a condition is refused with 412 and changes nothing', async (t
   await client.request('DELETE', '/v2/a/manifests/v1')
   assert.equal((await put(one, { 'If-Match': '*' })).status, 412, 'a tombstone does not match')
   assert.equal((await put(one, { 'If-None-Match': '*' })).status, 201, 'a tombstone is no tag')
+  assert.equal((await put(two, { 'If-None-Match': `"${one.digest}"` })).status, 412)
+  const tooLong = `"${'x'.repeat(9_000)}"`
+  assert.equal((await put(two, { 'If-None-Match': tooLong })).status, 400, 'never ignored')
+  assert.equal((await put(two, { 'If-Match': tooLong })).status, 412)
+})
+
+test('the conditions of a push by digest are about the tags it names, or about the digest', async (t) => {
+  const { url } = await testNode(t)
+  const client = ociClient(url)
+  const [one, two] = [testImage(), testImage()]
+  await client.pushImage('a', one, 'v1')
+  for (const blob of two.blobs) await client.pushBlob('a', blob)
+  const put = (image: typeof one, query: string, headers: Record<string, string>) =>
+    client.request('PUT', `/v2/a/manifests/${image.digest}${query}`, {
+      headers: { 'Content-Type': image.mediaType, ...headers },
+      body: image.bytes,
+    })
+  const pointsTo = async (tag: string) =>
+    (await client.get(`/v2/a/manifests/${tag}`)).headers.get('docker-content-digest')
+  assert.equal((await put(one, '', { 'If-None-Match': '*' })).status, 412, 'the digest is there')
+  assert.equal((await put(two, '', { 'If-Match': '*' })).status, 412, 'the digest is not there')
+  assert.equal((await put(two, '?tag=v2&tag=v1', { 'If-None-Match': '*' })).status, 412, 'v1 is there')
+  assert.equal((await put(two, '?tag=v1&tag=v2', { 'If-Match': '*' })).status, 412, 'v2 is not there')
+  assert.deepEqual([await pointsTo('v1'), await pointsTo('v2')], [one.digest, null])
+  assert.equal((await put(two, '?tag=v2', { 'If-None-Match': '*' })).status, 201)
+  assert.equal((await put(one, '?tag=v1', { 'If-Match': `"${one.digest}"` })).status, 201)
+  assert.deepEqual([await pointsTo('v1'), await pointsTo('v2')], [one.digest, two.digest])
 })
 
 test('of twenty pushes that all want to be first exactly one is', async (t) => {

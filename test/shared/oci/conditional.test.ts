@@ -2,11 +2,12 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import {
   hasEntityTag,
+  mayReplace,
   namesTooManyEntityTags,
   parseEntityTags,
   rangeStillValid,
 } from '#shared/oci/conditional.ts'
-import { parseDigest } from '#shared/oci/digest.ts'
+import { type Digest, parseDigest } from '#shared/oci/digest.ts'
 
 const digest = parseDigest(`sha256:${'a'.repeat(64)}`)
 assert.ok(digest)
@@ -41,4 +42,26 @@ test('a header with more entity tags than are read is recognised: a write may no
   assert.equal(namesTooManyEntityTags(Array.from({ length: 100 }, () => '"a"').join(',')), false)
   assert.equal(namesTooManyEntityTags(Array.from({ length: 101 }, () => '"a"').join(',')), true)
   assert.equal(namesTooManyEntityTags(`"${'a'.repeat(8192)}"`), true)
+})
+
+test('a write may replace what its conditions allow', () => {
+  const [one, two] = [`sha256:${'1'.repeat(64)}` as Digest, `sha256:${'2'.repeat(64)}` as Digest]
+  for (const [there, conditions, allowed] of [
+    [one, {}, true],
+    [undefined, {}, true],
+    [undefined, { ifNoneMatch: ['*'] }, true],
+    [one, { ifNoneMatch: ['*'] }, false],
+    [one, { ifNoneMatch: [two, one] }, false],
+    [one, { ifNoneMatch: [two] }, true],
+    [undefined, { ifNoneMatch: [one] }, true],
+    [one, { ifMatch: ['*'] }, true],
+    [undefined, { ifMatch: ['*'] }, false],
+    [one, { ifMatch: [two, one] }, true],
+    [one, { ifMatch: [two] }, false],
+    [one, { ifMatch: [] }, false],
+    [undefined, { ifMatch: [one] }, false],
+    [one, { ifMatch: [one], ifNoneMatch: [one] }, false],
+  ] as const) {
+    assert.equal(mayReplace(there, conditions), allowed, JSON.stringify([there, conditions]))
+  }
 })
