@@ -22,7 +22,7 @@ import { LRUCache } from 'lru-cache'
 import { type BlobStore, type ByteSink, StoreError } from '#shared/blobs/blob-store.ts'
 import type { BlobStores } from '#shared/blobs/open-store.ts'
 import { provingSink, WrongContentError } from '#shared/blobs/proving-sink.ts'
-import { type Damage, markBlobDamaged, unmarkBlob } from '#shared/db/blobs.ts'
+import { blobPlace, type Damage, markBlobDamaged, unmarkBlob } from '#shared/db/blobs.ts'
 import type { Queryable } from '#shared/db/statement.ts'
 import { RegistryError, toError } from '#shared/errors.ts'
 import type { Log } from '#shared/observability/log.ts'
@@ -136,21 +136,25 @@ export function createBlobHealth(options: {
     if (found === 'sound') return found
     seen.delete(blob.key)
     proved.delete(blob.key)
-    await mark(blob, found)
-    return 'damaged'
+    return mark(blob, found)
   }
 
-  async function mark(blob: RecordedBlob, damage: Damage): Promise<void> {
+  /** 'unknown' when the row names another object by now: its key was removed because the blob was repaired or moved. */
+  async function mark(blob: RecordedBlob, damage: Damage): Promise<Verdict> {
     const { digest, store, key, size } = blob
     const facts = { digest, store, key, size, damage }
     try {
-      if (!(await markBlobDamaged(db, facts))) return
+      if (!(await markBlobDamaged(db, facts))) {
+        const now = await blobPlace(db, digest)
+        return now === undefined || (now.store === store && now.key === key) ? 'damaged' : 'unknown'
+      }
     } catch (thrown) {
       log.warn({ ...facts, error: toError(thrown) }, 'a damaged blob could not be marked')
-      return
+      return 'damaged'
     }
     metrics.blobDamaged(damage)
     log.error(facts, 'a blob is damaged: it answers as unknown until somebody pushes it again')
+    return 'damaged'
   }
 
   function examine(
