@@ -1,5 +1,5 @@
-// The janitor: everything periodic and destructive, in one audited place. Today: uploads that expired and bytes that no
-// row names. One janitor works at a time in a region, whichever process gets the lease; each task is bounded per run
+// The janitor: everything periodic and destructive, in one audited place. Today: uploads that expired, bytes that no row
+// names, and blobs whose bytes are damaged. One janitor works at a time in a region, whichever process gets the lease; each task is bounded per run
 // and finds the rest the next time.
 
 import { withLease } from '#shared/db/lease.ts'
@@ -7,16 +7,19 @@ import { startLoop } from '#shared/loop.ts'
 import type { Region } from '#shared/region.ts'
 import type { Service } from '#shared/service.ts'
 import { expireUploads } from './expire-uploads.ts'
+import { createScrub } from './scrub.ts'
 import { createOrphanSweep } from './sweep-orphans.ts'
 
 export async function startJanitor(region: Region): Promise<Service> {
   const sweepOrphans = createOrphanSweep(region)
+  const scrub = createScrub(region)
   const loop = startLoop({
     everyMs: region.config.janitor.sweepSeconds * 1_000,
     run: async (signal) => {
       await withLease(region.databaseUrl, 'janitor', async () => {
         await expireUploads(region, signal)
         await sweepOrphans(signal)
+        await scrub(signal)
       })
     },
     onError: (error) => region.log.error({ error }, 'the janitor failed; it will try again'),

@@ -227,6 +227,40 @@ export async function replaceBlob(
   return row !== undefined
 }
 
+const heal = statement<{ healed: number }>(
+  'heal-blob',
+  `update blob set state = 'ready'
+   where digest = :digest and store = :store and key = :key and state = 'damaged'
+   returning 1 as healed`,
+)
+
+/** Takes the mark back, if the row still names this object; false when it does not. */
+export async function unmarkBlob(db: Queryable, options: BlobPlace & { digest: Digest }): Promise<boolean> {
+  const { digest, store, key } = options
+  return (await maybe(db, heal, { digest, store, key })) !== undefined
+}
+
+const page = statement<BlobRow>(
+  'blobs-after',
+  `select digest, store, key, size from blob
+   where state = 'ready' and digest > :after order by digest limit :limit`,
+)
+
+const markedPage = statement<BlobRow>(
+  'damaged-blobs-after',
+  `select digest, store, key, size from blob
+   where state = 'damaged' and digest > :after order by digest limit :limit`,
+)
+
+/** Blobs after a digest, in the order of digests: what the scrub pages through. */
+export async function blobsAfter(
+  db: Queryable,
+  options: { state: 'ready' | 'damaged'; after: string; limit: number },
+): Promise<BlobRow[]> {
+  const { state, after, limit } = options
+  return db.rows(state === 'ready' ? page : markedPage, { after, limit })
+}
+
 const countMarked = statement<{ damaged: number }>(
   'count-blobs-damaged',
   `select count(*) as damaged from blob where state = 'damaged'`,

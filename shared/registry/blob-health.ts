@@ -13,7 +13,8 @@
 // and BuildKit send a layer again when HEAD says 404, treat 404 of a cached layer as a miss, and only repeat on 503.
 // Clients cannot lose anything by the 404, because the bytes are gone; an operator hears of it by log and metric.
 //
-// What it cannot see: a ranged read of a part is not hashed, and neither is what the object store serves by a link.
+// What it cannot see at once: a ranged read of a part is not hashed, and neither is what the object store serves by a
+// link. The janitor's scrub comes by those, and takes a mark back when the object is sound again.
 //
 // Failures: nothing here fails a request. Where the database cannot be written the mark waits for the next read.
 
@@ -21,7 +22,7 @@ import { LRUCache } from 'lru-cache'
 import { type BlobStore, type ByteSink, StoreError } from '#shared/blobs/blob-store.ts'
 import type { BlobStores } from '#shared/blobs/open-store.ts'
 import { provingSink, WrongContentError } from '#shared/blobs/proving-sink.ts'
-import { type Damage, markBlobDamaged } from '#shared/db/blobs.ts'
+import { blobPlace, type Damage, markBlobDamaged, unmarkBlob } from '#shared/db/blobs.ts'
 import type { Queryable } from '#shared/db/statement.ts'
 import { RegistryError, toError } from '#shared/errors.ts'
 import type { Log } from '#shared/observability/log.ts'
@@ -57,9 +58,12 @@ export interface BlobHealth extends AsyncDisposable {
   isThere(blob: RecordedBlob): Promise<boolean>
   /**
    * Looks at the object, with `content` at all of its bytes, and marks the blob when it is damaged. 'unknown': the
-   * store did not say, or too many objects are being read. Calls for one object share one look.
+   * store did not say, or too many objects are being read. Calls for one object share one look, with the first one's
+   * signal.
    */
-  examine(blob: RecordedBlob, options: { content: boolean }): Promise<Verdict>
+  examine(blob: RecordedBlob, options: { content: boolean; signal?: AbortSignal }): Promise<Verdict>
+  /** Reads a marked blob's object whole; true when it is sound after all, and the mark is taken back. */
+  lookAgain(blob: RecordedBlob, signal: AbortSignal): Promise<boolean>
   /** Sends the whole blob; the last bytes only when all have its digest. @throws WrongContentError */
   sendProved(
     blob: RecordedBlob,
@@ -82,19 +86,19 @@ export function createBlobHealth(options: {
   const stop = new AbortController()
   let reads = 0
 
-  async function look(blob: RecordedBlob, content: boolean): Promise<Damage | 'sound'> {
+  async function look(blob: RecordedBlob, content: boolean, signal: AbortSignal): Promise<Damage | 'sound'> {
     const store = await stores.named(blob.store)
     const found = await store.stat(blob.key)
     if (found === undefined) return 'missing'
     if (found.size !== blob.size) return 'size'
-    return content && !(await hasItsDigest(blob, store)) ? 'digest' : 'sound'
+    return content && !(await hasItsDigest(blob, store, signal)) ? 'digest' : 'sound'
   }
 
-  async function hasItsDigest(blob: RecordedBlob, store: BlobStore): Promise<boolean> {
+  async function hasItsDigest(blob: RecordedBlob, store: BlobStore, signal: AbortSignal): Promise<boolean> {
     if (blob.size === 0) return digestBytes(algorithmOf(blob.digest), Buffer.alloc(0)) === blob.digest
     const range = { start: 0, end: blob.size - 1 }
     try {
-      await store.send(blob.key, range, provingSink({ write: async () => {} }, blob), stop.signal)
+      await store.send(blob.key, range, provingSink({ write: async () => {} }, blob), signal)
       return true
     } catch (thrown) {
       if (thrown instanceof WrongContentError) return false
@@ -105,42 +109,62 @@ export function createBlobHealth(options: {
     }
   }
 
-  async function judge(blob: RecordedBlob, content: boolean): Promise<Verdict> {
-    if (content && reads >= READS_MAX) return 'unknown'
+  /** undefined: nobody can say now. */
+  async function lookBounded(
+    blob: RecordedBlob,
+    { content, signal }: { content: boolean; signal?: AbortSignal },
+  ): Promise<Damage | 'sound' | undefined> {
+    if (content && reads >= READS_MAX) return undefined
+    const either = signal === undefined ? stop.signal : AbortSignal.any([stop.signal, signal])
     if (content) reads++
     try {
-      const found = await look(blob, content)
-      if (found === 'sound') return found
-      seen.delete(blob.key)
-      proved.delete(blob.key)
-      await mark(blob, found)
-      return 'damaged'
+      return await look(blob, content, either)
     } catch (thrown) {
-      if (thrown instanceof StoreError || stop.signal.aborted) return 'unknown'
+      if (thrown instanceof StoreError || either.aborted) return undefined
       throw thrown
     } finally {
       if (content) reads--
     }
   }
 
-  async function mark(blob: RecordedBlob, damage: Damage): Promise<void> {
+  async function judge(
+    blob: RecordedBlob,
+    options: { content: boolean; signal?: AbortSignal },
+  ): Promise<Verdict> {
+    const found = await lookBounded(blob, options)
+    if (found === undefined) return 'unknown'
+    if (found === 'sound') return found
+    seen.delete(blob.key)
+    proved.delete(blob.key)
+    return mark(blob, found)
+  }
+
+  /** 'unknown' when the row names another object by now: its key was removed because the blob was repaired or moved. */
+  async function mark(blob: RecordedBlob, damage: Damage): Promise<Verdict> {
     const { digest, store, key, size } = blob
     const facts = { digest, store, key, size, damage }
     try {
-      if (!(await markBlobDamaged(db, facts))) return
+      if (!(await markBlobDamaged(db, facts))) {
+        const now = await blobPlace(db, digest)
+        return now === undefined || (now.store === store && now.key === key) ? 'damaged' : 'unknown'
+      }
     } catch (thrown) {
       log.warn({ ...facts, error: toError(thrown) }, 'a damaged blob could not be marked')
-      return
+      return 'damaged'
     }
     metrics.blobDamaged(damage)
     log.error(facts, 'a blob is damaged: it answers as unknown until somebody pushes it again')
+    return 'damaged'
   }
 
-  function examine(blob: RecordedBlob, { content }: { content: boolean }): Promise<Verdict> {
-    const id = `${content} ${blob.store} ${blob.key}`
+  function examine(
+    blob: RecordedBlob,
+    options: { content: boolean; signal?: AbortSignal },
+  ): Promise<Verdict> {
+    const id = `${options.content} ${blob.store} ${blob.key}`
     const underWay = looks.get(id)
     if (underWay !== undefined) return underWay
-    const looking = judge(blob, content).finally(() => looks.delete(id))
+    const looking = judge(blob, options).finally(() => looks.delete(id))
     looks.set(id, looking)
     return looking
   }
@@ -159,6 +183,14 @@ export function createBlobHealth(options: {
       } finally {
         clearTimeout(timer)
       }
+    },
+
+    async lookAgain(blob, signal) {
+      if ((await lookBounded(blob, { content: true, signal })) !== 'sound') return false
+      const { digest, store, key } = blob
+      if (!(await unmarkBlob(db, { digest, store, key }))) return false
+      log.info({ digest, store, key }, 'a blob that was marked is sound again')
+      return true
     },
 
     async sendProved(blob, { store, key, version }, sink, signal) {

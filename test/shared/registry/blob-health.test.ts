@@ -90,6 +90,15 @@ test('a mark for an object that the row no longer names changes nothing', async 
   assert.ok((await ociClient(node.url).get(`/v2/a/blobs/${blob.digest}`)).body.equals(bytes))
 })
 
+test('a reader that looked just before the repair is not told that the blob is lost', async (t) => {
+  const { node, bytes, blob, path } = await pushed(t)
+  await harmFile(path, 'missing')
+  await ociClient(node.url).pushBlob('a', bytes)
+  assert.notEqual((await recorded(node, bytes)).key, blob.key)
+  assert.equal(await node.region.blobHealth.examine(blob, { content: false }), 'unknown')
+  assert.equal(await node.region.blobHealth.isThere(blob), true)
+})
+
 test('many readers of one damaged object share one look at it', async (t) => {
   const { node, blob, path } = await pushed(t)
   await harmFile(path, 'flipped')
