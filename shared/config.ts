@@ -64,7 +64,12 @@ export interface Config {
   readonly trustedProxies: readonly string[]
   readonly region: string
   readonly dataDir: string
-  readonly database: { readonly url: string | undefined; readonly connections: number }
+  readonly database: {
+    readonly url: string | undefined
+    readonly connections: number
+    /** The database is in the data directory: this process runs it, or its parent does. */
+    readonly embedded: boolean
+  }
   /** Where new blobs go. */
   readonly blobs: BlobsConfig
   /** Every store that is configured, that one included: rows may still name the others while a region moves. */
@@ -129,7 +134,7 @@ export class ConfigError extends Error {
   }
 }
 
-/** Not for operators: how a parent tells its API processes what they are. */
+/** Not for operators: how a parent tells its API processes what they are. `embedded`: the parent runs the database. */
 const CHILD = 'PORTOLAN_CHILD'
 
 type Environment = Readonly<Record<string, string | undefined>>
@@ -161,7 +166,11 @@ export function loadConfig(environment: Environment): Config {
     trustedProxies: read('PORTOLAN_TRUSTED_PROXIES'),
     region: read('PORTOLAN_REGION'),
     dataDir: read('PORTOLAN_DATA_DIR'),
-    database: { url: read('PORTOLAN_DATABASE_URL'), connections: read('PORTOLAN_DATABASE_CONNECTIONS') },
+    database: {
+      url: read('PORTOLAN_DATABASE_URL'),
+      connections: read('PORTOLAN_DATABASE_CONNECTIONS'),
+      embedded: read('PORTOLAN_DATABASE_URL') === undefined || environment[CHILD] === 'embedded',
+    },
     blobs: blobsConfig(kind, read, problems),
     stores: storeKinds
       .filter((other) => other === kind || isConfigured(other, environment))
@@ -175,7 +184,7 @@ export function loadConfig(environment: Environment): Config {
     kafka: kafkaConfig(read, problems),
     peerKeys: read('PORTOLAN_PEER_KEYS'),
     processes: read('PORTOLAN_PROCESSES'),
-    child: environment[CHILD] === 'true',
+    child: environment[CHILD] !== undefined,
     auth: {
       mode: auth ?? 'none',
       htpasswdFile: read('PORTOLAN_HTPASSWD_FILE'),

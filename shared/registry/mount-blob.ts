@@ -29,6 +29,7 @@ export async function mountFrom(
   },
 ): Promise<{ outboxId: number } | undefined> {
   const { repository, digest, provenance } = options
+  await region.requireDatabaseRoom()
   const candidates =
     options.from === undefined
       ? await repositoriesWithBlob(region.db, { digest, limit: CANDIDATES_MAX })

@@ -21,6 +21,7 @@ import { RegistryError } from '#shared/errors.ts'
 import { algorithmOf, type Digest, type DigestAlgorithm } from '#shared/oci/digest.ts'
 import { type RepositoryName, shardOf } from '#shared/oci/reference.ts'
 import type { Region } from '#shared/region.ts'
+import { keepAttempt } from './keep-attempt.ts'
 
 /** A commit that finds its repository missing makes it and tries again; a delete may come between, but not for ever. */
 const COMMIT_TRIES_MAX = 4
@@ -50,6 +51,7 @@ export async function openUpload(
   options: { repository: RepositoryName; algorithm: DigestAlgorithm; provenance: Provenance },
 ): Promise<UploadPosition> {
   const { repository, algorithm, provenance } = options
+  await region.requireDatabaseRoom()
   const uuid = randomUUID()
   const opened = await openUploadRow(region.db, {
     id: uuid,
@@ -89,12 +91,11 @@ export async function appendToUpload(
 ): Promise<UploadPosition> {
   const upload = await requireUpload(region, options)
   checkRange(upload, options)
-  const written = await writeAttempt(await region.stores.named(upload.store), {
-    ...options,
-    from: upload.session,
-    algorithm: upload.algorithm,
-  })
+  const store = await region.stores.named(upload.store)
+  const from = upload.session
+  const written = await writeAttempt(region, { ...options, store, from, algorithm: upload.algorithm })
   await using attempt = written.attempt
+  await using _ = written.kept
   const { session } = written
   region.reach('attempt-durable')
   const joined = await joinUpload(region.db, {
@@ -130,8 +131,10 @@ export async function finishUpload(
   if (options.body.length === 0) return commitSession(region, { ...options, upload, session: upload.session })
   const algorithm = upload.session.size === 0 ? algorithmOf(options.digest) : upload.algorithm
   const store = await region.stores.named(upload.store)
-  const { attempt, session } = await writeAttempt(store, { ...options, from: upload.session, algorithm })
+  const from = upload.session
+  const { attempt, kept, session } = await writeAttempt(region, { ...options, store, from, algorithm })
   await using _ = attempt
+  await using __ = kept
   region.reach('attempt-durable')
   return commitSession(region, { ...options, upload, session, attempt })
 }
@@ -141,12 +144,14 @@ export async function pushWholeBlob(
   region: Region,
   options: { repository: RepositoryName; digest: Digest; body: IncomingBody; provenance: Provenance },
 ): Promise<{ outboxId: number }> {
-  const { attempt, session } = await writeAttempt(region.blobs, {
+  const { attempt, kept, session } = await writeAttempt(region, {
     ...options,
+    store: region.blobs,
     from: EMPTY_SESSION,
     algorithm: algorithmOf(options.digest),
   })
   await using _ = attempt
+  await using __ = kept
   region.reach('attempt-durable')
   return commitSession(region, { ...options, id: '', upload: null, session, attempt })
 }
@@ -193,21 +198,26 @@ function rangeInvalid(target: UploadTarget, size: number): RegistryError {
   })
 }
 
+/** `kept` is to be disposed when a row names the bytes. */
 async function writeAttempt(
-  store: BlobStore,
+  region: Region,
   options: {
+    store: BlobStore
     from: StoredSession
     algorithm: DigestAlgorithm
     body: IncomingBody
     range?: { start: number; end: number } | undefined
   },
-): Promise<{ attempt: Attempt; session: StoredSession }> {
-  const { body, range } = options
+): Promise<{ attempt: Attempt; kept: AsyncDisposable; session: StoredSession }> {
+  const { store, body, range } = options
+  await region.requireDatabaseRoom()
+  await region.ownership.require()
   const attempt = await store.begin(options.from, {
     algorithm: options.algorithm,
     length: body.length,
     signal: body.signal,
   })
+  const kept = keepAttempt(region, { store, attempt })
   try {
     const expected = body.length ?? (range && range.end - range.start + 1)
     let received = 0
@@ -219,9 +229,10 @@ async function writeAttempt(
     if (expected !== undefined && received !== expected) {
       throw new RegistryError('SIZE_INVALID', { closeConnection: true })
     }
-    return { attempt, session: await attempt.finish() }
+    return { attempt, kept, session: await attempt.finish() }
   } catch (thrown) {
     await attempt.abort()
+    await kept[Symbol.asyncDispose]()
     throw thrown
   }
 }

@@ -1,0 +1,33 @@
+// How much one sweep may remove. A healthy store has few orphans: a process died, a client went away. Very many mean
+// that the database is not the one that knows the store, or that it lost rows. Then nothing is removed until somebody
+// has looked.
+//
+// Pure. The sweep counts a whole pass over the store before it asks.
+
+/** A sweep may remove a tenth of the objects. */
+const SHARE_MAX = 0.1
+/** In a small store a tenth is less than one interrupted push leaves behind. */
+const OBJECTS_ALWAYS = 10
+
+/** What one pass over the whole store found. */
+export interface Survey {
+  /** Objects in the store, orphans included. */
+  readonly objects: number
+  /** Of those, how many a blob row or a session names. */
+  readonly named: number
+  /** Of those, how many are old and needed by nobody. */
+  readonly orphans: number
+  readonly orphanBytes: number
+}
+
+/** Why nothing may be removed; undefined: it may. `seenMax`: the most named objects any sweep has counted. */
+export function sweepBlockedBy(
+  survey: Survey,
+  { seenMax }: { seenMax: number },
+): 'share' | 'unknown' | undefined {
+  const { objects, orphans } = survey
+  if (orphans === 0) return undefined
+  // A database that has never known as many objects as it would remove is not the one that wrote them.
+  if (orphans > seenMax) return 'unknown'
+  return orphans > Math.max(OBJECTS_ALWAYS, objects * SHARE_MAX) ? 'share' : undefined
+}
