@@ -230,9 +230,10 @@ async function volumesOf(
   return { ...(blobs && { blobs }), database }
 }
 
+/** For the command that is about to take the store: nothing may be swept or uploaded meanwhile. */
 const NOT_WATCHED: Ownership = Object.freeze({
-  check: async () => {},
-  require: async () => {},
+  check: () => Promise.reject(new Error('nobody has asked whose the store is')),
+  require: () => Promise.reject(new StoreError('denied', 'nobody has asked whose the store is')),
   [Symbol.asyncDispose]: async () => {},
 })
 

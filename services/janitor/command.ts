@@ -32,7 +32,7 @@ async function sweepOnce(region: Region, options: { yes: boolean; signal: AbortS
     say(`Nothing is swept: ${wait}.`)
     return 1
   }
-  await region.ownership.check()
+  const { founded } = await region.ownership.check()
   const olderThanMs = await oldBefore(region)
   const found = await wholeSurvey(region, olderThanMs, signal)
   if (found === undefined) return 1
@@ -41,7 +41,7 @@ async function sweepOnce(region: Region, options: { yes: boolean; signal: AbortS
   say(
     `${region.blobs.place} holds ${objects} objects, ${named} of them with a row; ${orphans} (${(orphanBytes / 2 ** 20).toFixed(1)} MiB) have none and are older than ${region.config.janitor.orphanGraceSeconds} s.`,
   )
-  const blocked = sweepBlockedBy(found, { seenMax })
+  const blocked = sweepBlockedBy(found, { seenMax, founded })
   if (!options.yes) {
     if (blocked === undefined) return 0
     say(

@@ -20,14 +20,20 @@ export interface Survey {
   readonly orphanBytes: number
 }
 
-/** Why nothing may be removed; undefined: it may. `seenMax`: the most named objects any sweep has counted. */
+export interface Known {
+  /** The most named objects that any sweep has counted. */
+  readonly seenMax: number
+  /** The store was empty when this database claimed it. */
+  readonly founded: boolean
+}
+
+/** Why nothing may be removed; undefined: it may. */
 export function sweepBlockedBy(
-  survey: Survey,
-  { seenMax }: { seenMax: number },
+  { objects, orphans }: Survey,
+  { seenMax, founded }: Known,
 ): 'share' | 'unknown' | undefined {
-  const { objects, orphans } = survey
-  if (orphans === 0) return undefined
-  // A database that has never known as many objects as it would remove is not the one that wrote them.
-  if (orphans > seenMax) return 'unknown'
+  // A database that never knew as many objects as it would remove did not write them. In a store that began empty it
+  // did: a new registry whose first pushes broke off has orphans and nothing else.
+  if (orphans > Math.max(seenMax, founded ? OBJECTS_ALWAYS : 0)) return 'unknown'
   return orphans > Math.max(OBJECTS_ALWAYS, objects * SHARE_MAX) ? 'share' : undefined
 }

@@ -8,7 +8,7 @@
 //
 // After the database was restored nothing is swept for a while: see shared/db/region.ts.
 
-import { StoreOwnerError } from '#shared/blobs/store-owner.ts'
+import { type Marker, StoreOwnerError } from '#shared/blobs/store-owner.ts'
 import { blobKeysInUse, forgetDeadAttempts } from '#shared/db/blob-keys.ts'
 import { logWasCompared, sweepsPaused } from '#shared/db/region.ts'
 import { raiseBlobsSeen } from '#shared/db/store-owner.ts'
@@ -24,13 +24,14 @@ export function createOrphanSweep(region: Region): (signal: AbortSignal) => Prom
   const block = createBlock(region)
   return async (signal) => {
     if ((await sweepMustWait(region)) !== undefined) return 0
-    if (!(await ownerHolds(region, block))) return 0
+    const marker = await markerIfOurs(region, block)
+    if (marker === undefined) return 0
     await forgetDeadAttempts(region.db)
     const olderThanMs = await oldBefore(region)
     const found = await survey.step(olderThanMs, signal)
     if (found === undefined) return 0
     const seenMax = await raiseBlobsSeen(region.db, found.named)
-    const reason = sweepBlockedBy(found, { seenMax })
+    const reason = sweepBlockedBy(found, { seenMax, founded: marker.founded })
     if (reason !== undefined) {
       block.set(reason, countsOf(found, seenMax))
       return 0
@@ -75,14 +76,13 @@ export async function removeOrphans(
   return removed
 }
 
-async function ownerHolds(region: Region, block: Block): Promise<boolean> {
+async function markerIfOurs(region: Region, block: Block): Promise<Marker | undefined> {
   try {
-    await region.ownership.check()
-    return true
+    return await region.ownership.check()
   } catch (thrown) {
     if (!(thrown instanceof StoreOwnerError)) throw thrown
     block.set('owner', { error: thrown })
-    return false
+    return undefined
   }
 }
 

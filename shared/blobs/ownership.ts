@@ -8,7 +8,7 @@
 
 import { startLoop } from '../loop.ts'
 import { type BlobStore, StoreError, type StoreOwner } from './blob-store.ts'
-import { claimStore, type KnownRows, requireOwner, StoreOwnerError } from './store-owner.ts'
+import { claimStore, type KnownRows, type Marker, requireOwner, StoreOwnerError } from './store-owner.ts'
 
 /** While the owner is not known. */
 const ASK_MS = 5_000
@@ -19,7 +19,7 @@ export interface Ownership extends AsyncDisposable {
    * Reads the marker now.
    * @throws StoreOwnerError, StoreError
    */
-  check(): Promise<void>
+  check(): Promise<Marker>
   /**
    * Costs nothing while the owner is known from the last look.
    * @throws StoreError 'denied' or 'unavailable' when the store is not known to be ours
@@ -42,18 +42,20 @@ export async function watchOwnership(options: OwnershipOptions): Promise<Ownersh
   let problem: Error | undefined
   let lookedAtMs = 0
 
-  async function look(): Promise<void> {
+  async function look(): Promise<Marker> {
     lookedAtMs = performance.now()
     if (claimed) return requireOwner(store, mine)
-    await claimStore(store, mine, rows)
+    const marker = await claimStore(store, mine, rows)
     claimed = true
+    return marker
   }
 
-  async function check(): Promise<void> {
+  async function check(): Promise<Marker> {
     try {
-      await look()
+      const marker = await look()
       if (problem !== undefined) options.onChange(undefined)
       problem = undefined
+      return marker
     } catch (thrown) {
       const expected = thrown instanceof StoreOwnerError || thrown instanceof StoreError
       // A store that cannot be reached for a moment has not changed its owner.

@@ -24,6 +24,11 @@ export class StoreOwnerError extends Error {
   override readonly name = 'StoreOwnerError'
 }
 
+export interface Marker extends StoreOwner {
+  /** The store was empty when this database claimed it: whatever is in it came from here. */
+  readonly founded: boolean
+}
+
 /** What the database has to say of a store. */
 export interface KnownRows {
   /** True when any row names the store. */
@@ -80,28 +85,32 @@ export async function findStoreFacts(store: BlobStore, rows: KnownRows): Promise
  * Makes sure that the store is this database's; writes the marker where there is none and that is right.
  * @throws StoreOwnerError when it is not, or nobody can tell; StoreError when the store cannot be asked
  */
-export async function claimStore(store: BlobStore, mine: StoreOwner, rows: KnownRows): Promise<void> {
-  const verdict = judgeOwner(await findStoreFacts(store, rows), mine)
-  if (verdict.kind === 'owned') return
+export async function claimStore(store: BlobStore, mine: StoreOwner, rows: KnownRows): Promise<Marker> {
+  const facts = await findStoreFacts(store, rows)
+  const verdict = judgeOwner(facts, mine)
   if (verdict.kind === 'refused') throw ownerError(store, verdict.reason)
-  await store.writeMarker(markerOf(mine), { replace: false })
-  await requireOwner(store, mine)
+  if (verdict.kind === 'claim') {
+    const founded = facts.sampled === 0
+    await store.writeMarker(markerOf({ ...mine, founded }), { replace: false })
+  }
+  return requireOwner(store, mine)
 }
 
 /**
  * Reads the marker again.
  * @throws StoreOwnerError when it is gone or somebody else's; StoreError when the store cannot be asked
  */
-export async function requireOwner(store: BlobStore, mine: StoreOwner): Promise<void> {
+export async function requireOwner(store: BlobStore, mine: StoreOwner): Promise<Marker> {
   const marker = await store.readMarker()
   if (marker === undefined) throw ownerError(store, 'has lost its marker')
   const verdict = judgeOwner({ marker, sampled: 0, known: 0, rows: false }, mine)
   if (verdict.kind === 'refused') throw ownerError(store, verdict.reason)
+  return parseMarker(marker) ?? { ...mine, founded: false }
 }
 
 /** Makes the store this database's whoever owned it before. */
 export async function takeStore(store: BlobStore, mine: StoreOwner): Promise<void> {
-  await store.writeMarker(markerOf(mine), { replace: true })
+  await store.writeMarker(markerOf({ ...mine, founded: false }), { replace: true })
   await requireOwner(store, mine)
 }
 
@@ -111,19 +120,19 @@ function ownerError(store: BlobStore, reason: string): StoreOwnerError {
   )
 }
 
-export function markerOf({ region, database }: StoreOwner): string {
-  return `${JSON.stringify({ format: FORMAT, region, database })}\n`
+export function markerOf({ region, database, founded }: Marker): string {
+  return `${JSON.stringify({ format: FORMAT, region, database, founded })}\n`
 }
 
 /** undefined: it is not a marker, or one of a later format. */
-export function parseMarker(text: string): StoreOwner | undefined {
+export function parseMarker(text: string): Marker | undefined {
   let value: unknown
   try {
     value = JSON.parse(text)
   } catch {
     return undefined
   }
-  const { format, region, database } = (value ?? {}) as Record<string, unknown>
+  const { format, region, database, founded } = (value ?? {}) as Record<string, unknown>
   if (format !== FORMAT || typeof region !== 'string' || typeof database !== 'string') return undefined
-  return { region, database }
+  return { region, database, founded: founded === true }
 }

@@ -52,7 +52,6 @@ test('bytes that no row names go after their grace; what a blob, a session or yo
 
 test('the janitor does both by itself, and one at a time works in a region', async (t) => {
   const node = await testNode(t, { env: { PORTOLAN_SWEEP_SECONDS: '1', PORTOLAN_ORPHAN_GRACE_SECONDS: '1' } })
-  await ociClient(node.url).pushBlob('a', Buffer.from('a blob'))
   await append(node.region.blobs, EMPTY_SESSION, Buffer.from('an orphan'))
   await ageBlobs(node.region)
   let release = () => {}
@@ -68,9 +67,9 @@ test('the janitor does both by itself, and one at a time works in a region', asy
   {
     await using _ = await startJanitor(node.region)
   }
-  assert.equal((await node.region.blobs.list('', 10)).length, 2, 'somebody else is at it')
+  assert.equal((await node.region.blobs.list('', 10)).length, 1, 'somebody else is at it')
   release()
   await lease
   await using _ = await startJanitor(node.region)
-  await eventually('the orphan to go', async () => (await node.region.blobs.list('', 10)).length === 1)
+  await eventually('the orphan to go', async () => (await node.region.blobs.list('', 10)).length === 0)
 })
