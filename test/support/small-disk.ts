@@ -15,6 +15,8 @@ export interface SmallDisk {
   readonly directory: string
   /** Bytes that can still be written. */
   free(): Promise<number>
+  /** The least that was free while the work ran, looked at all the time. */
+  leastFree(work: () => Promise<unknown>): Promise<number>
   /** Takes all space but so many bytes. */
   fill(leaveBytes?: number): Promise<void>
   /** Gives it back. */
@@ -45,6 +47,23 @@ export async function smallDisk(t: TestContext, bytes: number): Promise<SmallDis
   return {
     directory,
     free,
+    async leastFree(work) {
+      let least = await free()
+      let running = true
+      const watching = (async () => {
+        while (running) {
+          least = Math.min(least, await free())
+          await new Promise((next) => setImmediate(next))
+        }
+      })()
+      try {
+        await work()
+      } finally {
+        running = false
+        await watching
+      }
+      return least
+    },
     async fill(leaveBytes = 0) {
       const file = await open(ballast, 'a')
       try {
