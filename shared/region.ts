@@ -244,15 +244,21 @@ async function ownershipOf(context: {
   log: Log
 }): Promise<Ownership> {
   const { blobs, owner, db, log } = context
-  return watchOwnership({
-    store: blobs,
-    mine: owner,
-    rows: knownRows(db, blobs),
-    onChange: (reason) =>
-      reason === undefined
-        ? log.warn("the blob store is known to be this database's: uploads go on")
-        : log.error({ error: reason }, "the blob store is not known to be this database's: uploads wait"),
-  })
+  try {
+    return await watchOwnership({
+      store: blobs,
+      mine: owner,
+      rows: knownRows(db, blobs),
+      onChange: (reason) =>
+        reason === undefined
+          ? log.warn("the blob store is known to be this database's: uploads go on")
+          : log.error({ error: reason }, "the blob store is not known to be this database's: uploads wait"),
+    })
+  } catch (thrown) {
+    // The probe says which step fails.
+    if (thrown instanceof StoreError) await blobs.check()
+    throw thrown
+  }
 }
 
 /** What the operator has to change is told at start; a store that is away for the moment is waited for, unready. */

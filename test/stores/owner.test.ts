@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
-import { type TestContext, test } from 'node:test'
+import { test } from 'node:test'
 import { PutObjectCommand, S3Client } from '@aws-sdk/client-s3'
 import { EMPTY_SESSION } from '#shared/blobs/blob-store.ts'
 import { StoreOwnerError } from '#shared/blobs/store-owner.ts'
@@ -23,7 +23,7 @@ import { testNode, testRegion } from '../support/region.ts'
 
 const signal = new AbortController().signal
 
-async function storeOf(t: TestContext, name: ObjectStoreName) {
+async function storeOf(name: ObjectStoreName) {
   const server = await startObjectStore(name)
   const env = Object.fromEntries(Object.entries(server.env).filter(([key]) => key.startsWith('PORTOLAN_')))
   // The SDK's usual chain looks here.
@@ -35,7 +35,7 @@ for (const name of Object.keys(recipes) as ObjectStoreName[]) {
   test(`${name}: of two regions with one bucket and prefix the second does not start, a second node does`, {
     skip: withoutStore(name),
   }, async (t) => {
-    const { server, env } = await storeOf(t, name)
+    const { server, env } = await storeOf(name)
     const eu = await testNode(t, { env })
     t.after(() => server[Symbol.asyncDispose]())
     const client = ociClient(eu.url)
@@ -65,7 +65,7 @@ for (const name of Object.keys(recipes) as ObjectStoreName[]) {
 test('objects of others beside the blobs are neither counted nor removed', {
   skip: withoutStore('minio'),
 }, async (t) => {
-  const { server, env } = await storeOf(t, 'minio')
+  const { server, env } = await storeOf('minio')
   const { region } = await testRegion(t, { env: { ...env, PORTOLAN_ORPHAN_GRACE_SECONDS: '1' } })
   t.after(() => server[Symbol.asyncDispose]())
   const client = new S3Client({ region: 'us-east-1', endpoint: server.url, forcePathStyle: true })
@@ -83,7 +83,7 @@ test('objects of others beside the blobs are neither counted nor removed', {
 test('a store that is away at the start is claimed when it comes back; until then no upload begins', {
   skip: withoutStore('minio'),
 }, async (t) => {
-  const { server, env } = await storeOf(t, 'minio')
+  const { server, env } = await storeOf('minio')
   server.kill('SIGKILL')
   const node = await testNode(t, { env: { ...env, PORTOLAN_STORE_TIMEOUT_SECONDS: '1' } })
   t.after(() => server[Symbol.asyncDispose]())
