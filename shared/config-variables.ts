@@ -236,7 +236,7 @@ export const variables = Object.freeze({
   PORTOLAN_ORPHAN_GRACE_SECONDS: variable(
     integer({ min: 1, max: 90 * DAY_SECONDS }),
     '172800',
-    'Age at which bytes that no row names are removed; must be longer than any upload takes.',
+    "Age by the store's clock at which bytes that no row names are removed.",
   ),
   PORTOLAN_SWEEP_SECONDS: variable(
     integer({ min: 1, max: DAY_SECONDS }),
@@ -285,7 +285,7 @@ export const variables = Object.freeze({
   PORTOLAN_FREE_BYTES_MIN: variable(
     bytes({ min: 0, max: 2 ** 50 }),
     '256MiB',
-    'Free space under which uploads are answered 503 while pulls go on.',
+    'Free space that uploads leave on the volumes of the blobs and of the embedded Postgres; what would cross it is answered 503, pulls go on. 0 refuses nothing.',
   ),
   PORTOLAN_CACHE_BYTES: variable(
     bytes({ min: MIB, max: 64 * GIB }),

@@ -140,7 +140,8 @@ export async function openRegion(config: Config, options: RegionOptions = {}): P
   const owner = { region: config.region, database: await databaseIdentity(db) }
   const ownership =
     options.unowned === true ? NOT_WATCHED : opened.use(await ownershipOf({ blobs, owner, db, log }))
-  await requireUsable(blobs, log)
+  // A store that was just found out of reach is not waited for twice.
+  if (ownership.known()) await requireUsable(blobs, log)
   const reader = opened.use(
     openSnapshotReader(lookups, {
       url: database.url,
@@ -234,6 +235,7 @@ async function volumesOf(
 const NOT_WATCHED: Ownership = Object.freeze({
   check: () => Promise.reject(new Error('nobody has asked whose the store is')),
   require: () => Promise.reject(new StoreError('denied', 'nobody has asked whose the store is')),
+  known: () => false,
   [Symbol.asyncDispose]: async () => {},
 })
 

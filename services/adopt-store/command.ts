@@ -24,7 +24,7 @@ export async function adoptStore(config: Config, options: { yes: boolean }): Pro
   const verdict = judgeOwner(facts, owner)
   const mine = `the database ${owner.database} of the region "${owner.region}"`
   if (verdict.kind === 'owned') {
-    say(`${blobs.place} already belongs to ${mine}.`)
+    say(`The store, ${blobs.place}, already belongs to ${mine}.`)
     return 0
   }
   let objects = 0
@@ -38,7 +38,7 @@ export async function adoptStore(config: Config, options: { yes: boolean }): Pro
     after = last.key
   }
   const atLeast = objects >= COUNT_MAX ? 'at least ' : ''
-  say(`${blobs.place} ${verdict.kind === 'refused' ? verdict.reason : 'has no owner'}.`)
+  say(`The store is ${blobs.place}; it ${verdict.kind === 'refused' ? verdict.reason : 'has no owner'}.`)
   say(`It holds ${atLeast}${objects} objects; this database has rows for ${named} of them.`)
   if (!options.yes) {
     say(`To make it the store of ${mine}: npm start -- adopt-store --yes`)

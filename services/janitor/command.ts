@@ -39,7 +39,7 @@ async function sweepOnce(region: Region, options: { yes: boolean; signal: AbortS
   const seenMax = await raiseBlobsSeen(region.db, found.named)
   const { objects, named, orphans, orphanBytes } = found
   say(
-    `${region.blobs.place} holds ${objects} objects, ${named} of them with a row; ${orphans} (${(orphanBytes / 2 ** 20).toFixed(1)} MiB) have none and are older than ${region.config.janitor.orphanGraceSeconds} s.`,
+    `The store, ${region.blobs.place}, holds ${objects} objects, ${named} of them with a row; ${orphans} (${(orphanBytes / 2 ** 20).toFixed(1)} MiB) have none and are older than ${region.config.janitor.orphanGraceSeconds} s.`,
   )
   const blocked = sweepBlockedBy(found, { seenMax, founded })
   if (!options.yes) {

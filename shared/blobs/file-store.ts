@@ -12,7 +12,7 @@
 
 import { randomBytes } from 'node:crypto'
 import { constants } from 'node:fs'
-import { link, mkdir, open, readdir, readFile, rename, stat } from 'node:fs/promises'
+import { copyFile, link, mkdir, open, readdir, readFile, rename, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { createDigester, type Digest, type DigestAlgorithm } from '#shared/oci/digest.ts'
 import {
@@ -166,9 +166,7 @@ export async function openFileStore(options: FileStoreOptions): Promise<BlobStor
     }
     try {
       if (replace) await rename(draft, markerPath)
-      else await link(draft, markerPath)
-    } catch (thrown) {
-      if ((thrown as NodeJS.ErrnoException).code !== 'EEXIST') throw thrown
+      else await placeIfAbsent(draft, markerPath)
     } finally {
       await unlinkIfThere(draft)
     }
@@ -287,6 +285,18 @@ async function listFiles(directory: string, after: string, limit: number): Promi
     }
   }
   return listed
+}
+
+/** A link is whole or not there. Where the file system knows none a copy has to do, which a crash may cut. */
+async function placeIfAbsent(draft: string, path: string): Promise<void> {
+  try {
+    await link(draft, path).catch((thrown: NodeJS.ErrnoException) => {
+      if (thrown.code === 'EEXIST') throw thrown
+      return copyFile(draft, path, constants.COPYFILE_EXCL)
+    })
+  } catch (thrown) {
+    if ((thrown as NodeJS.ErrnoException).code !== 'EEXIST') throw thrown
+  }
 }
 
 async function statIfThere(path: string): Promise<{ size: number; mtimeMs: number } | undefined> {

@@ -25,6 +25,8 @@ export interface Ownership extends AsyncDisposable {
    * @throws StoreError 'denied' or 'unavailable' when the store is not known to be ours
    */
   require(): Promise<void>
+  /** By the last look. */
+  known(): boolean
 }
 
 export interface OwnershipOptions {
@@ -88,6 +90,7 @@ export async function watchOwnership(options: OwnershipOptions): Promise<Ownersh
       const kind = problem instanceof StoreError ? problem.kind : 'denied'
       throw new StoreError(kind, `no upload begins: ${problem.message}`, { cause: problem })
     },
+    known: () => problem === undefined,
     [Symbol.asyncDispose]: () => loop[Symbol.asyncDispose](),
   }
 }

@@ -40,7 +40,11 @@ export async function otherStores(db: Queryable, store: string): Promise<string[
 
 const raise = statement<{ seen: number }>(
   'raise-blobs-seen',
-  `update region set blobs_seen = greatest(blobs_seen, :named::bigint) returning blobs_seen as seen`,
+  // Writes only what changes: a write ends every cached read.
+  `with raised as (
+     update region set blobs_seen = :named::bigint where blobs_seen < :named::bigint
+   )
+   select greatest(blobs_seen, :named::bigint) as seen from region`,
 )
 
 /** Records that a sweep counted so many objects with a row; returns the most that any sweep has counted. */
