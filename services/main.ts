@@ -3,6 +3,8 @@
 //   main.ts [all]            one whole region in this process
 //   main.ts api janitor      some of its services
 //   main.ts move-blobs --to s3   moves the region's blobs to another store and ends
+//   main.ts adopt-store --yes    makes the store that is configured this database's and ends
+//   main.ts sweep --yes          removes what no row names, whatever the sweep's limits say, and ends
 //   main.ts --print-config   the effective configuration, secrets masked
 
 import { parseArgs } from 'node:util'
@@ -32,7 +34,11 @@ const SERVICES: Readonly<Record<string, () => Promise<Start>>> = Object.freeze({
 
 async function main(): Promise<void> {
   const { values, positionals } = parseArgs({
-    options: { 'print-config': { type: 'boolean' }, to: { type: 'string' } },
+    options: {
+      'print-config': { type: 'boolean' },
+      to: { type: 'string' },
+      yes: { type: 'boolean', default: false },
+    },
     allowPositionals: true,
   })
   const names = positionals.length === 0 || positionals.includes('all') ? Object.keys(SERVICES) : positionals
@@ -44,6 +50,16 @@ async function main(): Promise<void> {
   if (positionals[0] === 'move-blobs') {
     const { moveBlobs } = await import('./move-blobs/command.ts')
     process.exitCode = await moveBlobs(config, values.to)
+    return
+  }
+  if (positionals[0] === 'adopt-store') {
+    const { adoptStore } = await import('./adopt-store/command.ts')
+    process.exitCode = await adoptStore(config, { yes: values.yes })
+    return
+  }
+  if (positionals[0] === 'sweep') {
+    const { sweep } = await import('./janitor/command.ts')
+    process.exitCode = await sweep(config, { yes: values.yes })
     return
   }
   const starts = names.map((name) => {

@@ -46,7 +46,7 @@ export async function startApiProcesses(
         PORTOLAN_DATABASE_URL_FILE: undefined,
         PORTOLAN_METRICS_LISTEN: 'off',
         PORTOLAN_PROCESSES: '1',
-        PORTOLAN_CHILD: 'true',
+        PORTOLAN_CHILD: config.database.embedded ? 'embedded' : 'true',
       },
       // A group of their own: Ctrl-C reaches this process, which drains them in order.
       detached: true,

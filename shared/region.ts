@@ -2,7 +2,7 @@
 // Nothing lives at module scope, so two regions fit in one process and share nothing.
 
 import { randomUUID } from 'node:crypto'
-import { mkdir } from 'node:fs/promises'
+import { mkdir, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { createAddressMatcher } from './auth/challenge.ts'
 import { openAccounts } from './auth/htpasswd.ts'
@@ -12,11 +12,13 @@ import { createPeerVerifier, type PeerVerifier } from './auth/peer-signature.ts'
 import type { Auth } from './auth/token-service.ts'
 import { createTokens } from './auth/tokens.ts'
 import { type BlobCache, createBlobCache } from './blobs/blob-cache.ts'
-import { type BlobStore, StoreError } from './blobs/blob-store.ts'
+import { type BlobStore, StoreError, type StoreOwner } from './blobs/blob-store.ts'
 import { createByteBudget } from './blobs/byte-budget.ts'
 import { createRateGuard, type RateGuard } from './blobs/minimum-rate.ts'
 import { type BlobStores, openBlobStores } from './blobs/open-store.ts'
+import { type Ownership, watchOwnership } from './blobs/ownership.ts'
 import { createPartBuffers } from './blobs/part-buffers.ts'
+import { createVolume, type Volume } from './blobs/volume.ts'
 import type { Config } from './config/load.ts'
 import { countDamagedBlobs } from './db/blobs.ts'
 import { type Database, openDatabase } from './db/connect.ts'
@@ -29,6 +31,7 @@ import { regionRow } from './db/region.ts'
 import { createServerCheck } from './db/server.ts'
 import { insertSigningKeyIfAbsent, listSigningKeys } from './db/signing-keys.ts'
 import { openSnapshotReader, type SnapshotReader } from './db/snapshot-reader.ts'
+import { databaseIdentity, knownRows } from './db/store-owner.ts'
 import { countUploads } from './db/uploads.ts'
 import { waitingDeliveries } from './db/webhook-deliveries.ts'
 import { startEmbeddedPostgres } from './embedded/postgres.ts'
@@ -56,6 +59,15 @@ export interface Region extends AsyncDisposable {
   readonly blobs: BlobStore
   /** Where rows may say that blobs are. */
   readonly stores: BlobStores
+  /** This database, as markers of stores name it. */
+  readonly owner: StoreOwner
+  /** Whether `blobs` is this database's. */
+  readonly ownership: Ownership
+  /**
+   * To be awaited by everything that writes rows for a client.
+   * @throws StoreError 'full' when the embedded database's volume is below the floor
+   */
+  requireDatabaseRoom(): Promise<void>
   readonly blobCache: BlobCache
   readonly blobHealth: BlobHealth
   readonly manifests: ManifestCache
@@ -82,6 +94,8 @@ export interface Region extends AsyncDisposable {
 export interface RegionOptions {
   /** Test seam: see failpoints.ts. */
   reach?: ReachFailpoint
+  /** Opens the region without asking who owns its store: only the command that adopts one may. */
+  unowned?: true
   /** Test seam: where log lines go. */
   logTo?: { write(line: string): void }
 }
@@ -112,12 +126,16 @@ export async function openRegion(config: Config, options: RegionOptions = {}): P
       onConnect: checkServer,
     }),
   )
+  const floorBytes = config.bytes.freeMin
+  const blobDirectory = join(directory, 'blobs')
+  const volumes = await volumesOf(config, { blobDirectory, directory })
   const stores = opened.use(
     await openBlobStores(
       { primary: config.blobs, all: config.stores },
       {
-        directory: join(directory, 'blobs'),
-        freeBytesMin: config.bytes.freeMin,
+        directory: blobDirectory,
+        freeBytesMin: floorBytes,
+        volume: volumes.blobs,
         readBudget: createByteBudget({ bytesMax: config.bytes.readBuffer }),
         partBuffers: createPartBuffers({ bytesMax: config.bytes.writeBuffer }),
         timeoutMs: config.storeTimeoutSeconds * 1_000,
@@ -125,7 +143,11 @@ export async function openRegion(config: Config, options: RegionOptions = {}): P
     ),
   )
   const blobs = stores.primary
-  await requireUsable(blobs, log)
+  const owner = { region: config.region, database: await databaseIdentity(db) }
+  const ownership =
+    options.unowned === true ? NOT_WATCHED : opened.use(await ownershipOf({ blobs, owner, db, log }))
+  // A store that was just found out of reach is not waited for twice.
+  if (ownership.known()) await requireUsable(blobs, log)
   const reader = opened.use(
     openSnapshotReader(lookups, {
       url: database.url,
@@ -153,6 +175,10 @@ export async function openRegion(config: Config, options: RegionOptions = {}): P
     webhooksWaiting: () => waitingDeliveries(db),
     pool: () => db.poolSize(),
     databaseRetries: () => db.retries(),
+    freeBytes: async () => {
+      const known = Object.entries(volumes).filter(([, volume]) => volume !== undefined)
+      return Promise.all(known.map(async ([name, volume]) => ({ name, bytes: await volume.freeBytes() })))
+    },
   })
   const blobHealth = opened.use(createBlobHealth({ db, stores, log, metrics }))
   const auth = await authOf(config, db, log)
@@ -165,6 +191,9 @@ export async function openRegion(config: Config, options: RegionOptions = {}): P
     lookups: reader,
     blobs,
     stores,
+    owner,
+    ownership,
+    requireDatabaseRoom: async () => volumes.database?.requireRoom(),
     blobCache: createBlobCache({ bytesMax: config.bytes.cache / 2 }),
     blobHealth,
     manifests: createManifestCache({ db, bytesMax: config.bytes.cache / 2 }),
@@ -182,7 +211,7 @@ export async function openRegion(config: Config, options: RegionOptions = {}): P
     reach: options.reach ?? noFailpoints,
     databaseUrl: database.url,
     failed: database.failed,
-    readiness: () => readiness(db, blobs),
+    readiness: () => readiness(db, blobs, ownership),
     [Symbol.asyncDispose]: () => stack.disposeAsync(),
   }
 }
@@ -192,13 +221,73 @@ function redirectRule({ redirect }: Config): Region['redirects'] {
   return (bytes, address) => redirect.on && bytes >= redirect.bytesMin && !excepted(address)
 }
 
+interface Volumes {
+  /** Where blobs are files. */
+  readonly blobs?: Volume
+  /** Where Postgres is embedded. The same object as `blobs` when it is the same volume. */
+  readonly database?: Volume
+}
+
+async function volumesOf(
+  config: Config,
+  { blobDirectory, directory }: { blobDirectory: string; directory: string },
+): Promise<Volumes> {
+  const floorBytes = config.bytes.freeMin
+  const files = config.blobs.kind === 'file'
+  if (files) await mkdir(blobDirectory, { recursive: true, mode: 0o700 })
+  const blobs = files ? createVolume({ directory: blobDirectory, floorBytes }) : undefined
+  if (!config.database.embedded) return { ...(blobs && { blobs }) }
+  const postgres = join(directory, 'postgres')
+  const same = files && (await stat(blobDirectory)).dev === (await stat(postgres)).dev
+  const database = same && blobs ? blobs : createVolume({ directory: postgres, floorBytes })
+  return { ...(blobs && { blobs }), database }
+}
+
+/** For the command that is about to take the store: nothing may be swept or uploaded meanwhile. */
+const NOT_WATCHED: Ownership = Object.freeze({
+  check: () => Promise.reject(new Error('nobody has asked whose the store is')),
+  require: () => Promise.reject(new StoreError('denied', 'nobody has asked whose the store is')),
+  known: () => false,
+  [Symbol.asyncDispose]: async () => {},
+})
+
+async function ownershipOf(context: {
+  blobs: BlobStore
+  owner: StoreOwner
+  db: Database
+  log: Log
+}): Promise<Ownership> {
+  const { blobs, owner, db, log } = context
+  try {
+    return await watchOwnership({
+      store: blobs,
+      mine: owner,
+      rows: knownRows(db, blobs),
+      onChange: (reason) =>
+        reason === undefined
+          ? log.warn("the blob store is known to be this database's: uploads go on")
+          : log.error({ error: reason }, "the blob store is not known to be this database's: uploads wait"),
+    })
+  } catch (thrown) {
+    // The probe says which step fails.
+    if (thrown instanceof StoreError) await blobs.check()
+    throw thrown
+  }
+}
+
 /** What the operator has to change is told at start; a store that is away for the moment is waited for, unready. */
 async function requireUsable(blobs: BlobStore, log: Log): Promise<void> {
   try {
     await blobs.check()
   } catch (thrown) {
     if (!(thrown instanceof StoreError) || !thrown.retryable) throw thrown
-    log.warn({ error: thrown }, 'the blob store is out of reach: pulls and pushes of blobs wait for it')
+    const full = thrown.kind === 'full'
+    log.warn(
+      { error: thrown },
+      full
+        ? 'the blob store is full: uploads wait until there is space'
+        : 'the blob store is out of reach: pulls and pushes of blobs wait for it',
+    )
   }
 }
 
@@ -248,16 +337,19 @@ async function authOf(config: Config, db: Database, log: Log): Promise<Auth | un
   }
 }
 
-async function readiness(db: Database, blobs: BlobStore): Promise<Readiness> {
+/** A full store is ready: whoever balances by readiness must not take the pulls away too. */
+async function readiness(db: Database, blobs: BlobStore, ownership: Ownership): Promise<Readiness> {
   const parts: [string, () => Promise<unknown>][] = [
     ['database', () => regionRow(db)],
     ['blob store', () => blobs.check()],
+    ['blob store', () => ownership.require()],
   ]
   const reasons: string[] = []
   for (const [part, check] of parts) {
     try {
       await check()
     } catch (thrown) {
+      if (thrown instanceof StoreError && thrown.kind === 'full') continue
       reasons.push(`${part}: ${thrown instanceof Error ? thrown.message : 'failed'}`)
     }
   }

@@ -27,7 +27,9 @@ async function* chunksOf(exchange: Exchange): AsyncGenerator<Buffer> {
     request.destroy()
   })
   try {
-    for await (const chunk of request as AsyncIterable<Buffer>) {
+    // Whoever stops reading still has an answer to send on this connection: error-reply.ts ends it.
+    const chunks: AsyncIterable<Buffer> = request.iterator({ destroyOnReturn: false })
+    for await (const chunk of chunks) {
       watch.progress(chunk.length)
       region.metrics.bytesIn(chunk.length)
       yield chunk

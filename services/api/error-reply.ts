@@ -73,7 +73,8 @@ function linger(exchange: Exchange): void {
   timer.unref()
   request.on('data', (chunk: Buffer) => {
     taken += chunk.length
-    if (taken > LINGER_BYTES_MAX) cut()
+    // Not cut yet: a reset would overtake the answer on its way to a client that is still writing.
+    if (taken > LINGER_BYTES_MAX) request.pause()
   })
   request.on('close', () => clearTimeout(timer))
   request.on('error', cut)

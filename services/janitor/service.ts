@@ -16,11 +16,13 @@ export async function startJanitor(region: Region): Promise<Service> {
   const loop = startLoop({
     everyMs: region.config.janitor.sweepSeconds * 1_000,
     run: async (signal) => {
-      await withLease(region.databaseUrl, 'janitor', async () => {
+      const ran = await withLease(region.databaseUrl, 'janitor', async () => {
         await expireUploads(region, signal)
         await sweepOrphans(signal)
         await scrub(signal)
       })
+      // Another process works and tells whether sweeps are blocked.
+      if (!ran) region.metrics.sweepBlocked(undefined)
     },
     onError: (error) => region.log.error({ error }, 'the janitor failed; it will try again'),
   })

@@ -1,71 +1,120 @@
-// Bytes that no row names: what is left when a process dies between writing bytes and committing their row.
+// Removing bytes that no row names: what is left when a process dies between writing bytes and committing their row.
 //
-// The store is paged through in key order, a bounded number of objects a run, going on where the last run stopped. An
-// object is an orphan when it is older than the grace time (which is longer than any upload takes), no blob row names
-// its key and no open session holds it; uploads in parts that a store keeps out of its listing are ended likewise. Sessions are read after the listing: one that commits in between has its row
-// by then. After the database was restored nothing is swept for a while: see shared/db/region.ts.
+// The order of a sweep: the store's marker still names this database; the store's clock says what is old; a pass over
+// the whole store counts (survey-store.ts); the limits allow what it found (sweep-limits.ts); then each page of
+// orphans is looked up once more and removed. Uploads in parts that a store keeps out of its listing end the same way. Where
+// one of these does not hold nothing is removed, one line is logged when that begins and one when it ends, and
+// `portolan_sweep_blocked` is 1. A person who has looked can let one sweep through: command.ts.
+//
+// After the database was restored nothing is swept for a while: see shared/db/region.ts.
 
-import { knownKeys } from '#shared/db/blobs.ts'
+import { type Marker, StoreOwnerError } from '#shared/blobs/store-owner.ts'
+import { blobKeysInUse, forgetDeadAttempts } from '#shared/db/blob-keys.ts'
 import { logWasCompared, sweepsPaused } from '#shared/db/region.ts'
-import { uploadPartsPage } from '#shared/db/uploads.ts'
+import { raiseBlobsSeen } from '#shared/db/store-owner.ts'
 import type { Region } from '#shared/region.ts'
+import { createStoreSurvey, type FinishedSurvey } from './survey-store.ts'
+import { sweepBlockedBy } from './sweep-limits.ts'
 
 const PAGE = 500
-/** Objects looked at in one run. */
-const RUN_MAX = 20_000
-const FIRST_ID = '00000000-0000-0000-0000-000000000000'
 
 /** Each call is one run; returns how many orphans it removed. */
 export function createOrphanSweep(region: Region): (signal: AbortSignal) => Promise<number> {
-  let after = ''
+  const survey = createStoreSurvey(region)
+  const block = createBlock(region)
   return async (signal) => {
-    if (await sweepsPaused(region.db)) return 0
-    // Whether the database was restored is not known before Kafka was asked.
-    if (region.config.kafka !== undefined && !(await logWasCompared(region.db))) return 0
-    const graceMs = region.config.janitor.orphanGraceSeconds * 1_000
-    let removed = await region.blobs.dropUnfinished(Date.now() - graceMs, (keys) => keysInUse(region, keys))
-    for (let looked = 0; looked < RUN_MAX && !signal.aborted; ) {
-      const page = await region.blobs.list(after, PAGE)
-      const last = page.at(-1)
-      if (last === undefined) {
-        after = ''
-        break
-      }
-      const oldestMs = Date.now() - graceMs
-      const old = page.filter(({ modifiedAtMs }) => modifiedAtMs < oldestMs).map(({ key }) => key)
-      const orphans = await withoutRow(region, old)
-      await region.blobs.remove(orphans)
-      removed += orphans.length
-      looked += page.length
-      after = last.key
+    if ((await sweepMustWait(region)) !== undefined) return 0
+    const marker = await markerIfOurs(region, block)
+    if (marker === undefined) return 0
+    await forgetDeadAttempts(region.db)
+    const olderThanMs = await oldBefore(region)
+    const found = await survey.step(olderThanMs, signal)
+    if (found === undefined) return 0
+    const seenMax = await raiseBlobsSeen(region.db, found.named)
+    const reason = sweepBlockedBy(found, { seenMax, founded: marker.founded })
+    if (reason !== undefined) {
+      block.set(reason, countsOf(found, seenMax))
+      return 0
     }
-    if (removed > 0) region.log.info({ removed }, 'orphaned bytes were removed')
-    return removed
+    block.clear()
+    return removeOrphans(region, { found, olderThanMs, signal })
   }
 }
 
-async function withoutRow(region: Region, keys: readonly string[]): Promise<string[]> {
-  if (keys.length === 0) return []
-  const used = await keysInUse(region, keys)
-  return keys.filter((key) => !used.has(key))
+/** Why no sweep may run now, as the end of a sentence; undefined: it may. */
+export async function sweepMustWait(region: Region): Promise<string | undefined> {
+  if (await sweepsPaused(region.db))
+    return 'the database was restored or taken over within the last seven days'
+  // Whether the database was restored is not known before Kafka was asked.
+  if (region.config.kafka !== undefined && !(await logWasCompared(region.db)))
+    return 'the log has not been compared with Kafka since the database started'
+  return undefined
 }
 
-/** Of the keys, those that a row names, be it a blob's or a session's. */
-async function keysInUse(region: Region, keys: readonly string[]): Promise<Set<string>> {
-  const held = await keysOfSessions(region, new Set(keys))
-  const named = await knownKeys(region.db, { store: region.blobs.name, keys })
-  return held.union(named)
+/** What was written before this is older than the grace time. By the store's clock, in milliseconds. */
+export async function oldBefore(region: Region): Promise<number> {
+  return (await region.blobs.nowMs()) - region.config.janitor.orphanGraceSeconds * 1_000
 }
 
-/** Of the keys, those that open sessions hold. A session's parts are the store's notes: their keys are strings in it. */
-async function keysOfSessions(region: Region, keys: ReadonlySet<string>): Promise<Set<string>> {
-  const held = new Set<string>()
-  for (let after = FIRST_ID; ; ) {
-    const page = await uploadPartsPage(region.db, { store: region.blobs.name, after, limit: PAGE })
-    for (const key of page.flatMap(({ parts }) => region.blobs.keysOf(parts)))
-      if (keys.has(key)) held.add(key)
-    const last = page.at(-1)
-    if (last === undefined || page.length < PAGE) return held
-    after = last.id
+/** Looks at each candidate once more: what is needed by now stays. Returns how many are gone. */
+export async function removeOrphans(
+  region: Region,
+  options: { found: FinishedSurvey; olderThanMs: number; signal: AbortSignal },
+): Promise<number> {
+  const { found, olderThanMs, signal } = options
+  const { blobs, db } = region
+  const inUse = (keys: readonly string[]) => blobKeysInUse(db, { store: blobs, keys })
+  let removed = await blobs.dropUnfinished(olderThanMs, inUse)
+  for (let from = 0; from < found.candidates.length && !signal.aborted; from += PAGE) {
+    const page = found.candidates.slice(from, from + PAGE)
+    const used = await inUse(page)
+    const orphans = page.filter((key) => !used.has(key))
+    await blobs.remove(orphans)
+    removed += orphans.length
+  }
+  if (removed > 0) region.log.info({ removed }, 'orphaned bytes were removed')
+  return removed
+}
+
+async function markerIfOurs(region: Region, block: Block): Promise<Marker | undefined> {
+  try {
+    return await region.ownership.check()
+  } catch (thrown) {
+    if (!(thrown instanceof StoreOwnerError)) throw thrown
+    block.set('owner', { error: thrown })
+    return undefined
+  }
+}
+
+function countsOf({ objects, named, orphans, orphanBytes }: FinishedSurvey, seenMax: number): object {
+  return { objects, named, orphans, orphanBytes, seenMax }
+}
+
+interface Block {
+  set(reason: 'owner' | 'share' | 'unknown', facts: object): void
+  clear(): void
+}
+
+const SENTENCES = Object.freeze({
+  owner: "nothing is swept: the blob store is not this database's",
+  share:
+    'nothing is swept: more than a tenth of the store has no row; see `npm start -- sweep` before you allow it',
+  unknown:
+    'nothing is swept: the store has more objects without a row than this database ever knew; see `npm start -- sweep`',
+})
+
+function createBlock(region: Region): Block {
+  let blocked: keyof typeof SENTENCES | undefined
+  return {
+    set(reason, facts) {
+      if (blocked !== reason) region.log.error({ reason, ...facts }, SENTENCES[reason])
+      blocked = reason
+      region.metrics.sweepBlocked(reason)
+    },
+    clear() {
+      if (blocked !== undefined) region.log.info('sweeps go on')
+      blocked = undefined
+      region.metrics.sweepBlocked(undefined)
+    },
   }
 }

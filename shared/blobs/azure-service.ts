@@ -62,6 +62,15 @@ export function openAzureService(config: AzureConfig): ObjectService {
       const headers = { blobContentMD5: md5(body) }
       await blob(key).upload(body, body.length, { abortSignal, blobHTTPHeaders: headers, ...tier })
     },
+    async putIfAbsent(name, body, abortSignal) {
+      try {
+        const options = { abortSignal, conditions: { ifNoneMatch: '*' }, ...tier }
+        await blob(name).upload(body, body.length, options)
+      } catch (thrown) {
+        const { statusCode } = thrown as { statusCode?: number }
+        if (statusCode !== 409 && statusCode !== 412) throw thrown
+      }
+    },
     startUpload: async (key) => ({ key, id: '' }),
     async putPart({ key }, { body }, abortSignal) {
       const id = randomBytes(24).toString('base64')

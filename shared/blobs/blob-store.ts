@@ -13,6 +13,7 @@
 //   <data>/<region>/blobs/<first two of key>/<key>      one attempt or one concatenation, never reopened for writing
 // and of the others:
 //   <bucket>/<prefix><key>                              one upload in parts, or one small object; never overwritten
+// Beside them lies one marker, `portolan-store.json`, that says who owns the store (store-owner.ts).
 //
 // Failures: a method rejects with StoreError; `retryable` says whether the same call may succeed later. Absence of an
 // object that a row names is a StoreError too ('missing'): it is never an empty answer.
@@ -50,6 +51,8 @@ export interface Attempt extends AsyncDisposable {
    * more. Dying before it leaves orphans for the sweep.
    */
   joined(): Promise<void>
+  /** Where its bytes are so far: what a sweep must not touch while they arrive. Grows while it is written. */
+  keys(): readonly string[]
   /** Drops this attempt's bytes, also after `finish`. Idempotent, never throws for bytes that are already gone. */
   abort(): Promise<void>
 }
@@ -94,9 +97,22 @@ export interface ListedObject {
   readonly modifiedAtMs: number
 }
 
+/** Whose rows say what is needed in a store. */
+export interface StoreOwner {
+  readonly region: string
+  /** The uuid of the region's database. */
+  readonly database: string
+}
+
+export const MARKER_NAME = 'portolan-store.json'
+/** A marker has some hundred bytes. */
+export const MARKER_BYTES_MAX = 4_096
+
 export interface BlobStore extends AsyncDisposable {
   /** The name kept in blob.store and upload.store: 'file', 's3', 'gcs', 'azure'. */
   readonly name: string
+  /** Where it keeps things, for the operator: `the S3 bucket "images"`. */
+  readonly place: string
 
   /** Begins an attempt that would append to the session. Allocates nothing that outlives a crash unseen by `list`. */
   begin(session: StoredSession, options: AttemptOptions): Promise<Attempt>
@@ -133,20 +149,35 @@ export interface BlobStore extends AsyncDisposable {
   /** Removes objects. Idempotent: keys that are gone are fine. At most 1,000 keys a call. */
   remove(keys: readonly string[]): Promise<void>
 
-  /** Objects after the given key in byte order, at most `limit` (<= 1,000): what the orphan sweep pages through. */
+  /**
+   * Objects after the given key in byte order, at most `limit` (<= 1,000): what the orphan sweep pages through. Only
+   * what has the form of a key: neither the marker nor what others keep beside the blobs. [] is the end.
+   */
   list(after: string, limit: number): Promise<readonly ListedObject[]>
 
   /** The keys that a session's parts hold: what the orphan sweep must not touch. */
   keysOf(parts: readonly unknown[]): string[]
 
   /**
-   * Removes up to 1,000 uploads that were begun before `startedBeforeMs`, never ended, and hold none of the keys that
-   * `held` says are in use. Returns how many. 0 for stores that keep nothing out of sight of `list`.
+   * Removes up to 1,000 uploads that were begun before `startedBeforeMs` (by the store's clock), never ended, and hold
+   * none of the keys that `held` says are in use. Returns how many. 0 for stores that keep nothing out of sight of `list`.
    */
   dropUnfinished(
     startedBeforeMs: number,
     held: (keys: readonly string[]) => Promise<ReadonlySet<string>>,
   ): Promise<number>
+
+  /** The marker's text; undefined: there is none. */
+  readMarker(): Promise<string | undefined>
+
+  /**
+   * Writes the marker; durable when it resolves. Without `replace` one that is there stays as it is, and that is no
+   * error: the caller reads back whose it is. store-owner.ts says where two writers at once are told apart.
+   */
+  writeMarker(text: string, options: { replace: boolean }): Promise<void>
+
+  /** What the store's own clock says now: the one that `modifiedAtMs` is measured with. Costs a small write. */
+  nowMs(): Promise<number>
 
   /**
    * Where a client may fetch the object itself, without asking us, until at least 20 minutes from now. The same for

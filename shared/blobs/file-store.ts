@@ -1,6 +1,8 @@
 // BlobStore on a directory: one file per attempt, written once, never reopened for writing.
 //
 //   <directory>/<first two of key>/<key>      key: 32 hex digits of randomness
+//   <directory>/portolan-store.json           the marker: who owns the store
+//   <directory>/clock                         written to find out what time the file system has
 //
 // Durable means: the file's data and its directory entry are synced before `finish` or `complete` resolves. A key is
 // random and used once, so nothing that sleeps through a commit and wakes up can touch what was committed. A session
@@ -9,8 +11,8 @@
 // is never sent as if it were whole.
 
 import { randomBytes } from 'node:crypto'
-import type { Stats } from 'node:fs'
-import { mkdir, open, readdir, stat, statfs } from 'node:fs/promises'
+import { constants, type Stats } from 'node:fs'
+import { copyFile, link, mkdir, open, readdir, readFile, rename, stat } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { createDigester, type Digest, type DigestAlgorithm } from '#shared/oci/digest.ts'
 import {
@@ -21,6 +23,7 @@ import {
   type Completion,
   EMPTY_SESSION,
   type ListedObject,
+  MARKER_NAME,
   type ObjectStat,
   type StoredSession,
   StoreError,
@@ -29,10 +32,9 @@ import type { ByteBudget } from './byte-budget.ts'
 import { createDirectorySyncer, type DirectorySyncer } from './directory-sync.ts'
 import { pumpFile, shortFile } from './file-pump.ts'
 import { orLost } from './lost-session.ts'
+import { createVolume, type Volume } from './volume.ts'
 import { createWriteOnceFile, unlinkIfThere, type WriteOnceFile } from './write-once-file.ts'
 
-/** Free space is asked of the file system at most this often. */
-const FREE_SPACE_TTL_MS = 1_000
 const KEY = /^[0-9a-f]{32}$/
 
 /** One attempt as the session remembers it. */
@@ -45,41 +47,42 @@ export interface FileStoreOptions {
   directory: string
   /** Buffers for downloads and concatenations. */
   budget: ByteBudget
-  /** Below this much free space no attempt begins: pulls and the database go on. Bytes. */
+  /** Uploads leave at least this much free: pulls and the database go on. Bytes; 0 refuses nothing. */
   freeBytesMin: number
+  /** The volume of the directory where others watch it too; else one is made. */
+  volume?: Volume
 }
 
 export async function openFileStore(options: FileStoreOptions): Promise<BlobStore> {
   const { directory, budget } = options
   const directories = createDirectorySyncer()
   await makeDirectories(directory, directories)
-  let freeBytes = { value: Number.POSITIVE_INFINITY, asOfMs: Number.NEGATIVE_INFINITY }
+  const volume = options.volume ?? createVolume({ directory, floorBytes: options.freeBytesMin })
+  const markerPath = join(directory, MARKER_NAME)
 
   const pathOf = (key: string): string => {
     if (!KEY.test(key)) throw new StoreError('corrupt', 'not a key of the file store')
     return join(directory, key.slice(0, 2), key)
   }
 
-  async function requireSpace(): Promise<void> {
-    const nowMs = performance.now()
-    if (nowMs - freeBytes.asOfMs > FREE_SPACE_TTL_MS) {
-      const { bavail, bsize } = await statfs(directory)
-      freeBytes = { value: bavail * bsize, asOfMs: nowMs }
-    }
-    if (freeBytes.value < options.freeBytesMin) {
-      throw new StoreError('full', `less than ${options.freeBytesMin} bytes are free in the blob directory`)
-    }
-  }
-
-  async function create(algorithm: DigestAlgorithm): Promise<{ key: string; file: WriteOnceFile }> {
+  /** Makes a file that may take `length` bytes, and more where nobody knows how many come. */
+  async function create(
+    algorithm: DigestAlgorithm,
+    length = 0,
+  ): Promise<{ key: string; file: WriteOnceFile }> {
     const key = randomBytes(16).toString('hex')
-    return { key, file: await createWriteOnceFile(pathOf(key), { algorithm, directories }) }
+    const space = await volume.admit(length)
+    try {
+      return { key, file: await createWriteOnceFile(pathOf(key), { algorithm, directories, space }) }
+    } catch (thrown) {
+      space[Symbol.dispose]()
+      throw thrown
+    }
   }
 
   async function begin(session: StoredSession, begun: AttemptOptions): Promise<Attempt> {
     begun.signal?.throwIfAborted()
-    await requireSpace()
-    const { key, file } = await storing(() => create(begun.algorithm))
+    const { key, file } = await storing(() => create(begun.algorithm, begun.length))
     const parts = partsOf(session)
     let finished = false
     const abort = async () => {
@@ -102,6 +105,7 @@ export async function openFileStore(options: FileStoreOptions): Promise<BlobStor
         }
       },
       joined: async () => {},
+      keys: () => [key],
       abort,
       async [Symbol.asyncDispose]() {
         if (!finished) await abort()
@@ -111,8 +115,8 @@ export async function openFileStore(options: FileStoreOptions): Promise<BlobStor
 
   /** Copies the parts, in order, into a new file. */
   async function concatenate(parts: readonly FilePart[], options: AttemptOptions): Promise<Completion> {
-    await requireSpace()
-    const { key, file } = await create(options.algorithm)
+    const total = parts.reduce((sum, { size }) => sum + size, 0)
+    const { key, file } = await create(options.algorithm, total)
     try {
       // The pump reuses its buffers; the file keeps what it is given.
       const sink: ByteSink = { write: (chunk) => file.write(Buffer.from(chunk)) }
@@ -155,8 +159,40 @@ export async function openFileStore(options: FileStoreOptions): Promise<BlobStor
     }
   }
 
+  async function writeMarker(text: string, { replace }: { replace: boolean }): Promise<void> {
+    const draft = `${markerPath}.${randomBytes(8).toString('hex')}`
+    const handle = await open(draft, 'wx', 0o600)
+    try {
+      await handle.writeFile(text)
+      await handle.sync()
+    } finally {
+      await handle.close()
+    }
+    try {
+      if (replace) await rename(draft, markerPath)
+      else await placeIfAbsent(draft, markerPath)
+    } finally {
+      await unlinkIfThere(draft)
+    }
+    await directories.sync(directory)
+  }
+
+  /** Overwrites one byte in place: that works on a full disk too, where bytes most need to be removed. */
+  async function nowMs(): Promise<number> {
+    const handle = await open(join(directory, 'clock'), constants.O_CREAT | constants.O_RDWR, 0o600)
+    try {
+      await handle.write('.', 0)
+      // On a network file system the server's clock counts, and it has to hear of the write.
+      await handle.sync()
+      return (await handle.stat()).mtimeMs
+    } finally {
+      await handle.close()
+    }
+  }
+
   return {
     name: 'file',
+    place: `the blob directory ${directory}`,
     begin,
     send,
 
@@ -198,12 +234,23 @@ export async function openFileStore(options: FileStoreOptions): Promise<BlobStor
 
     list: (after, limit) => storing(() => listFiles(directory, after, limit)),
 
+    readMarker: () =>
+      storing(async () => {
+        try {
+          return await readFile(markerPath, 'utf8')
+        } catch (thrown) {
+          if ((thrown as NodeJS.ErrnoException).code === 'ENOENT') return undefined
+          throw thrown
+        }
+      }),
+    writeMarker: (text, options) => storing(() => writeMarker(text, options)),
+    nowMs: () => storing(nowMs),
+
     dropUnfinished: async () => 0,
     url: async () => undefined,
 
     check: () =>
       storing(async () => {
-        await requireSpace()
         const { file } = await create('sha256')
         try {
           await file.write(Buffer.from('probe'))
@@ -227,12 +274,10 @@ function partsOf(session: StoredSession): readonly FilePart[] {
 async function makeDirectories(directory: string, directories: DirectorySyncer): Promise<void> {
   await mkdir(directory, { recursive: true, mode: 0o700 })
   const present = new Set(await readdir(directory))
-  if (present.size >= 256) return
-  for (let value = 0; value < 256; value++) {
-    const name = value.toString(16).padStart(2, '0')
-    if (!present.has(name)) await mkdir(join(directory, name), { mode: 0o700 })
-  }
-  await directories.sync(directory)
+  const names = Array.from({ length: 256 }, (_, value) => value.toString(16).padStart(2, '0'))
+  const absent = names.filter((name) => !present.has(name))
+  for (const name of absent) await mkdir(join(directory, name), { recursive: true, mode: 0o700 })
+  if (absent.length > 0) await directories.sync(directory)
 }
 
 async function listFiles(directory: string, after: string, limit: number): Promise<ListedObject[]> {
@@ -255,6 +300,18 @@ async function statKey(path: string): Promise<ObjectStat | undefined> {
   if (found?.isFile()) return { size: found.size, version: `${found.ino} ${found.mtimeMs} ${found.ctimeMs}` }
   if ((await statIfThere(dirname(path))) !== undefined) return undefined
   throw new StoreError('unavailable', 'the blob directory lacks its folders: is its file system mounted?')
+}
+
+/** A link is whole or not there. Where the file system knows none a copy has to do, which a crash may cut. */
+async function placeIfAbsent(draft: string, path: string): Promise<void> {
+  try {
+    await link(draft, path).catch((thrown: NodeJS.ErrnoException) => {
+      if (thrown.code === 'EEXIST') throw thrown
+      return copyFile(draft, path, constants.COPYFILE_EXCL)
+    })
+  } catch (thrown) {
+    if ((thrown as NodeJS.ErrnoException).code !== 'EEXIST') throw thrown
+  }
 }
 
 async function statIfThere(path: string): Promise<Stats | undefined> {

@@ -61,6 +61,18 @@ export function openGcsService(config: GcsConfig): ObjectService {
     async put(key, body) {
       await file(key).save(body, { resumable: false, validation: 'crc32c', metadata })
     },
+    async putIfAbsent(name, body) {
+      try {
+        await file(name).save(body, {
+          resumable: false,
+          validation: 'crc32c',
+          metadata,
+          preconditionOpts: { ifGenerationMatch: 0 },
+        })
+      } catch (thrown) {
+        if (Number((thrown as { code?: unknown }).code) !== 412) throw thrown
+      }
+    },
     async startUpload(key) {
       const [uri] = await file(key).createResumableUpload({ metadata })
       return { key, id: uri }
@@ -136,7 +148,7 @@ export function openGcsService(config: GcsConfig): ObjectService {
       return files.map(({ name, metadata: known }) => ({
         key: name.slice(prefix.length),
         size: Number(known.size ?? 0),
-        modifiedAtMs: Date.parse(known.updated ?? known.timeCreated ?? '') || Date.now(),
+        modifiedAtMs: Date.parse(known.updated ?? known.timeCreated ?? '') || Number.POSITIVE_INFINITY,
       }))
     },
     // Sessions end by themselves after a week.

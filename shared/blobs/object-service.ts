@@ -3,6 +3,7 @@
 //
 // An implementation never retries by itself and never waits without a bound: retry.ts does both, asking `failureOf`
 // what an error means. Keys arrive as 32 hex digits and are put under the configured prefix by the implementation.
+// An object's time that the service does not tell is Infinity: it is never old enough to be removed.
 
 import type { Readable } from 'node:stream'
 import type { ListedObject, StoreError } from './blob-store.ts'
@@ -38,6 +39,11 @@ export interface ObjectService extends AsyncDisposable {
   readonly rest: 'object' | 'row'
   /** One request for a whole object. */
   put(key: string, body: Buffer, signal: AbortSignal): Promise<void>
+  /**
+   * The same, only where no object has this name; one that is there stays, and that is no error. A server that does not
+   * know the condition may overwrite it: the caller reads back.
+   */
+  putIfAbsent(name: string, body: Buffer, signal: AbortSignal): Promise<void>
   startUpload(key: string, signal: AbortSignal): Promise<PartUpload>
   /** Sends a part again safely when it is given the same number, offset and body. Returns what finishUpload has to name. */
   putPart(

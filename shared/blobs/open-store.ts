@@ -9,11 +9,14 @@ import { openFileStore } from './file-store.ts'
 import type { ObjectService } from './object-service.ts'
 import type { PartBuffers } from './part-buffers.ts'
 import { createPartStore } from './part-store.ts'
+import type { Volume } from './volume.ts'
 
 export interface OpenStoreOptions {
   /** Of the file store. */
   directory: string
   freeBytesMin: number
+  /** Its volume, where others watch it too. */
+  volume?: Volume | undefined
   readBudget: ByteBudget
   partBuffers: PartBuffers
   /** Of one operation on an object store, repetitions included. */
@@ -56,8 +59,8 @@ export async function openBlobStores(
 
 export async function openBlobStore(config: BlobsConfig, options: OpenStoreOptions): Promise<BlobStore> {
   if (config.kind === 'file') {
-    const { directory, freeBytesMin, readBudget } = options
-    return openFileStore({ directory, budget: readBudget, freeBytesMin })
+    const { directory, freeBytesMin, readBudget, volume } = options
+    return openFileStore({ directory, budget: readBudget, freeBytesMin, ...(volume && { volume }) })
   }
   const { partBuffers, timeoutMs } = options
   return createPartStore({

@@ -217,6 +217,10 @@ export class PartAttempt implements Attempt {
     }
   }
 
+  keys(): readonly string[] {
+    return this.#upload === undefined ? this.#made : [...this.#made, this.#upload.key]
+  }
+
   async abort(): Promise<void> {
     this.#done = true
     await this.#sending

@@ -15,6 +15,9 @@ import {
   type BlobStore,
   type ByteSink,
   type Completion,
+  type ListedObject,
+  MARKER_BYTES_MAX,
+  MARKER_NAME,
   type StoredSession,
   StoreError,
 } from './blob-store.ts'
@@ -35,6 +38,10 @@ const CHECK_TTL_MS = 15_000
 /** A link's time is cut to this, so that everybody who asks within it gets the same one. */
 const LINK_BUCKET_MS = 5 * 60_000
 const LINK_SECONDS = 20 * 60
+/** Behind every key. Names from here on are not ours. */
+const AFTER_ALL_KEYS = 'g'
+/** Pages in a row that may hold nothing of ours: somebody else's objects beside the blobs cost requests. */
+const FOREIGN_PAGES_MAX = 100
 
 export interface PartStoreOptions {
   service: ObjectService
@@ -193,10 +200,73 @@ export function createPartStore(options: PartStoreOptions): BlobStore {
     await step('delete from', () => ask((signal) => service.remove([key], signal)))
   }
 
+  /** Only keys, whatever else is under the prefix. A page that holds none is followed by the next one. */
+  async function list(after: string, limit: number): Promise<readonly ListedObject[]> {
+    let from = after
+    for (let pages = 1; pages <= FOREIGN_PAGES_MAX; pages++) {
+      const page = await ask((signal) => service.list(from, limit, signal))
+      const ours = page.filter(({ key }) => KEY.test(key))
+      const last = page.at(-1)
+      if (ours.length > 0 || last === undefined || last.key >= AFTER_ALL_KEYS) return ours
+      from = last.key
+    }
+    throw new StoreError(
+      'denied',
+      `${service.place} holds too many objects that are not blobs: give the blobs a prefix of their own`,
+    )
+  }
+
+  async function readMarker(): Promise<string | undefined> {
+    try {
+      return await ask(async (signal) => {
+        const { bytes, body } = await service.get(MARKER_NAME, undefined, signal)
+        const chunks: Buffer[] = []
+        let left = MARKER_BYTES_MAX
+        for await (const chunk of body as AsyncIterable<Buffer>) {
+          chunks.push(chunk)
+          left -= chunk.length
+          if (left < 0) throw new StoreError('corrupt', 'the marker is too long')
+        }
+        if (bytes !== MARKER_BYTES_MAX - left) throw new StoreError('unavailable', 'the marker was cut short')
+        return Buffer.concat(chunks).toString()
+      })
+    } catch (thrown) {
+      if (thrown instanceof StoreError && thrown.kind === 'missing') return undefined
+      throw thrown
+    }
+  }
+
+  /** The time that the store gives an object which is written now, and by which all its ages are told. */
+  async function storeNowMs(): Promise<number> {
+    const base = newKey().slice(0, -1)
+    // One digit after the other: the listing that begins behind the first has the second at its head.
+    const key = `${base}1`
+    await ask((signal) => service.put(key, Buffer.from('clock'), signal))
+    try {
+      const [probe] = await ask((signal) => service.list(`${base}0`, 1, signal))
+      if (probe?.key !== key || !Number.isFinite(probe.modifiedAtMs))
+        throw new StoreError('unavailable', 'does not list what was just written')
+      return probe.modifiedAtMs
+    } finally {
+      await asking.tidy((signal) => service.remove([key], signal))
+    }
+  }
+
   return {
     name: service.name,
+    place: service.place,
     send,
     complete,
+    list,
+    readMarker,
+    nowMs: storeNowMs,
+
+    async writeMarker(text, { replace }) {
+      const bytes = Buffer.from(text)
+      await ask((signal) =>
+        replace ? service.put(MARKER_NAME, bytes, signal) : service.putIfAbsent(MARKER_NAME, bytes, signal),
+      )
+    },
 
     begin: async (session, begun): Promise<Attempt> => {
       begun.signal?.throwIfAborted()
@@ -230,7 +300,6 @@ export function createPartStore(options: PartStoreOptions): BlobStore {
       return undefined
     },
 
-    list: (after, limit) => ask((signal) => service.list(after, limit, signal)),
     keysOf: sessionKeys,
 
     async dropUnfinished(startedBeforeMs, held) {

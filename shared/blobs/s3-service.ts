@@ -91,6 +91,17 @@ export function openS3Service(config: S3Config): ObjectService {
         { abortSignal },
       )
     },
+    async putIfAbsent(name, body, abortSignal) {
+      const object = { Bucket: bucket, Key: nameOf(name), Body: body, ContentLength: body.length, ...stored }
+      try {
+        await client.send(new PutObjectCommand({ ...object, IfNoneMatch: '*' }), { abortSignal })
+      } catch (thrown) {
+        // 409: another conditional write of the same name was under way, and its object stays.
+        if (statusOf(thrown) === 412 || statusOf(thrown) === 409) return
+        if (statusOf(thrown) !== 501) throw thrown
+        await client.send(new PutObjectCommand(object), { abortSignal })
+      }
+    },
     async startUpload(key, abortSignal) {
       const { UploadId } = await client.send(
         new CreateMultipartUploadCommand({ Bucket: bucket, Key: nameOf(key), ...stored }),
@@ -182,7 +193,7 @@ export function openS3Service(config: S3Config): ObjectService {
       return (Contents ?? []).map(({ Key, Size, LastModified }) => ({
         key: keyOf(Key),
         size: Size ?? 0,
-        modifiedAtMs: LastModified?.getTime() ?? Date.now(),
+        modifiedAtMs: LastModified?.getTime() ?? Number.POSITIVE_INFINITY,
       }))
     },
     async listUploads(abortSignal) {
@@ -193,7 +204,7 @@ export function openS3Service(config: S3Config): ObjectService {
       return (Uploads ?? []).map(({ Key, UploadId, Initiated }) => ({
         key: keyOf(Key),
         id: UploadId ?? '',
-        startedAtMs: Initiated?.getTime() ?? Date.now(),
+        startedAtMs: Initiated?.getTime() ?? Number.POSITIVE_INFINITY,
       }))
     },
     presign: (key, options) => signer(nameOf(key), options),

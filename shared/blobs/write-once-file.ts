@@ -7,18 +7,19 @@ import { type FileHandle, open, unlink } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { createDigester, type Digest, type DigestAlgorithm, type Digester } from '#shared/oci/digest.ts'
 import type { DirectorySyncer } from './directory-sync.ts'
+import type { Admission } from './volume.ts'
 
 /** Chunks are collected to this many bytes and then written in one call. */
 const WRITE_BYTES = 512 * 1024
 
-/** Makes the file; it must not exist. */
+/** Makes the file; it must not exist. The space it takes is the admission's, which ends with the file. */
 export async function createWriteOnceFile(
   path: string,
-  options: { algorithm: DigestAlgorithm; directories: DirectorySyncer },
+  options: { algorithm: DigestAlgorithm; directories: DirectorySyncer; space: Admission },
 ): Promise<WriteOnceFile> {
+  const { algorithm, directories, space } = options
   const handle = await open(path, constants.O_CREAT | constants.O_EXCL | constants.O_WRONLY, 0o600)
-  const { algorithm, directories } = options
-  return new WriteOnceFile({ path, handle, directories, digester: createDigester(algorithm) })
+  return new WriteOnceFile({ path, handle, directories, space, digester: createDigester(algorithm) })
 }
 
 export class WriteOnceFile {
@@ -26,6 +27,7 @@ export class WriteOnceFile {
   readonly #handle: FileHandle
   readonly #digester: Digester
   readonly #directories: DirectorySyncer
+  readonly #space: Admission
   #collected: Buffer[] = []
   #collectedBytes = 0
   #size = 0
@@ -38,14 +40,17 @@ export class WriteOnceFile {
     handle: FileHandle
     digester: Digester
     directories: DirectorySyncer
+    space: Admission
   }) {
     this.#path = options.path
     this.#handle = options.handle
     this.#digester = options.digester
     this.#directories = options.directories
+    this.#space = options.space
   }
 
   async write(chunk: Buffer): Promise<void> {
+    await this.#space.expect(chunk.length)
     this.#collected.push(chunk)
     this.#collectedBytes += chunk.length
     if (this.#collectedBytes >= WRITE_BYTES) await this.#flush()
@@ -61,9 +66,12 @@ export class WriteOnceFile {
     if (this.#failure !== undefined) throw this.#failure
     const position = this.#size
     this.#size += bytes
-    this.#writing = writeAll(this.#handle, chunks, position).catch((thrown: unknown) => {
-      this.#failure = thrown
-    })
+    this.#writing = writeAll(this.#handle, chunks, position).then(
+      () => this.#space.written(bytes),
+      (thrown: unknown) => {
+        this.#failure = thrown
+      },
+    )
     for (const chunk of chunks) this.#digester.update(chunk)
   }
 
@@ -86,6 +94,7 @@ export class WriteOnceFile {
   async #close(): Promise<void> {
     if (this.#closed) return
     this.#closed = true
+    this.#space[Symbol.dispose]()
     await this.#handle.close()
   }
 }

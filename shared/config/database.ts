@@ -34,10 +34,17 @@ export interface DatabaseConfig {
   /** undefined: embedded. */
   readonly url: string | undefined
   readonly connections: number
+  /** The database is in the data directory: this process or its parent runs it. */
+  readonly embedded: boolean
 }
 
-export function databaseConfig(values: Values<typeof databaseVariables>): DatabaseConfig {
-  return { url: values.PORTOLAN_DATABASE_URL, connections: values.PORTOLAN_DATABASE_CONNECTIONS }
+/** `byParent`: the parent of this process runs the embedded database whose URL it was given. */
+export function databaseConfig(
+  values: Values<typeof databaseVariables>,
+  { byParent }: { byParent: boolean },
+): DatabaseConfig {
+  const { PORTOLAN_DATABASE_URL: url, PORTOLAN_DATABASE_CONNECTIONS: connections } = values
+  return { url, connections, embedded: url === undefined || byParent }
 }
 
 export function embeddedProblems(

@@ -7,7 +7,7 @@ export const janitorVariables = Object.freeze({
   PORTOLAN_ORPHAN_GRACE_SECONDS: variable(
     integer({ min: 1, max: 90 * DAY_SECONDS }),
     '172800',
-    'Age at which bytes without a row are removed. It must be longer than any upload takes.',
+    "Age, by the store's clock, at which bytes without a row are removed.",
   ),
   PORTOLAN_SWEEP_SECONDS: variable(
     integer({ min: 1, max: DAY_SECONDS }),

@@ -28,7 +28,8 @@ export const limitVariables = Object.freeze({
   PORTOLAN_FREE_BYTES_MIN: variable(
     bytes({ min: 0, max: 2 ** 50 }),
     '256MiB',
-    'Free disk space below which uploads are answered 503 while pulls continue.',
+    'Free space that uploads leave on the volumes of the blobs and of the embedded Postgres. An upload that would cross ' +
+      'it is answered 503; pulls continue. 0 refuses nothing.',
   ),
   PORTOLAN_CACHE_BYTES: variable(
     bytes({ min: MIB, max: 64 * GIB }),

@@ -77,7 +77,7 @@ export class ConfigError extends Error {
   }
 }
 
-/** Not for operators: how a parent tells its API processes what they are. */
+/** Not for operators: how a parent tells its API processes what they are. `embedded`: it runs their database. */
 const CHILD = 'PORTOLAN_CHILD'
 
 /** @throws ConfigError with every problem found */
@@ -93,24 +93,24 @@ export function loadConfig(environment: Environment): Config {
     ...authProblems(values, isSet),
   )
   if (problems.length > 0) throw new ConfigError(problems)
-  return deepFreeze(build(values as Values<typeof variables>, environment[CHILD] === 'true'))
+  return deepFreeze(build(values as Values<typeof variables>, environment[CHILD]))
 }
 
-function build(values: Values<typeof variables>, child: boolean): Config {
+function build(values: Values<typeof variables>, child: string | undefined): Config {
   const server = serverConfig(values)
   const auth = authConfig(values)
   return {
     ...server,
     ...storesConfig(values),
     ...limitsConfig(values),
-    database: databaseConfig(values),
+    database: databaseConfig(values, { byParent: child === 'embedded' }),
     kafka: kafkaConfig(values, server.region),
     peerKeys: values.PORTOLAN_PEER_KEYS,
     auth,
     events: eventsConfig(values),
     webhooks: webhooksConfig(values, { listen: server.listen, authenticated: auth.mode !== 'none' }),
     janitor: janitorConfig(values),
-    child,
+    child: child !== undefined,
   }
 }
 

@@ -7,7 +7,7 @@
 // owner: a second one is told so, and so is a server of another major version.
 
 import { type ChildProcess, spawn } from 'node:child_process'
-import { mkdir, mkdtemp, rm } from 'node:fs/promises'
+import { mkdir, mkdtemp, rm, statfs } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
@@ -30,6 +30,9 @@ const STOP_TIMEOUT_MS = 10_000
 /** After a kill -9 its orphaned backends hold the shared memory for a moment: first starts may fail. */
 const FAILED_STARTS_MAX = 30
 const RESTART_DELAY_MS = 100
+const FULL_DISK_DELAY_MS = 1_000
+/** A server that starts needs a segment of its log. */
+const START_BYTES_MIN = 16 * 1024 * 1024
 
 const SETTINGS: Readonly<Record<string, string>> = Object.freeze({
   max_connections: '100',
@@ -115,10 +118,14 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
         await start()
         return
       } catch (thrown) {
-        if (failures >= FAILED_STARTS_MAX) {
-          giveUp(thrown as Error)
-          return
+        if (failures < FAILED_STARTS_MAX) continue
+        // A full disk passes: pushes and pulls are answered 503 until then.
+        if (await hasNoSpace(directory)) {
+          await pause(FULL_DISK_DELAY_MS)
+          continue
         }
+        giveUp(thrown as Error)
+        return
       }
     }
   }
@@ -137,6 +144,11 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
       await release.disposeAsync()
     },
   }
+}
+
+async function hasNoSpace(directory: string): Promise<boolean> {
+  const { bavail, bsize } = await statfs(directory)
+  return bavail * bsize < START_BYTES_MIN
 }
 
 interface Address {

@@ -3,13 +3,19 @@
 // A line per request costs more than the request if each is written by itself, so lines are collected and written
 // together, at the latest after a second and at the end of the process. Nothing that came in an Authorization header,
 // a cookie or a query string is ever in a line: request lines are built from parsed parts only.
+//
+// Lines that standard output does not take (it is a file on a full disk) wait up to a bound and are then dropped. That
+// never ends the process, and the log goes on when there is space again.
 
-import { type DestinationStream, destination, type Logger, pino, stdSerializers } from 'pino'
+import { type DestinationStream, type Logger, pino, stdSerializers } from 'pino'
+import { createLineWriter } from './line-writer.ts'
 
 export type Log = Logger
 
 const BUFFER_BYTES = 8 * 1024
 const FLUSH_MS = 1_000
+const WAITING_BYTES_MAX = 4 * 1024 * 1024
+const STANDARD_OUTPUT = 1
 const USER_AGENT_LENGTH_MAX = 256
 
 export interface LogHandle extends Disposable {
@@ -17,10 +23,17 @@ export interface LogHandle extends Disposable {
 }
 
 export function createLog(options: { level: string; to?: DestinationStream; name?: string }): LogHandle {
-  const buffered =
-    options.to === undefined ? destination({ dest: 1, sync: false, minLength: BUFFER_BYTES }) : undefined
-  const timer = buffered && setInterval(() => buffered.flush(), FLUSH_MS)
-  timer?.unref()
+  const output =
+    options.to === undefined
+      ? createLineWriter({
+          fd: STANDARD_OUTPUT,
+          bufferBytes: BUFFER_BYTES,
+          flushMs: FLUSH_MS,
+          waitingBytesMax: WAITING_BYTES_MAX,
+          droppedLine: (lines) =>
+            `${JSON.stringify({ level: 'warn', time: new Date().toISOString(), lines, msg: 'log lines were dropped: standard output took none' })}\n`,
+        })
+      : undefined
   const log = pino(
     {
       level: options.level,
@@ -33,13 +46,12 @@ export function createLog(options: { level: string; to?: DestinationStream; name
         censor: '***',
       },
     },
-    options.to ?? buffered,
+    options.to ?? output,
   )
   return {
     log,
     [Symbol.dispose]() {
-      clearInterval(timer)
-      buffered?.flushSync()
+      output?.[Symbol.dispose]()
     },
   }
 }

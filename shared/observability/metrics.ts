@@ -11,7 +11,11 @@ export interface Gauges {
   webhooksWaiting(): Promise<readonly { subscription: string; waiting: number; oldestSeconds: number }[]>
   pool(): { total: number; idle: number; waiting: number }
   databaseRetries(): Readonly<Record<string, number>>
+  /** Of the volumes that uploads and the embedded database write to. */
+  freeBytes(): Promise<readonly { name: string; bytes: number }[]>
 }
+
+const SWEEP_REASONS = ['owner', 'share', 'unknown'] as const
 
 export interface Metrics {
   /** Counts a finished request. Cheap: children are bound once per combination. */
@@ -24,6 +28,8 @@ export interface Metrics {
   published(events: number): void
   /** Counts an attempt of a webhook delivery. */
   webhook(facts: { subscription: string; outcome: 'delivered' | 'failed' }): void
+  /** Says why the sweep of the store removes nothing; undefined: it is not held up. */
+  sweepBlocked(reason: (typeof SWEEP_REASONS)[number] | undefined): void
   /** Text in the Prometheus exposition format. */
   text(): Promise<string>
   /** For the process that gathers several. */
@@ -153,6 +159,22 @@ export function createMetrics(gauges: Gauges): Metrics {
     },
   })
 
+  const blocked = new Gauge({
+    name: 'portolan_sweep_blocked',
+    help: "1 while the sweep of the store removes nothing: it is another database's (owner), more than a tenth has no row (share), more than was ever known has no row (unknown).",
+    labelNames: ['reason'] as const,
+    registers,
+  })
+  new Gauge({
+    name: 'portolan_free_bytes',
+    help: 'Free bytes of the volumes of blobs and of the embedded database; uploads stop at PORTOLAN_FREE_BYTES_MIN.',
+    labelNames: ['volume'] as const,
+    registers,
+    async collect() {
+      for (const { name, bytes } of await gauges.freeBytes()) this.set({ volume: name }, bytes)
+    },
+  })
+
   interface Bound {
     requests: Counter.Internal
     seconds: Histogram.Internal<'route' | 'method'>
@@ -178,6 +200,9 @@ export function createMetrics(gauges: Gauges): Metrics {
     },
     published: (events) => published.inc(events),
     webhook: (facts) => attempts.inc(facts),
+    sweepBlocked(reason) {
+      for (const one of SWEEP_REASONS) blocked.set({ reason: one }, one === reason ? 1 : 0)
+    },
     error: (code) => errors.inc({ code }),
     bytesIn: (bytes) => bytesIn.inc(bytes),
     blobDamaged: (damage) => damaged.inc({ damage }),

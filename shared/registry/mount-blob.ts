@@ -31,6 +31,7 @@ export async function mountFrom(
   },
 ): Promise<WritePosition | undefined> {
   const { repository, digest, provenance } = options
+  await region.requireDatabaseRoom()
   const candidates =
     options.from === undefined
       ? await repositoriesWithBlob(region.db, { digest, limit: CANDIDATES_MAX })

@@ -7,7 +7,9 @@
 
 import { setTimeout as pause } from 'node:timers/promises'
 import { EMPTY_SESSION, StoreError } from '#shared/blobs/blob-store.ts'
+import { claimStore } from '#shared/blobs/store-owner.ts'
 import { type BlobRow, blobsElsewhere, relocateBlob, sumBlobsElsewhere } from '#shared/db/blobs.ts'
+import { knownRows, otherStores } from '#shared/db/store-owner.ts'
 import { algorithmOf } from '#shared/oci/digest.ts'
 import type { Region } from '#shared/region.ts'
 
@@ -26,12 +28,20 @@ export interface MoveResult extends MoveProgress {
   readonly failed: readonly { readonly digest: string; readonly reason: string }[]
 }
 
-/** Moves everything that is not in `region.blobs`. `onProgress` is called after every chunk. */
+/**
+ * Moves everything that is not in `region.blobs`. `onProgress` is called after every chunk.
+ * @throws StoreOwnerError before anything is copied when one of the stores is not this database's
+ */
 export async function moveAllBlobs(
   region: Region,
   options: { keepOldMs: number; signal: AbortSignal; onProgress?: (progress: MoveProgress) => void },
 ): Promise<MoveResult> {
   const { signal } = options
+  await region.ownership.check()
+  for (const name of await otherStores(region.db, region.blobs.name)) {
+    const store = await region.stores.named(name)
+    await claimStore(store, region.owner, knownRows(region.db, store))
+  }
   const total = await sumBlobsElsewhere(region.db, region.blobs.name)
   const failed: { digest: string; reason: string }[] = []
   const removals: Promise<void>[] = []

@@ -35,6 +35,7 @@ import { RegistryError } from '#shared/errors.ts'
 import { algorithmOf, type Digest, type DigestAlgorithm } from '#shared/oci/digest.ts'
 import { type RepositoryName, shardOf } from '#shared/oci/reference.ts'
 import type { Region } from '#shared/region.ts'
+import { keepAttempt } from './keep-attempt.ts'
 import { settleBlob } from './settle-blob.ts'
 
 /** A commit that finds its repository missing makes it and tries again; a delete may come between, but not for ever. */
@@ -65,6 +66,7 @@ export async function openUpload(
   options: { repository: RepositoryName; algorithm: DigestAlgorithm; provenance: Provenance },
 ): Promise<UploadPosition> {
   const { repository, algorithm, provenance } = options
+  await region.requireDatabaseRoom()
   const uuid = randomUUID()
   const opened = await openUploadRow(region.db, {
     id: uuid,
@@ -105,9 +107,11 @@ export async function appendToUpload(
   const upload = await requireUpload(region, options)
   checkRange(upload, options)
   const store = await region.stores.named(upload.store)
-  const writing = writeAttempt(store, { ...options, from: upload.session, algorithm: upload.algorithm })
+  const from = upload.session
+  const writing = writeAttempt(region, { ...options, store, from, algorithm: upload.algorithm })
   const written = await orBeginAgain(region, { ...options, upload }, writing)
   await using attempt = written.attempt
+  await using _ = written.kept
   const { session } = written
   region.reach('attempt-durable')
   const joined = await joinUpload(region.db, {
@@ -143,9 +147,10 @@ export async function finishUpload(
   if (options.body.length === 0) return commitSession(region, { ...options, upload, session: upload.session })
   const algorithm = upload.session.size === 0 ? algorithmOf(options.digest) : upload.algorithm
   const store = await region.stores.named(upload.store)
-  const writing = writeAttempt(store, { ...options, from: upload.session, algorithm })
-  const { attempt, session } = await orBeginAgain(region, { ...options, upload }, writing)
+  const writing = writeAttempt(region, { ...options, store, from: upload.session, algorithm })
+  const { attempt, kept, session } = await orBeginAgain(region, { ...options, upload }, writing)
   await using _ = attempt
+  await using __ = kept
   region.reach('attempt-durable')
   return commitSession(region, { ...options, upload, session, attempt })
 }
@@ -155,12 +160,14 @@ export async function pushWholeBlob(
   region: Region,
   options: { repository: RepositoryName; digest: Digest; body: IncomingBody; provenance: Provenance },
 ): Promise<WritePosition> {
-  const { attempt, session } = await writeAttempt(region.blobs, {
+  const { attempt, kept, session } = await writeAttempt(region, {
     ...options,
+    store: region.blobs,
     from: EMPTY_SESSION,
     algorithm: algorithmOf(options.digest),
   })
   await using _ = attempt
+  await using __ = kept
   region.reach('attempt-durable')
   return commitSession(region, { ...options, id: '', upload: null, session, attempt })
 }
@@ -207,21 +214,26 @@ function rangeInvalid(target: UploadTarget, size: number): RegistryError {
   })
 }
 
+/** `kept` is to be disposed when a row names the bytes. */
 async function writeAttempt(
-  store: BlobStore,
+  region: Region,
   options: {
+    store: BlobStore
     from: StoredSession
     algorithm: DigestAlgorithm
     body: IncomingBody
     range?: { start: number; end: number } | undefined
   },
-): Promise<{ attempt: Attempt; session: StoredSession }> {
-  const { body, range } = options
+): Promise<{ attempt: Attempt; kept: AsyncDisposable; session: StoredSession }> {
+  const { store, body, range } = options
+  await region.requireDatabaseRoom()
+  await region.ownership.require()
   const attempt = await store.begin(options.from, {
     algorithm: options.algorithm,
     length: body.length,
     signal: body.signal,
   })
+  const kept = keepAttempt(region, { store, attempt })
   try {
     const expected = body.length ?? (range && range.end - range.start + 1)
     let received = 0
@@ -233,9 +245,10 @@ async function writeAttempt(
     if (expected !== undefined && received !== expected) {
       throw new RegistryError('SIZE_INVALID', { closeConnection: true })
     }
-    return { attempt, session: await attempt.finish() }
+    return { attempt, kept, session: await attempt.finish() }
   } catch (thrown) {
     await attempt.abort()
+    await kept[Symbol.asyncDispose]()
     throw thrown
   }
 }

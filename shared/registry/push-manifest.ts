@@ -48,6 +48,7 @@ export async function pushManifest(
   },
 ): Promise<PushedManifest> {
   const { repository, reference, contentType, bytes, conditions, provenance } = options
+  await region.requireDatabaseRoom()
   const digest = checkedDigest(reference, bytes)
   const manifest = parseManifest(bytes, contentType, { descriptorsMax: DESCRIPTORS_MAX })
   const kept = manifestFacts(manifest)

@@ -293,6 +293,43 @@ export function blobStoreContract(name: string, open: (t: TestContext) => Promis
       assert.deepEqual(keys, [...new Set(keys)].sort())
     })
 
+    test('the marker is written once unless it is replaced, and is no object', async (t) => {
+      const store = await open(t)
+      assert.equal(await store.readMarker(), undefined)
+      await store.writeMarker('one', { replace: false })
+      await store.writeMarker('two', { replace: false })
+      assert.equal(await store.readMarker(), 'one')
+      await store.writeMarker('three', { replace: true })
+      assert.equal(await store.readMarker(), 'three')
+      assert.deepEqual(await store.list('', 10), [])
+      await append(store, EMPTY_SESSION, randomBytes(3))
+      assert.equal((await store.list('', 10)).length, 1)
+    })
+
+    test('of several that claim a store at once one owns it, and each of them reads the same', async (t) => {
+      const store = await open(t)
+      const read = await Promise.all(
+        Array.from({ length: 6 }, async (_, index) => {
+          await store.writeMarker(`starter ${index}`, { replace: false })
+          return store.readMarker()
+        }),
+      )
+      assert.equal(new Set(read).size, 1, read.join(', '))
+      assert.match(read[0] ?? '', /^starter \d$/)
+    })
+
+    test("the store's clock is the one that its objects' ages are told by, and asking it leaves nothing", async (t) => {
+      const store = await open(t)
+      const before = await store.nowMs()
+      await append(store, EMPTY_SESSION, randomBytes(3))
+      const [object] = await store.list('', 10)
+      assert.ok(object)
+      const after = await store.nowMs()
+      // Some stores tell whole seconds.
+      assert.ok(before - 1_000 <= object.modifiedAtMs && object.modifiedAtMs <= after + 1_000)
+      assert.equal((await store.list('', 10)).length, 1)
+    })
+
     test('the probe works and leaves nothing', async (t) => {
       const store = await open(t)
       await store.check()

@@ -269,6 +269,8 @@ describe('S3 behind harm', { skip: withoutStore('minio') }, () => {
       env: {
         ...server.env,
         PORTOLAN_S3_ENDPOINT: proxy.url,
+        // It has a database of its own, so it needs a place of its own.
+        PORTOLAN_S3_PREFIX: 'apart',
         PORTOLAN_STORE_TIMEOUT_SECONDS: String(TIMEOUT_SECONDS),
       },
     })

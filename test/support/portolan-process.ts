@@ -1,6 +1,6 @@
 // Portolan as its users run it: a process, started by its script, asked only over HTTP, stopped by its pid.
 
-import { type ChildProcess, spawn } from 'node:child_process'
+import { type ChildProcess, execFile, spawn } from 'node:child_process'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -81,6 +81,32 @@ export async function startPortolan(options: PortolanOptions = {}): Promise<Port
       if (options.dataDir === undefined) await rm(dataDir, { recursive: true, force: true })
     },
   }
+}
+
+export interface CommandResult {
+  readonly code: number
+  readonly stdout: string
+  readonly stderr: string
+}
+
+/** Runs `main.ts` with arguments until it ends by itself. */
+export function runCommand(
+  args: readonly string[],
+  env: Readonly<Record<string, string>>,
+): Promise<CommandResult> {
+  return new Promise((resolve) => {
+    execFile(
+      process.execPath,
+      ['--import', './services/require-node.js', 'services/main.ts', ...args],
+      { cwd: root, env: { ...environment(), ...env }, timeout: START_MS_MAX },
+      (error, stdout, stderr) =>
+        resolve({
+          code: error === null ? 0 : typeof error.code === 'number' ? error.code : 1,
+          stdout,
+          stderr,
+        }),
+    )
+  })
 }
 
 /** This process's environment without anything that would configure Portolan. */

@@ -1,6 +1,4 @@
 import assert from 'node:assert/strict'
-import { utimes } from 'node:fs/promises'
-import { join } from 'node:path'
 import { test } from 'node:test'
 import { EMPTY_SESSION } from '#shared/blobs/blob-store.ts'
 import { withLease } from '#shared/db/lease.ts'
@@ -8,20 +6,14 @@ import { expireUploads } from '../../../services/janitor/expire-uploads.ts'
 import { startJanitor } from '../../../services/janitor/service.ts'
 import { createOrphanSweep } from '../../../services/janitor/sweep-orphans.ts'
 import { append } from '../../contract/blob-store.ts'
+import { ageBlobs } from '../../support/age-blobs.ts'
 import { eventually } from '../../support/eventually.ts'
 import { sha256 } from '../../support/image.ts'
 import { ociClient } from '../../support/oci-client.ts'
 import { execute } from '../../support/postgres.ts'
-import { type TestNode, testNode } from '../../support/region.ts'
+import { testNode } from '../../support/region.ts'
 
 const signal = new AbortController().signal
-
-async function age(node: TestNode): Promise<void> {
-  const long = new Date(Date.now() - 3 * 86_400_000)
-  for (const { key } of await node.region.blobs.list('', 1_000)) {
-    await utimes(join(node.region.config.dataDir, 'eu', 'blobs', key.slice(0, 2), key), long, long)
-  }
-}
 
 test('an upload that rested too long is unknown at once, and its bytes go with its row', async (t) => {
   const node = await testNode(t)
@@ -50,7 +42,7 @@ test('bytes that no row names go after their grace; what a blob, a session or yo
   await client.request('PATCH', location, { body: Buffer.from('a session') })
   await append(node.region.blobs, EMPTY_SESSION, Buffer.from('an orphan'))
   assert.equal(await sweep(signal), 0, 'everything is young')
-  await age(node)
+  await ageBlobs(node.region)
   await append(node.region.blobs, EMPTY_SESSION, Buffer.from('a young one'))
   assert.equal(await sweep(signal), 1)
   assert.equal((await node.region.blobs.list('', 10)).length, 3)
@@ -61,7 +53,7 @@ test('bytes that no row names go after their grace; what a blob, a session or yo
 test('the janitor does both by itself, and one at a time works in a region', async (t) => {
   const node = await testNode(t, { env: { PORTOLAN_SWEEP_SECONDS: '1', PORTOLAN_ORPHAN_GRACE_SECONDS: '1' } })
   await append(node.region.blobs, EMPTY_SESSION, Buffer.from('an orphan'))
-  await age(node)
+  await ageBlobs(node.region)
   let release = () => {}
   const held = new Promise<void>((resolve) => {
     release = resolve

@@ -10,6 +10,7 @@ const gauges = {
   blobsDamaged: async () => 2,
   pool: () => ({ total: 8, idle: 5, waiting: 0 }),
   databaseRetries: () => ({ deadlock: 2, serialization: 0 }),
+  freeBytes: async () => [{ name: 'blobs', bytes: 9 }],
 }
 const request = { method: 'GET', route: 'manifest', status: 200, seconds: 0.002, bytesOut: 100 }
 
@@ -19,6 +20,7 @@ test('requests, errors, bytes and gauges are in the text', async () => {
   metrics.request({ ...request, status: 404, bytesOut: 0 })
   metrics.error('MANIFEST_UNKNOWN')
   metrics.bytesIn(50)
+  metrics.sweepBlocked('share')
   const text = await metrics.text()
   for (const line of [
     'portolan_requests_total{route="manifest",method="GET",status="200"} 1',
@@ -28,6 +30,9 @@ test('requests, errors, bytes and gauges are in the text', async () => {
     'portolan_sent_bytes_total 100',
     'portolan_received_bytes_total 50',
     'portolan_manifests 7',
+    'portolan_free_bytes{volume="blobs"} 9',
+    'portolan_sweep_blocked{reason="share"} 1',
+    'portolan_sweep_blocked{reason="owner"} 0',
     'portolan_webhook_deliveries_waiting{subscription="s1"} 4',
     'portolan_webhook_oldest_seconds{subscription="s1"} 60',
     'portolan_event_reader_behind{reader="kafka"} 7',

@@ -1,0 +1,96 @@
+// Watching who owns the blob store while a process runs.
+//
+// The store is claimed at start: one that is somebody else's ends the start with a sentence. A store that is out of
+// reach at start does not; it is asked again every few seconds. From then on the marker is read once a minute, because
+// an operator may adopt the store for another region at any time, and a volume may be unmounted. While the owner is
+// not known to be this database, no upload begins: the real owner's sweep would remove it. Pulls go on. Both recover
+// by themselves when the marker is right again.
+
+import { startLoop } from '../loop.ts'
+import { type BlobStore, StoreError, type StoreOwner } from './blob-store.ts'
+import { claimStore, type KnownRows, type Marker, requireOwner, StoreOwnerError } from './store-owner.ts'
+
+/** While the owner is not known. */
+const ASK_MS = 5_000
+const RECHECK_MS = 60_000
+
+export interface Ownership extends AsyncDisposable {
+  /**
+   * Reads the marker now.
+   * @throws StoreOwnerError, StoreError
+   */
+  check(): Promise<Marker>
+  /**
+   * Costs nothing while the owner is known from the last look.
+   * @throws StoreError 'denied' or 'unavailable' when the store is not known to be ours
+   */
+  require(): Promise<void>
+  /** By the last look. */
+  known(): boolean
+}
+
+export interface OwnershipOptions {
+  store: BlobStore
+  mine: StoreOwner
+  rows: KnownRows
+  /** Told once per change: the reason when uploads stop, undefined when they go on. */
+  onChange(reason: Error | undefined): void
+}
+
+/** @throws StoreOwnerError when the store is somebody else's; StoreError when it is set up wrongly */
+export async function watchOwnership(options: OwnershipOptions): Promise<Ownership> {
+  const { store, mine, rows } = options
+  let claimed = false
+  let problem: Error | undefined
+  let lookedAtMs = 0
+
+  async function look(): Promise<Marker> {
+    lookedAtMs = performance.now()
+    if (claimed) return requireOwner(store, mine)
+    const marker = await claimStore(store, mine, rows)
+    claimed = true
+    return marker
+  }
+
+  async function check(): Promise<Marker> {
+    try {
+      const marker = await look()
+      if (problem !== undefined) options.onChange(undefined)
+      problem = undefined
+      return marker
+    } catch (thrown) {
+      const expected = thrown instanceof StoreOwnerError || thrown instanceof StoreError
+      // A store that cannot be reached for a moment has not changed its owner.
+      if (expected && !(claimed && thrown instanceof StoreError)) {
+        if (problem?.message !== thrown.message) options.onChange(thrown)
+        problem = thrown
+      }
+      throw thrown
+    }
+  }
+
+  try {
+    await check()
+  } catch (thrown) {
+    if (!(thrown instanceof StoreError) || !thrown.retryable) throw thrown
+  }
+  const loop = startLoop({
+    everyMs: ASK_MS,
+    async run() {
+      if (problem === undefined && performance.now() - lookedAtMs < RECHECK_MS) return
+      await check()
+    },
+    // `onChange` has told it.
+    onError: () => {},
+  })
+  return {
+    check,
+    async require() {
+      if (problem === undefined) return
+      const kind = problem instanceof StoreError ? problem.kind : 'denied'
+      throw new StoreError(kind, `no upload begins: ${problem.message}`, { cause: problem })
+    },
+    known: () => problem === undefined,
+    [Symbol.asyncDispose]: () => loop[Symbol.asyncDispose](),
+  }
+}

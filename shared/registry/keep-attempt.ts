@@ -1,0 +1,56 @@
+// Telling the sweep about a request body that takes long: its bytes are in the store and no row names them yet.
+//
+// Most bodies arrive within seconds, and the grace time protects what is young; they cost nothing here. One that is
+// still arriving after a part of the grace time writes its keys into a row, again and again until it ends, so that a
+// sweep leaves it alone whatever its age and whatever any clock says. When the database cannot be reached the upload
+// goes on, and the next renewal tries again.
+
+import type { Attempt, BlobStore } from '#shared/blobs/blob-store.ts'
+import { endAttempt, renewAttempt } from '#shared/db/blob-keys.ts'
+import type { Region } from '#shared/region.ts'
+
+/** Well within the hour after which a silent attempt counts as dead. */
+const RENEW_MS_MAX = 10 * 60_000
+/** Renewals in one grace time: the first comes when the bytes are still young. */
+const RENEWALS_PER_GRACE = 4
+
+/** To be disposed when a row names the bytes, or when they are dropped. */
+export function keepAttempt(
+  region: Region,
+  { store, attempt }: { store: BlobStore; attempt: Attempt },
+): AsyncDisposable {
+  const graceMs = region.config.janitor.orphanGraceSeconds * 1_000
+  let renewing: Promise<void> | undefined
+  let kept: readonly string[] = []
+
+  async function renew(): Promise<void> {
+    try {
+      kept = [...new Set([...kept, ...attempt.keys()])]
+      if (kept.length > 0) await renewAttempt(region.db, { store: store.name, keys: kept })
+    } catch (error) {
+      region.log.warn({ error }, 'a long upload could not be recorded; it will be tried again')
+    }
+  }
+
+  const timer = setInterval(
+    () => {
+      renewing ??= renew().finally(() => {
+        renewing = undefined
+      })
+    },
+    Math.min(RENEW_MS_MAX, graceMs / RENEWALS_PER_GRACE),
+  )
+  timer.unref()
+  return {
+    async [Symbol.asyncDispose]() {
+      clearInterval(timer)
+      await renewing
+      if (kept.length === 0) return
+      try {
+        await endAttempt(region.db, { store: store.name, keys: kept })
+      } catch (error) {
+        region.log.warn({ error }, 'the end of a long upload could not be recorded; its row ends by itself')
+      }
+    },
+  }
+}
