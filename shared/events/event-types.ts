@@ -38,7 +38,7 @@ const manifest = {
 } as const satisfies Record<string, Schema>
 const MANIFEST_REQUIRED = ['repository', 'digest', 'size', 'mediaType', 'references']
 
-/** Of every event. */
+/** Of every event. `actor` and `request` are absent in the feed for readers who are neither an admin nor that account. */
 const origin = {
   actor: { type: 'object', required: ['name'], properties: { name: text } },
   request: {
@@ -154,7 +154,7 @@ export function eventSchema(type: string): Schema | undefined {
     title: TYPE_PREFIX + name,
     description: known.meaning,
     type: 'object',
-    required: [...known.required, 'actor', 'request', 'instance'],
+    required: [...known.required, 'instance'],
     properties: { ...known.properties, ...origin },
   }
 }

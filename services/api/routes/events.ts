@@ -6,9 +6,11 @@
 //   &repository=team/app   one repository, or with `*` at the end all that begin so
 //   &limit=1..1000         of a page
 //
-// A caller sees events of repositories that it may pull. A page looks at a bounded number of rows and its `next` moves
+// A caller sees events of repositories that it may pull. Who did it and through what request (`actor`, `request`) is for
+// admins and for the account itself; the others get the event without. A page looks at a bounded number of rows and its `next` moves
 // on even when it is empty. A reader who comes too late is answered 410 with the oldest position that is left.
 
+import { maySeeActor } from '#shared/auth/access.ts'
 import {
   type LoggedEvent,
   type LogPosition,
@@ -17,13 +19,14 @@ import {
   readEvents,
 } from '#shared/db/event-log.ts'
 import { RegistryError } from '#shared/errors.ts'
-import { toCloudEvent } from '#shared/events/cloud-event.ts'
+import { toCloudEvent, withoutProvenance } from '#shared/events/cloud-event.ts'
 import { TYPE_PREFIX } from '#shared/events/event-types.ts'
 import { formatPosition, parsePosition } from '#shared/events/position.ts'
 import { parseQuery, type Query } from '#shared/oci/query.ts'
 import type { RepositoryName } from '#shared/oci/reference.ts'
 import { authenticate } from '../authenticate.ts'
 import { callerMayPull } from '../authorize.ts'
+import type { Audience } from '../event-frames.ts'
 import type { EventTail } from '../event-tail.ts'
 import { type Exchange, isHead, sendJson } from '../exchange.ts'
 
@@ -59,8 +62,12 @@ export async function events(exchange: Exchange, tail: EventTail): Promise<void>
     if (found.length === limit) break
   }
   const origin = exchange.region.name
+  const audience = audienceOf(exchange)
   sendJson(exchange, {
-    events: found.map((event) => toCloudEvent(origin, event)),
+    events: found.map((event) => {
+      const full = toCloudEvent(origin, event)
+      return audience(event) === 'full' ? full : withoutProvenance(full)
+    }),
     next: formatPosition({ origin, epoch: next.epoch, pos: next.pos }),
   })
 }
@@ -72,6 +79,11 @@ async function requireReader(exchange: Exchange): Promise<void> {
   if (exchange.identity.actor.kind === 'anonymous' && !auth.policy.anonymousPull) {
     throw new RegistryError('UNAUTHORIZED', { headers: { 'WWW-Authenticate': 'Basic realm="portolan"' } })
   }
+}
+
+function audienceOf({ region, identity }: Exchange): (event: LoggedEvent) => Audience {
+  const { auth } = region
+  return ({ actor }) => (auth === undefined || maySeeActor(auth.policy, identity, actor) ? 'full' : 'plain')
 }
 
 function filterOf(exchange: Exchange, query: Query): (event: LoggedEvent) => boolean {
@@ -162,6 +174,7 @@ async function stream(
   const { region, request, response } = exchange
   const lastEventId = request.headers['last-event-id']
   const text = (typeof lastEventId === 'string' ? lastEventId : undefined) ?? query.get('after')
+  const audience = audienceOf(exchange)
   let at = await startOf(exchange, text, 'head')
   let caughtUp = false
   let missed = true
@@ -169,7 +182,7 @@ async function stream(
     for (const event of events) {
       if (!isBefore(at, event)) continue
       at = event
-      if (wanted(event)) response.write(frame(region.name, event))
+      if (wanted(event)) response.write(tail.frames.frame(event, audience(event)))
     }
     // What it misses it asks for by Last-Event-ID; until then it costs nothing.
     if (response.writableLength > UNSENT_BYTES_MAX) response.destroy()
@@ -223,10 +236,4 @@ function drained({ response }: Exchange): Promise<void> {
     response.once('drain', done)
     response.once('close', done)
   })
-}
-
-/** https://html.spec.whatwg.org/multipage/server-sent-events.html */
-function frame(origin: string, event: LoggedEvent): string {
-  const { position, ...rest } = toCloudEvent(origin, event)
-  return `id: ${position}\nevent: ${event.type}\ndata: ${JSON.stringify({ ...rest, position })}\n\n`
 }
