@@ -230,7 +230,10 @@ async function authOf(config: Config, db: Database, log: Log): Promise<Auth | un
   return {
     policy: { open: false, anonymousPull },
     accounts,
-    passwords: createPasswordChecker({ accounts }),
+    passwords: createPasswordChecker({
+      accounts,
+      onFailure: ({ name, address }) => log.warn({ account: name, address }, 'a login failed'),
+    }),
     tokens: createTokens({ keys, issuer: `portolan/${config.region}`, ttlSeconds: tokenTtlSeconds }),
     admins,
   }
