@@ -18,6 +18,7 @@ export function printConfig(config: Config): string {
       stores: config.stores.map(masked),
       kafka: kafka && { ...kafka, ...(kafka.sasl && { sasl: { ...kafka.sasl, password: '***' } }) },
       peerKeys: config.peerKeys?.map(() => '***'),
+      secretsKeys: config.secretsKeys?.map(() => '***'),
     },
     undefined,
     2,

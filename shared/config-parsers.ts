@@ -35,8 +35,8 @@ export function brokers(text: string): string[] {
 
 const KEY_LENGTH_MIN = 32
 
-/** Secrets between commas or lines, each long enough not to be guessed. */
-export function peerKeys(text: string): string[] {
+/** One to eight secrets between commas or lines, each long enough not to be guessed. */
+export function keyList(text: string): string[] {
   const keys = text.split(/[,\s]+/).filter((key) => key !== '')
   if (keys.length === 0 || keys.length > 8) throw new ConfigValueError('is one to eight keys')
   for (const key of keys) {

@@ -8,11 +8,11 @@ import {
   databaseUrl,
   flag,
   integer,
+  keyList,
   listenAddress,
   objectPrefix,
   oneOf,
   orOff,
-  peerKeys,
   plain,
   publicUrl,
   regionName,
@@ -186,8 +186,12 @@ export const variables = Object.freeze({
   PORTOLAN_KAFKA_USERNAME: optional(plain, 'Account on the brokers; unset, none is needed.'),
   PORTOLAN_KAFKA_PASSWORD: secret(plain, 'Its password.'),
   PORTOLAN_PEER_KEYS: secret(
-    peerKeys,
+    keyList,
     'Keys that all regions share, between commas: the first signs requests to other regions, each is accepted, so keys can be exchanged one after the other. Unset, no other region may read the log.',
+  ),
+  PORTOLAN_SECRETS_KEY: secret(
+    keyList,
+    'Keys that encrypt secrets in the database, between commas, the same in all nodes: the first encrypts, each decrypts, so keys can be exchanged one after the other. Unset, the embedded database has a key of its own in `secrets-key` under the data directory; another database needs one for accounts and webhooks.',
   ),
   PORTOLAN_PROCESSES: variable(
     integer({ min: 1, max: 64 }),

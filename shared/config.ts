@@ -75,6 +75,8 @@ export interface Config {
   readonly kafka: KafkaConfig | undefined
   /** Secrets that regions share, the one that signs first; undefined: no other region may ask. */
   readonly peerKeys: readonly string[] | undefined
+  /** Keys that seal secrets in the database, the one that seals first; undefined: the data directory may hold one. */
+  readonly secretsKeys: readonly string[] | undefined
   readonly processes: number
   /** Set by the parent of several API processes: this is one of them and shares the port. */
   readonly child: boolean
@@ -174,6 +176,7 @@ export function loadConfig(environment: Environment): Config {
     },
     kafka: kafkaConfig(read, problems),
     peerKeys: read('PORTOLAN_PEER_KEYS'),
+    secretsKeys: read('PORTOLAN_SECRETS_KEY'),
     processes: read('PORTOLAN_PROCESSES'),
     child: environment[CHILD] === 'true',
     auth: {
@@ -363,6 +366,11 @@ function contradictions(
   if (said.embedded === 'forbid' && !said.kafkaSaid) {
     problems.push(
       'PORTOLAN_EMBEDDED=forbid needs PORTOLAN_KAFKA_BROKERS: `none` says that readers use the log in the database',
+    )
+  }
+  if (said.embedded === 'forbid' && config.secretsKeys === undefined) {
+    problems.push(
+      'PORTOLAN_EMBEDDED=forbid needs PORTOLAN_SECRETS_KEY (make one with `openssl rand -base64 32`)',
     )
   }
   if (config.redirect.on && config.blobs.kind === 'file') {

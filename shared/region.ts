@@ -17,7 +17,7 @@ import { createByteBudget } from './blobs/byte-budget.ts'
 import { createRateGuard, type RateGuard } from './blobs/minimum-rate.ts'
 import { type BlobStores, openBlobStores } from './blobs/open-store.ts'
 import { createPartBuffers } from './blobs/part-buffers.ts'
-import type { Config } from './config.ts'
+import { type Config, ConfigError } from './config.ts'
 import { type Database, openDatabase } from './db/connect.ts'
 import { readersBehind } from './db/event-cursors.ts'
 import { logReadersBehind } from './db/log-readers.ts'
@@ -36,6 +36,9 @@ import type { Readiness } from './observability/probe-server.ts'
 import { noFailpoints, type ReachFailpoint } from './registry/failpoints.ts'
 import { createManifestCache, type ManifestCache } from './registry/manifest-cache.ts'
 import { createPullCounter, type PullCounter } from './registry/pull-counter.ts'
+import { sealStoredSecrets } from './registry/seal-stored-secrets.ts'
+import type { Sealer } from './secrets/sealer.ts'
+import { openSealer } from './secrets/secrets-key.ts'
 
 export type Sparse = Config['registry']['sparse']
 
@@ -63,6 +66,8 @@ export interface Region extends AsyncDisposable {
   readonly limits: Config['registry']
   /** undefined: nobody is asked who they are. */
   readonly auth: Auth | undefined
+  /** Seals and opens secrets in rows; undefined: there is no key, so nothing that holds a secret can be written. */
+  readonly sealer: Sealer | undefined
   /** Who other regions are; undefined: there are none. */
   readonly peers: PeerVerifier | undefined
   readonly log: Log
@@ -106,6 +111,12 @@ export async function openRegion(config: Config, options: RegionOptions = {}): P
     )
   }
   const { epoch } = await regionRow(db)
+  const sealer = await openSealer({
+    configured: config.secretsKeys,
+    directory,
+    mayMake: config.database.url === undefined,
+  })
+  await sealStoredSecrets({ db, sealer, log })
   const stores = opened.use(
     await openBlobStores(
       { primary: config.blobs, all: config.stores },
@@ -143,7 +154,7 @@ export async function openRegion(config: Config, options: RegionOptions = {}): P
     webhooksWaiting: () => waitingDeliveries(db),
     pool: () => db.poolSize(),
   })
-  const auth = await authOf(config, db, log)
+  const auth = await authOf(config, { db, sealer, log })
   const stack = opened.move()
   return {
     config,
@@ -160,6 +171,7 @@ export async function openRegion(config: Config, options: RegionOptions = {}): P
     rateGuard,
     limits: config.registry,
     auth,
+    sealer,
     peers:
       config.peerKeys === undefined
         ? undefined
@@ -206,23 +218,40 @@ async function databaseOf(
   )
 }
 
-async function authOf(config: Config, db: Database, log: Log): Promise<Auth | undefined> {
+async function authOf(
+  config: Config,
+  context: { db: Database; sealer: Sealer | undefined; log: Log },
+): Promise<Auth | undefined> {
+  const { db, sealer, log } = context
   const { mode, htpasswdFile, anonymousPull, admins, tokenTtlSeconds } = config.auth
   if (mode === 'none' || htpasswdFile === undefined) return undefined
+  if (sealer === undefined) {
+    throw new ConfigError([
+      'PORTOLAN_AUTH=accounts signs tokens with keys that are kept encrypted in the database: set PORTOLAN_SECRETS_KEY, the same at every node (make one with `openssl rand -base64 32`)',
+    ])
+  }
   const accounts = await openAccounts({
     path: htpasswdFile,
     onProblem: (error) =>
       log.error({ error }, 'the htpasswd file cannot be used; the accounts stay as they were'),
   })
+  /** At most as many as keys are listed in the life of a process. */
+  const told = new Set<string>()
+  const tellClosed = (kid: string, reason: string): void => {
+    if (told.has(kid)) return
+    told.add(kid)
+    log.error({ kid, reason }, 'a token signing key cannot be opened: it verifies tokens and signs none')
+  }
   const keys = createKeyRing({
     store: {
-      list: async () => listSigningKeys(db),
-      insertIfAbsent: (key) =>
+      list: () => listSigningKeys(db, sealer, tellClosed),
+      insertIfAbsent: (key, closed) =>
         db.transaction((transaction) =>
-          insertSigningKeyIfAbsent(transaction, {
+          insertSigningKeyIfAbsent(transaction, sealer, {
             ...key,
             privateJwk: { ...key.privateJwk },
             publicJwk: { ...key.publicJwk },
+            closed,
           }),
         ),
     },

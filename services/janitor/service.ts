@@ -1,10 +1,11 @@
-// The janitor: everything periodic and destructive, in one audited place. Today: uploads that expired and bytes that no
-// row names. One janitor works at a time in a region, whichever process gets the lease; each task is bounded per run
+// The janitor: everything periodic and destructive, in one audited place. Today: uploads that expired, bytes that no
+// row names, and secrets that are still to be sealed. One janitor works at a time in a region, whichever process gets the lease; each task is bounded per run
 // and finds the rest the next time.
 
 import { withLease } from '#shared/db/lease.ts'
 import { startLoop } from '#shared/loop.ts'
 import type { Region } from '#shared/region.ts'
+import { sealStoredSecrets } from '#shared/registry/seal-stored-secrets.ts'
 import type { Service } from '#shared/service.ts'
 import { expireUploads } from './expire-uploads.ts'
 import { createOrphanSweep } from './sweep-orphans.ts'
@@ -17,6 +18,7 @@ export async function startJanitor(region: Region): Promise<Service> {
       await withLease(region.databaseUrl, 'janitor', async () => {
         await expireUploads(region, signal)
         await sweepOrphans(signal)
+        await sealStoredSecrets(region)
       })
     },
     onError: (error) => region.log.error({ error }, 'the janitor failed; it will try again'),

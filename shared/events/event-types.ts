@@ -46,7 +46,10 @@ const origin = {
     properties: { id: text, addr: text, host: text, method: text, userAgent: text },
   },
   instance: text,
-  /** True where a record would have been too large: `references` is empty then; the manifest is to be fetched. */
+  /**
+   * True in a Kafka record that lacks something. One that would have been too large has no `references`: the manifest
+   * is to be fetched. A setting has no `value`: other regions read it from the log.
+   */
   abridged: { type: 'boolean' },
 } as const satisfies Record<string, Schema>
 
@@ -94,7 +97,7 @@ export const eventTypes: Readonly<Record<string, EventType>> = Object.freeze({
   },
   'setting.set.v1': {
     meaning:
-      'A field of a setting was written or removed. For other regions; not in the feed, because it may hold secrets.',
+      'A field of a setting was written or removed; the field with no name is the existence of the object. Secret values are encrypted. For other regions: not in the feed, and in Kafka without the value.',
     required: ['kind', 'id', 'field', 'deleted', 'version', 'prev'],
     properties: {
       kind: text,

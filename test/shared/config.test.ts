@@ -63,7 +63,9 @@ test('what belongs together is asked for together', () => {
   const withBlobs = { ...forbid, PORTOLAN_BLOBS: 'file' }
   assert.match(problems(withBlobs)[0] ?? '', /PORTOLAN_KAFKA_BROKERS/)
   for (const brokers of ['none', 'kafka:9092'])
-    assert.deepEqual(problems({ ...withBlobs, PORTOLAN_KAFKA_BROKERS: brokers }), [])
+    assert.match(problems({ ...withBlobs, PORTOLAN_KAFKA_BROKERS: brokers })[0] ?? '', /PORTOLAN_SECRETS_KEY/)
+  const key = 'a-key-of-more-than-32-characters-0123'
+  assert.deepEqual(problems({ ...withBlobs, PORTOLAN_KAFKA_BROKERS: 'none', PORTOLAN_SECRETS_KEY: key }), [])
 })
 
 test("Kafka is its brokers; the topic is the region's, and how to sign in is asked for whole", () => {
