@@ -3,6 +3,7 @@
 // shown to be searched.
 
 import assert from 'node:assert/strict'
+import { createHash } from 'node:crypto'
 import { once } from 'node:events'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
@@ -24,7 +25,7 @@ import { ociClient } from '../support/oci-client.ts'
 
 const PEER_KEY = 'planted-peer-key-0123456789-0123456789'
 const SECRETS_KEY = 'planted-secrets-key-0123456789-0123456789'
-const secret = (n: number) => `whsec_${Buffer.alloc(32, n).toString('base64')}`
+const secret = (n: number) => `whsec_${createHash('sha256').update(`planted ${n}`).digest('base64')}`
 const HEADER = 'Bearer planted-header-of-a-webhook'
 const PATH = '/planted-path-token/planted-more'
 const QUERY = 'token=planted-query-token'
