@@ -6,7 +6,7 @@
 // once, with a second line when it can be read again or is gone.
 
 import { setTimeout as pause } from 'node:timers/promises'
-import { claimDeliveries, forgetDeliveries } from '#shared/db/webhook-deliveries.ts'
+import { claimDeliveries, dropOrphanDeliveries, forgetDeliveries } from '#shared/db/webhook-deliveries.ts'
 import { startLoop } from '#shared/loop.ts'
 import type { Region } from '#shared/region.ts'
 import {
@@ -124,6 +124,7 @@ export async function startWebhooks(region: Region): Promise<Service> {
     async run() {
       const { keepSeconds } = region.config.webhooks
       await forgetDeliveries(region.db, { keepSeconds, limit: FORGET_BATCH })
+      await dropOrphanDeliveries(region.db, FORGET_BATCH)
     },
     onError: (error) =>
       region.log.error({ error }, 'old deliveries could not be removed; it will be tried again'),

@@ -1,5 +1,5 @@
 // Follows a log without a hole: the bus brings events quickly, their numbers tell what it repeated or left out, and what it
-// left out is read from the log itself (rule R8). Whoever follows gets every event once and in order, shard by shard, as
+// left out or abridged is read from the log itself (rule R8). Whoever follows gets every event once and in order, shard by shard, as
 // long as its own positions are kept in the transaction that applies the events.
 //
 // A watchdog looks after a bus that keeps quiet although it has something to deliver: its subscription is built anew,
@@ -101,8 +101,9 @@ export function followLog(options: FollowOptions): Following {
       const before = next.at(-1)
       const upTo = before === undefined ? at : (parseEventId(before.id) ?? at)
       const what = arrival(upTo, id)
-      if (what === 'next') next.push(event)
-      else if (what === 'gap') {
+      // An abridged event is a hole with a number: it is whole in the log.
+      if (what === 'next' && event.data.abridged !== true) next.push(event)
+      else if (what !== 'repeated') {
         await flush()
         at = await fill(shard, id)
         // The log had this one too, or it is not of this log.

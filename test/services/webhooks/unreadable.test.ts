@@ -6,6 +6,7 @@ import { once } from 'node:events'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { type TestContext, test } from 'node:test'
+import { dropOrphanDeliveries, planDeliveries, waitingDeliveries } from '#shared/db/webhook-deliveries.ts'
 import { signingSecrets } from '#shared/events/webhook.ts'
 import { subscription } from '#shared/registry/webhooks.ts'
 import { startRelay } from '../../../services/relay/service.ts'
@@ -180,4 +181,24 @@ test('an object without an existence register, as an older release makes one, is
   assert.equal((await api('PATCH', `/${id}`, { ordered: true })).status, 200)
   assert.equal((await api('DELETE', `/${id}`)).status, 204)
   assert.equal((await api('GET', `/${id}`)).status, 404)
+})
+
+test('deliveries that wait for a webhook which is gone are removed; those of one that cannot be read stay', async (t) => {
+  const { node, add, sql } = await setUp(t)
+  const { db } = node.region
+  const broken = await add({ url: 'http://127.0.0.1:9/hook' })
+  await sql(`update setting set deleted = true, value = null where id = '${broken}' and field = 'url'`)
+  const gone = '00000000-0000-4000-8000-000000000009'
+  const deliveries = [gone, broken].map((subscription) => ({
+    id: `x.${subscription}`,
+    subscription,
+    repository: 'a',
+    event: {},
+  }))
+  await planDeliveries(db, { deliveries, giveUpSeconds: 60 })
+  await dropOrphanDeliveries(db, 100)
+  assert.deepEqual(
+    (await waitingDeliveries(db)).map(({ subscription: of }) => of),
+    [broken],
+  )
 })
