@@ -1,6 +1,6 @@
-// The janitor: everything periodic and destructive, in one audited place. Today: uploads that expired, bytes that no
-// row names, and secrets that are still to be sealed. One janitor works at a time in a region, whichever process gets the lease; each task is bounded per run
-// and finds the rest the next time.
+// The janitor: everything periodic and destructive, in one audited place. Today: secrets that are still to be sealed,
+// uploads that expired, and bytes that no row names. One janitor works at a time in a region, whichever process gets
+// the lease; each task is bounded per run and finds the rest the next time.
 
 import { withLease } from '#shared/db/lease.ts'
 import { startLoop } from '#shared/loop.ts'
@@ -16,9 +16,10 @@ export async function startJanitor(region: Region): Promise<Service> {
     everyMs: region.config.janitor.sweepSeconds * 1_000,
     run: async (signal) => {
       await withLease(region.databaseUrl, 'janitor', async () => {
+        // First: what stops a sweep is no reason to leave secrets in clear.
+        if (region.sealer !== undefined) await sealStoredSecrets(region)
         await expireUploads(region, signal)
         await sweepOrphans(signal)
-        await sealStoredSecrets(region)
       })
     },
     onError: (error) => region.log.error({ error }, 'the janitor failed; it will try again'),

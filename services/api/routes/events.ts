@@ -7,8 +7,8 @@
 //   &limit=1..1000         of a page
 //
 // A caller sees events of repositories that it may pull. Who did it and through what request (`actor`, `request`) is for
-// admins and for the account itself; the others get the event without. A page looks at a bounded number of rows and its `next` moves
-// on even when it is empty. A reader who comes too late is answered 410 with the oldest position that is left.
+// admins and for the account itself; the others get the event without. A page looks at a bounded number of rows and
+// its `next` moves on even when it is empty. Returns 410 with the oldest position left if `after` was trimmed.
 
 import { maySeeActor } from '#shared/auth/access.ts'
 import {
