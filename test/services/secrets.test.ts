@@ -161,6 +161,7 @@ test('secrets that were given are nowhere that a dump, a reader, an operator or 
     'token in a path': PATH,
     'token in a query': QUERY,
     'peer key': PEER_KEY,
+    'database password': new URL(region.databaseUrl.replace('@%2F', '@x%2F')).password,
     'secrets key': SECRETS_KEY,
     'token signing key': privateHalf.d,
     'password of alice': ALICE.password,

@@ -6,7 +6,7 @@ import pg from 'pg'
 import { connectionOptions } from '#shared/db/connect.ts'
 import { migrate, readMigrations } from '#shared/db/migrate.ts'
 import { sealStoredSecrets } from '#shared/registry/seal-stored-secrets.ts'
-import { subscription } from '#shared/registry/webhooks.ts'
+import { subscription, subscriptions } from '#shared/registry/webhooks.ts'
 import { moveOnce } from '../../../services/relay/service.ts'
 import { accountsNode } from '../../support/accounts.ts'
 import { eventually } from '../../support/eventually.ts'
@@ -167,4 +167,37 @@ test('a value that was moved to another webhook does not open there', async (t) 
   )
   assert.match(JSON.stringify(await subscription(region, other)), /moved here from another place/)
   assert.deepEqual(await subscription(region, ID), { id: ID, webhook: FIELDS })
+})
+
+test('webhooks from before have an existence register: those half deleted are listed, those deleted are gone', async (t) => {
+  const url = await emptyDatabase(t)
+  const migrations = await readMigrations()
+  await migrate(
+    url,
+    'eu',
+    migrations.filter(({ number }) => number < 7),
+  )
+  await plantInClear(url)
+  const [half, gone] = ['00000000-0000-4000-8000-000000000002', '00000000-0000-4000-8000-000000000003']
+  await execute(
+    url,
+    `insert into setting (kind, id, field, value, h, origin, deleted)
+     select kind, id, field, case when not deleted then value end, h, origin, deleted
+     from (select s.kind, other.id, field, value, h, origin, other.id = '${gone}' or field = 'url' as deleted
+       from setting as s cross join (values ('${half}'), ('${gone}')) as other (id)) as planted`,
+  )
+  const { region } = await testRegion(t, { env: { PORTOLAN_DATABASE_URL: url } })
+  const { readable, unreadable } = await subscriptions(region)
+  assert.deepEqual(readable, [{ id: ID, webhook: FIELDS }])
+  assert.deepEqual(unreadable, [{ id: half, problem: 'url is missing' }])
+  const rows = await region.db.rows({
+    name: 'test-existence',
+    text: `select id, deleted from setting where field = '' order by id`,
+    parameters: [],
+  })
+  assert.deepEqual(rows, [
+    { id: ID, deleted: false },
+    { id: half, deleted: false },
+    { id: gone, deleted: true },
+  ])
 })
