@@ -2,7 +2,8 @@
 //
 // A key is published a day before it signs, so that every node (and every region that fetches keys) knows it when the
 // first token arrives; it signs for thirty days and verifies for a day longer than any token lives. Only the first key
-// of all signs at once, and the first after the keys before it can no longer be opened. Looking a key up never leaves this process and its database.
+// of all signs at once, and the first after those before it can no longer be opened. Looking a key up never leaves this
+// process and its database.
 
 import { randomUUID } from 'node:crypto'
 import { type CryptoKey, exportJWK, generateKeyPair, importJWK, type JWK } from 'jose'

@@ -3,8 +3,8 @@
 //
 // A release from before sealing cannot read what is sealed. So the first time waits until no such release runs, and
 // from then on one refuses to start, in one sentence. What is written meanwhile is sealed at once: a webhook that is
-// changed during the upgrade is delivered by the new nodes, and a new token key signs a day later. Dead rows, backups and Kafka still hold what was once in clear:
-// the log line that tells of the sealing says so.
+// changed during the upgrade is delivered by the new nodes, and a new token key signs a day later. Dead rows, backups
+// and Kafka still hold what was once in clear: the log line that tells of the sealing says so.
 
 import { ConfigError } from '#shared/config.ts'
 import type { Database } from '#shared/db/connect.ts'
