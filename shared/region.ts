@@ -19,7 +19,7 @@ import { type BlobStores, openBlobStores } from './blobs/open-store.ts'
 import { type Ownership, watchOwnership } from './blobs/ownership.ts'
 import { createPartBuffers } from './blobs/part-buffers.ts'
 import { createVolume, type Volume } from './blobs/volume.ts'
-import type { Config } from './config/load.ts'
+import { type Config, ConfigError } from './config/load.ts'
 import { countDamagedBlobs } from './db/blobs.ts'
 import { type Database, openDatabase } from './db/connect.ts'
 import { readersBehind } from './db/event-cursors.ts'
@@ -42,6 +42,9 @@ import { type BlobHealth, createBlobHealth } from './registry/blob-health.ts'
 import { noFailpoints, type ReachFailpoint } from './registry/failpoints.ts'
 import { createManifestCache, type ManifestCache } from './registry/manifest-cache.ts'
 import { createPullCounter, type PullCounter } from './registry/pull-counter.ts'
+import { sealStoredSecrets } from './registry/seal-stored-secrets.ts'
+import type { Sealer } from './secrets/sealer.ts'
+import { openSealer } from './secrets/secrets-key.ts'
 
 export type Sparse = Config['registry']['sparse']
 
@@ -77,6 +80,8 @@ export interface Region extends AsyncDisposable {
   readonly limits: Config['registry']
   /** undefined: nobody is asked who they are. */
   readonly auth: Auth | undefined
+  /** Seals and opens secrets in rows; undefined: there is no key, so nothing that holds a secret can be written. */
+  readonly sealer: Sealer | undefined
   /** Who other regions are; undefined: there are none. */
   readonly peers: PeerVerifier | undefined
   readonly log: Log
@@ -126,6 +131,12 @@ export async function openRegion(config: Config, options: RegionOptions = {}): P
       onConnect: checkServer,
     }),
   )
+  const sealer = await openSealer({
+    configured: config.secretsKeys,
+    directory,
+    mayMake: config.database.embedded,
+  })
+  await sealStoredSecrets({ db, sealer, log })
   const floorBytes = config.bytes.freeMin
   const blobDirectory = join(directory, 'blobs')
   const volumes = await volumesOf(config, { blobDirectory, directory })
@@ -181,7 +192,7 @@ export async function openRegion(config: Config, options: RegionOptions = {}): P
     },
   })
   const blobHealth = opened.use(createBlobHealth({ db, stores, log, metrics }))
-  const auth = await authOf(config, db, log)
+  const auth = await authOf(config, { db, sealer, log })
   const stack = opened.move()
   return {
     config,
@@ -201,6 +212,7 @@ export async function openRegion(config: Config, options: RegionOptions = {}): P
     rateGuard,
     limits: config.registry,
     auth,
+    sealer,
     peers:
       config.peerKeys === undefined
         ? undefined
@@ -307,23 +319,40 @@ async function databaseOf(
   )
 }
 
-async function authOf(config: Config, db: Database, log: Log): Promise<Auth | undefined> {
+async function authOf(
+  config: Config,
+  context: { db: Database; sealer: Sealer | undefined; log: Log },
+): Promise<Auth | undefined> {
+  const { db, sealer, log } = context
   const { mode, htpasswdFile, anonymousPull, admins, tokenTtlSeconds } = config.auth
   if (mode === 'none' || htpasswdFile === undefined) return undefined
+  if (sealer === undefined) {
+    throw new ConfigError([
+      'PORTOLAN_AUTH=accounts signs tokens with keys that are kept encrypted in the database: set PORTOLAN_SECRETS_KEY, the same at every node (make one with `openssl rand -base64 32`)',
+    ])
+  }
   const accounts = await openAccounts({
     path: htpasswdFile,
     onProblem: (error) =>
       log.error({ error }, 'the htpasswd file cannot be used; the accounts stay as they were'),
   })
+  /** At most as many as keys are listed in the life of a process. */
+  const told = new Set<string>()
+  const tellClosed = (kid: string, reason: string): void => {
+    if (told.has(kid)) return
+    told.add(kid)
+    log.error({ kid, reason }, 'a token signing key cannot be opened: it verifies tokens and signs none')
+  }
   const keys = createKeyRing({
     store: {
-      list: async () => listSigningKeys(db),
-      insertIfAbsent: (key) =>
+      list: () => listSigningKeys(db, sealer, tellClosed),
+      insertIfAbsent: (key, closed) =>
         db.transaction((transaction) =>
-          insertSigningKeyIfAbsent(transaction, {
+          insertSigningKeyIfAbsent(transaction, sealer, {
             ...key,
             privateJwk: { ...key.privateJwk },
             publicJwk: { ...key.publicJwk },
+            closed,
           }),
         ),
     },
@@ -331,7 +360,10 @@ async function authOf(config: Config, db: Database, log: Log): Promise<Auth | un
   return {
     policy: { open: false, anonymousPull },
     accounts,
-    passwords: createPasswordChecker({ accounts }),
+    passwords: createPasswordChecker({
+      accounts,
+      onFailure: ({ name, address }) => log.warn({ account: name, address }, 'a login failed'),
+    }),
     tokens: createTokens({ keys, issuer: `portolan/${config.region}`, ttlSeconds: tokenTtlSeconds }),
     admins,
   }

@@ -93,6 +93,7 @@ const TESTED_ELSEWHERE: Readonly<Record<string, string>> = {
   'shared/db/region.ts': 'test/shared/db/migrate.test.ts and test/services/relay/relay.test.ts',
   'shared/db/settings.ts': 'test/services/webhooks/webhooks.test.ts',
   'shared/db/webhook-deliveries.ts': 'test/services/webhooks/webhooks.test.ts',
+  'shared/db/stored-secrets.ts': 'test/shared/registry/seal-stored-secrets.test.ts',
   'shared/registry/webhooks.ts': 'test/services/webhooks/webhooks.test.ts',
   'shared/db/event-log.ts': 'test/services/relay/relay.test.ts and test/services/api/events.test.ts',
   'shared/db/lookups.ts': 'test/shared/db/registers.test.ts and every pull',
@@ -196,7 +197,7 @@ function resolved(from: string, specifier: string): string | undefined {
 
 const CORE = /^shared\/(oci\/|convergence\/|events\/|errors\.ts)/
 const ADAPTERS =
-  /^shared\/(config|db|blobs|bus|peers|auth|observability|embedded|outbound)\/|^shared\/(loop|service)\.ts/
+  /^shared\/(config|db|blobs|bus|peers|auth|observability|embedded|outbound|secrets)\/|^shared\/(loop|service)\.ts/
 const USE_CASES = /^shared\/(registry\/|region\.ts)/
 
 function layers(source: Source): string[] {

@@ -3,11 +3,14 @@
 
 import { type LoggedEvent, type LogPosition, logBounds, readEvents } from '#shared/db/event-log.ts'
 import type { Region } from '#shared/region.ts'
+import { createEventFrames, type EventFrames } from './event-frames.ts'
 
 const TICK_MS = 50
 const PAGE = 200
 
 export interface EventTail extends AsyncDisposable {
+  /** What streams send of the events they are told of. */
+  readonly frames: EventFrames
   /** Resolves when the listener is told of everything that is logged from then on. */
   listen(listener: TailListener): Promise<{ stop(): void }>
 }
@@ -57,6 +60,7 @@ export function createEventTail(region: Region): EventTail {
   }
 
   return {
+    frames: createEventFrames(region.name),
     async listen(listener) {
       // Registered before the tail is where it says it is: nothing falls between.
       listeners.add(listener)

@@ -1,10 +1,11 @@
-// The janitor: everything periodic and destructive, in one audited place. Today: uploads that expired, bytes that no row
-// names, and blobs whose bytes are damaged. One janitor works at a time in a region, whichever process gets the lease; each task is bounded per run
-// and finds the rest the next time.
+// The janitor: everything periodic and destructive, in one audited place. Today: secrets that are still to be sealed,
+// uploads that expired, bytes that no row names, and blobs whose bytes are damaged. One janitor works at a time in a
+// region, whichever process gets the lease; each task is bounded per run and finds the rest the next time.
 
 import { withLease } from '#shared/db/lease.ts'
 import { startLoop } from '#shared/loop.ts'
 import type { Region } from '#shared/region.ts'
+import { sealStoredSecrets } from '#shared/registry/seal-stored-secrets.ts'
 import type { Service } from '#shared/service.ts'
 import { expireUploads } from './expire-uploads.ts'
 import { createScrub } from './scrub.ts'
@@ -17,6 +18,8 @@ export async function startJanitor(region: Region): Promise<Service> {
     everyMs: region.config.janitor.sweepSeconds * 1_000,
     run: async (signal) => {
       const ran = await withLease(region.databaseUrl, 'janitor', async () => {
+        // First: what stops a sweep is no reason to leave secrets in clear.
+        if (region.sealer !== undefined) await sealStoredSecrets(region)
         await expireUploads(region, signal)
         await sweepOrphans(signal)
         await scrub(signal)

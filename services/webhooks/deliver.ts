@@ -5,7 +5,7 @@
 
 import { type ClaimedDelivery, settleDelivery } from '#shared/db/webhook-deliveries.ts'
 import type { CloudEvent } from '#shared/events/cloud-event.ts'
-import { signingSecrets } from '#shared/events/webhook.ts'
+import { signingSecrets, type Webhook } from '#shared/events/webhook.ts'
 import { signatureHeaders, webhookMessage } from '#shared/events/webhook-message.ts'
 import { guardedPost } from '#shared/outbound/guarded-post.ts'
 import type { Region } from '#shared/region.ts'
@@ -13,6 +13,8 @@ import type { Subscription } from '#shared/registry/webhooks.ts'
 
 /** However long it has failed, a receiver that comes back is found within this. */
 const WAIT_SECONDS_MAX = 15 * 60
+/** A header's value shorter than this is no secret, and masking it would garble answers. */
+const SECRET_LENGTH_MIN = 6
 
 export async function deliver(
   region: Region,
@@ -53,12 +55,21 @@ export async function deliver(
     waitSeconds: waitSeconds(config.webhooks.retrySeconds, delivery.attempts),
     status,
     // Postgres keeps no NUL in text.
-    answer: answer.replaceAll('\0', '').slice(0, 1_024),
+    answer: withoutSecrets(answer, one.webhook).replaceAll('\0', '').slice(0, 1_024),
   })
   region.metrics.webhook({ subscription: one.id, outcome: delivered ? 'delivered' : 'failed' })
   if (state === 'parked') {
     region.log.warn({ delivery: delivery.id, status }, 'a webhook delivery was given up and is parked')
   }
+}
+
+/** A receiver may answer with what it was sent (a 404 often names the path), and answers are kept in clear and listed. */
+function withoutSecrets(answer: string, { url, headers, secret, previousSecret }: Webhook): string {
+  const { pathname, search } = new URL(url)
+  const previous = previousSecret === null ? [] : [previousSecret.secret]
+  return [pathname, search.slice(1), ...Object.values(headers), secret, ...previous]
+    .filter((value) => value.length >= SECRET_LENGTH_MIN)
+    .reduce((text, value) => text.replaceAll(value, '***'), answer)
 }
 
 /** Full to half of twice the wait before. */

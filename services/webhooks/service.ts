@@ -2,13 +2,19 @@
 //
 // Each subscription has room of its own, so one that is slow or dead never delays another; of an ordered one only the
 // oldest delivery of each repository is under way. Several of these services may run: planning takes turns, and each
-// delivery is claimed for longer than an attempt may last.
+// delivery is claimed for longer than an attempt may last. A webhook that cannot be read gets nothing sent and is told
+// once, with a second line when it can be read again or is gone.
 
 import { setTimeout as pause } from 'node:timers/promises'
-import { claimDeliveries, forgetDeliveries } from '#shared/db/webhook-deliveries.ts'
+import { claimDeliveries, dropOrphanDeliveries, forgetDeliveries } from '#shared/db/webhook-deliveries.ts'
 import { startLoop } from '#shared/loop.ts'
 import type { Region } from '#shared/region.ts'
-import { planNext, type Subscription, subscriptions } from '#shared/registry/webhooks.ts'
+import {
+  planNext,
+  type Subscription,
+  subscriptions,
+  type UnreadableWebhook,
+} from '#shared/registry/webhooks.ts'
 import type { Service } from '#shared/service.ts'
 import { deliver } from './deliver.ts'
 
@@ -27,14 +33,39 @@ export async function startWebhooks(region: Region): Promise<Service> {
   const { signal } = stopping
   const flying = new Map<string, number>()
   const flights = new Set<Promise<void>>()
-  let known: { all: Subscription[]; readAtMs: number } = { all: [], readAtMs: Number.NEGATIVE_INFINITY }
+  let known: { all: readonly Subscription[]; readAtMs: number } = {
+    all: [],
+    readAtMs: Number.NEGATIVE_INFINITY,
+  }
 
-  async function current(): Promise<Subscription[]> {
+  /** Id -> problem, of webhooks that could not be read the last time. */
+  const told = new Map<string, string>()
+
+  async function current(): Promise<readonly Subscription[]> {
     const nowMs = performance.now()
     if (nowMs - known.readAtMs > SUBSCRIPTIONS_TTL_MS) {
-      known = { all: await subscriptions(region), readAtMs: nowMs }
+      const { readable, unreadable } = await subscriptions(region)
+      tell(unreadable)
+      known = { all: readable, readAtMs: nowMs }
     }
     return known.all
+  }
+
+  /** A line for each change, not for each look. */
+  function tell(unreadable: readonly UnreadableWebhook[]): void {
+    for (const { id, problem } of unreadable) {
+      if (told.get(id) === problem) continue
+      told.set(id, problem)
+      region.log.error(
+        { webhook: id, problem },
+        'a webhook cannot be read and gets nothing: change or remove it',
+      )
+    }
+    for (const id of told.keys()) {
+      if (unreadable.some((one) => one.id === id)) continue
+      told.delete(id)
+      region.log.info({ webhook: id }, 'a webhook that could not be read is mended or gone')
+    }
   }
 
   function launch(one: Subscription, delivery: Parameters<typeof deliver>[1]['delivery']): void {
@@ -93,6 +124,7 @@ export async function startWebhooks(region: Region): Promise<Service> {
     async run() {
       const { keepSeconds } = region.config.webhooks
       await forgetDeliveries(region.db, { keepSeconds, limit: FORGET_BATCH })
+      await dropOrphanDeliveries(region.db, FORGET_BATCH)
     },
     onError: (error) =>
       region.log.error({ error }, 'old deliveries could not be removed; it will be tried again'),

@@ -58,6 +58,16 @@ export function mayPull(policy: AccessPolicy, identity: Identity, name: Reposito
   return allows(policy, identity, { kind: 'repository', name, actions: ['pull'] })
 }
 
+/**
+ * True when the identity may see who did something and through what request: an admin, or the account that did it.
+ * Where nobody is asked who they are, everybody is the admin.
+ * @param actor the account's name; '' for an anonymous caller, who is nobody's own self
+ */
+export function maySeeActor(policy: AccessPolicy, identity: Identity, actor: string): boolean {
+  if (allows(policy, identity, { kind: 'admin' })) return true
+  return identity.actor.kind === 'account' && identity.actor.name === actor
+}
+
 function allowsScope(
   policy: AccessPolicy,
   { actor, scopes }: Identity,

@@ -2,7 +2,8 @@
 //
 // A key is published a day before it signs, so that every node (and every region that fetches keys) knows it when the
 // first token arrives; it signs for thirty days and verifies for a day longer than any token lives. Only the first key
-// of all signs at once. Looking a key up never leaves this process and its database.
+// of all signs at once, and the first after those before it can no longer be opened. Looking a key up never leaves this
+// process and its database.
 
 import { randomUUID } from 'node:crypto'
 import { type CryptoKey, exportJWK, generateKeyPair, importJWK, type JWK } from 'jose'
@@ -17,18 +18,23 @@ const UNKNOWN_LOOK_MS = 5_000
 
 export interface StoredKey {
   readonly kid: string
-  readonly privateJwk: JWK
+  /** undefined: it cannot be opened here, so the key verifies and does not sign. */
+  readonly privateJwk: JWK | undefined
   readonly publicJwk: JWK
   readonly createdAtMs: number
   readonly signsFromMs: number
   readonly retiresAtMs: number
 }
 
+export interface NewKey extends StoredKey {
+  readonly privateJwk: JWK
+}
+
 export interface KeyStore {
   /** Keys that have not retired. */
   list(): Promise<readonly StoredKey[]>
-  /** Adds the key unless another node has just added one for the same time. */
-  insertIfAbsent(key: StoredKey): Promise<void>
+  /** Adds the key unless another node has just added one for the same time; `closed` ones do not count for that. */
+  insertIfAbsent(key: NewKey, closed: readonly string[]): Promise<void>
 }
 
 /** When the next key has to start signing; undefined: not yet time to make one. */
@@ -42,16 +48,21 @@ export function nextKeyDue(keys: readonly StoredKey[], nowMs: number): number | 
 }
 
 /** The key that signs now: the latest whose time has come. */
-export function signingKey(keys: readonly StoredKey[], nowMs: number): StoredKey | undefined {
+export function signingKey(keys: readonly StoredKey[], nowMs: number): NewKey | undefined {
   return keys
+    .filter(canSign)
     .filter(({ signsFromMs }) => signsFromMs <= nowMs)
-    .reduce<StoredKey | undefined>(
+    .reduce<NewKey | undefined>(
       (best, key) => (best === undefined || key.signsFromMs > best.signsFromMs ? key : best),
       undefined,
     )
 }
 
-export async function makeKey(times: { nowMs: number; signsFromMs: number }): Promise<StoredKey> {
+function canSign(key: StoredKey): key is NewKey {
+  return key.privateJwk !== undefined
+}
+
+export async function makeKey(times: { nowMs: number; signsFromMs: number }): Promise<NewKey> {
   const { privateKey, publicKey } = await generateKeyPair('ES256', { extractable: true })
   return {
     kid: randomUUID(),
@@ -80,9 +91,10 @@ export function createKeyRing(options: { store: KeyStore; nowMs?: () => number }
   async function look(): Promise<void> {
     const startedAtMs = nowMs()
     keys = await store.list()
-    const signsFromMs = nextKeyDue(keys, nowMs())
+    const signsFromMs = nextKeyDue(keys.filter(canSign), nowMs())
     if (signsFromMs !== undefined) {
-      await store.insertIfAbsent(await makeKey({ nowMs: nowMs(), signsFromMs }))
+      const closed = keys.filter((key) => !canSign(key)).map(({ kid }) => kid)
+      await store.insertIfAbsent(await makeKey({ nowMs: nowMs(), signsFromMs }), closed)
       keys = await store.list()
     }
     const kids = new Set(keys.map(({ kid }) => kid))

@@ -1,79 +1,114 @@
 // Checking passwords without giving anything away and without being brought to a halt.
 //
-// bcrypt runs off the main thread, two at a time, behind a bounded queue. An unknown account costs the same hash as a
-// known one, so time tells nobody which names exist. A success is remembered for a minute under an HMAC of the
-// credentials with a key that lives in this process only; failures make the next try from there wait.
+// bcrypt runs off the main thread, two at a time, in a queue that clients' networks share fairly. An unknown account costs
+// the same hash as a known one, so time tells nobody which names exist. What a login came to is remembered for a
+// minute under an HMAC with a key that lives in this process only: a right one costs no second hash, and a program that
+// repeats one stale password is one failure. Equal logins under way share one hash. Other failures make the next try
+// on that account from that network wait (login-failures.ts); a wait is looked at before anything is remembered, else
+// the memory would answer any number of guesses.
 
 import { createHmac, randomBytes } from 'node:crypto'
 import bcrypt from 'bcrypt'
 import { LRUCache } from 'lru-cache'
 import { RegistryError } from '#shared/errors.ts'
+import { networkOf } from './client-network.ts'
+import { createFairQueue, QueueFullError } from './fair-queue.ts'
 import type { Account, Accounts } from './htpasswd.ts'
+import { createLoginFailures } from './login-failures.ts'
 
 const HASHES_AT_ONCE = 2
+/** A hash takes 50 ms to a second, by its cost: a longer line would only make logins time out. */
 const HASHES_WAITING_MAX = 64
+const HASHES_WAITING_PER_NETWORK_MAX = 32
 const REMEMBER_MS = 60_000
 const REMEMBERED_MAX = 10_000
 /** bcrypt looks at 72 bytes and no further: a longer password would be accepted by its beginning. */
 const PASSWORD_BYTES_MAX = 72
-/** Failures that cost nothing; each further one doubles the wait. */
-const FAILURES_FREE = 10
-const WAIT_MS_MAX = 60_000
+const NAME_TOLD_LENGTH_MAX = 64
+
+export interface Login {
+  readonly name: string
+  readonly password: string
+  /** The client's. */
+  readonly address: string
+}
 
 export interface PasswordChecker {
   /**
    * The account when the password is its own. undefined: unknown account or wrong password, indistinguishably.
-   * @throws RegistryError TOOMANYREQUESTS while the queue is full or after too many failures from this address
+   * @throws RegistryError TOOMANYREQUESTS while the queue is full or after too many failures from this network
    */
-  check(credentials: { name: string; password: string; address: string }): Promise<Account | undefined>
+  check(login: Login): Promise<Account | undefined>
 }
 
 export interface PasswordCheckerOptions {
   accounts: Accounts
+  /** Told of each failed login, for the log; at most 64 characters of the name. */
+  onFailure?: (failure: { name: string; address: string }) => void
   nowMs?: () => number
   /** Test seam: counts the hashes that are computed. */
   compare?: (password: string, hash: string) => Promise<boolean>
 }
 
 export function createPasswordChecker(options: PasswordCheckerOptions): PasswordChecker {
-  const { accounts } = options
+  const { accounts, onFailure } = options
   const nowMs = options.nowMs ?? (() => performance.now())
   const compare = options.compare ?? ((password, hash) => bcrypt.compare(password, hash))
   const key = randomBytes(32)
-  const remembered = new LRUCache<string, number>({ max: REMEMBERED_MAX })
-  const failures = new LRUCache<string, { count: number; untilMs: number }>({ max: REMEMBERED_MAX })
-  const hashing = createGate(HASHES_AT_ONCE, HASHES_WAITING_MAX)
+  const keyed = (...parts: readonly string[]) =>
+    createHmac('sha256', key).update(parts.join('\0')).digest('base64')
+  const remembered = new LRUCache<string, { matches: boolean; untilMs: number }>({ max: REMEMBERED_MAX })
+  /** As many as the queue holds. */
+  const underWay = new Map<string, Promise<boolean>>()
+  const failures = createLoginFailures(nowMs)
+  const queue = createFairQueue({
+    atOnce: HASHES_AT_ONCE,
+    waitingMax: HASHES_WAITING_MAX,
+    waitingPerOriginMax: HASHES_WAITING_PER_NETWORK_MAX,
+  })
 
-  function refuseWhileWaiting(who: string): void {
-    const failed = failures.get(who)
-    const waitMs = (failed?.untilMs ?? 0) - nowMs()
-    if (waitMs > 0) throw tooMany('too many failed logins', waitMs)
-  }
-
-  function countFailure(who: string): void {
-    const count = (failures.get(who)?.count ?? 0) + 1
-    const waitMs =
-      count <= FAILURES_FREE ? 0 : Math.min(WAIT_MS_MAX, 1_000 * 2 ** (count - FAILURES_FREE - 1))
-    failures.set(who, { count, untilMs: nowMs() + waitMs })
+  /** Whether the password is the hash's. @throws RegistryError TOOMANYREQUESTS */
+  async function hashed(
+    login: Login,
+    options: { hash: string; network: string; who: string },
+  ): Promise<boolean> {
+    const { hash, network, who } = options
+    const fits = Buffer.byteLength(login.password) <= PASSWORD_BYTES_MAX
+    failures.charge(who)
+    try {
+      const matches = (await queue.run(network, () => compare(fits ? login.password : '', hash))) && fits
+      if (matches) failures.takeBack(who)
+      return matches
+    } catch (thrown) {
+      if (!(thrown instanceof QueueFullError && thrown.full === 'own')) failures.takeBack(who)
+      if (!(thrown instanceof QueueFullError)) throw thrown
+      throw tooMany('too many logins at once', 1_000)
+    }
   }
 
   return {
-    async check({ name, password, address }) {
+    async check(login) {
+      const { name, address } = login
+      const network = networkOf(address)
+      const who = keyed(network, name)
       const account = await accounts.find(name)
+      const waitMs = failures.waitMs(who)
+      if (waitMs > 0) throw tooMany('too many failed logins', waitMs)
       const hash = account?.hash ?? nobodysHash(accounts.usualCost())
-      const proof = createHmac('sha256', key).update(`${name}\0${password}\0${hash}`).digest('base64')
-      if (account !== undefined && (remembered.get(proof) ?? 0) > nowMs()) return account
-      const who = `${address}\0${name}`
-      refuseWhileWaiting(who)
-      const fits = Buffer.byteLength(password) <= PASSWORD_BYTES_MAX
-      const matches = await hashing(() => compare(fits ? password : '', hash))
-      if (!matches || !fits || account === undefined) {
-        countFailure(who)
-        return undefined
+      const proof = keyed(name, login.password, hash)
+      let known = remembered.get(proof)
+      if (known === undefined || known.untilMs <= nowMs()) {
+        let working = underWay.get(proof)
+        if (working === undefined) {
+          working = hashed(login, { hash, network, who }).finally(() => underWay.delete(proof))
+          underWay.set(proof, working)
+        }
+        known = { matches: await working, untilMs: nowMs() + REMEMBER_MS }
+        remembered.set(proof, known)
       }
-      failures.delete(who)
-      remembered.set(proof, nowMs() + REMEMBER_MS)
-      return account
+      if (known.matches && account !== undefined) return account
+      onFailure?.({ name: name.slice(0, NAME_TOLD_LENGTH_MAX), address })
+      return undefined
     },
   }
 }
@@ -88,25 +123,4 @@ function tooMany(message: string, waitMs: number): RegistryError {
     message,
     headers: { 'Retry-After': String(Math.max(1, Math.ceil(waitMs / 1_000))) },
   })
-}
-
-/** At most `atOnce` at a time and `waitingMax` in line, first come first served; beyond that 429. */
-function createGate(atOnce: number, waitingMax: number): <T>(work: () => Promise<T>) => Promise<T> {
-  let running = 0
-  const waiting: (() => void)[] = []
-  return async (work) => {
-    if (running < atOnce) running++
-    else {
-      if (waiting.length >= waitingMax) throw tooMany('too many logins at once', 1_000)
-      await new Promise<void>((next) => waiting.push(next))
-    }
-    try {
-      return await work()
-    } finally {
-      // The place goes from hand to hand: were it given back first, a newcomer could take it before the one in line.
-      const next = waiting.shift()
-      if (next === undefined) running--
-      else next()
-    }
-  }
 }

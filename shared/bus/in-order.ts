@@ -1,5 +1,5 @@
 // Makes of batches that may repeat, skip or arrive late what a reader relies on: every event once and in order, shard by
-// shard (rule R8). What a batch repeats is dropped; what it leaves out is read from the log. The promise holds as long as
+// shard (rule R8). What a batch repeats is dropped; what it leaves out or abridges is read from the log. The promise holds as long as
 // the reader keeps its positions in the transaction that applies the events.
 
 import type { CloudEvent } from '#shared/events/cloud-event.ts'
@@ -59,8 +59,9 @@ export function createInOrder(options: InOrderOptions): InOrder {
       const before = next.at(-1)
       const upTo = before === undefined ? at : (parseEventId(before.id) ?? at)
       const what = arrival(upTo, id)
-      if (what === 'next') next.push(event)
-      else if (what === 'gap') {
+      // An abridged event is a hole with a number: the log has it whole.
+      if (what === 'next' && event.data.abridged !== true) next.push(event)
+      else if (what !== 'repeated') {
         await flush()
         // The log has this event too, or it is not of this log.
         at = await fill(shard, id)

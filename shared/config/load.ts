@@ -25,7 +25,7 @@ export const concerns = Object.freeze({
   'Database and embedded parts': databaseVariables,
   Blobs: blobVariables,
   Kafka: kafkaVariables,
-  'Other regions': peerVariables,
+  'Shared keys': peerVariables,
   'Accounts and access': authVariables,
   Limits: limitVariables,
   Events: eventVariables,
@@ -55,6 +55,8 @@ export interface Config extends ServerConfig, StoresConfig {
   readonly kafka: KafkaConfig | undefined
   /** Secrets that regions share; the first signs. undefined: no other region may ask. */
   readonly peerKeys: readonly string[] | undefined
+  /** Keys that seal secrets in the database; the first seals. undefined: the data directory may hold one. */
+  readonly secretsKeys: readonly string[] | undefined
   readonly auth: AuthConfig
   readonly registry: RegistryLimits
   readonly bytes: ByteLimits
@@ -106,6 +108,7 @@ function build(values: Values<typeof variables>, child: string | undefined): Con
     database: databaseConfig(values, { byParent: child === 'embedded' }),
     kafka: kafkaConfig(values, server.region),
     peerKeys: values.PORTOLAN_PEER_KEYS,
+    secretsKeys: values.PORTOLAN_SECRETS_KEY,
     auth,
     events: eventsConfig(values),
     webhooks: webhooksConfig(values, { listen: server.listen, authenticated: auth.mode !== 'none' }),

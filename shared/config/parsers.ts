@@ -36,8 +36,8 @@ export function brokers(text: string): string[] {
 
 const KEY_LENGTH_MIN = 32
 
-/** Secrets separated by commas or white space, each long enough to resist guessing. */
-export function peerKeys(text: string): string[] {
+/** One to eight secrets separated by commas or white space, each long enough to resist guessing. */
+export function keyList(text: string): string[] {
   const keys = text.split(/[,\s]+/).filter((key) => key !== '')
   if (keys.length === 0 || keys.length > 8) throw new ConfigValueError('must hold one to eight keys')
   for (const key of keys) {

@@ -10,6 +10,7 @@ import { readdir, readFile } from 'node:fs/promises'
 import pg from 'pg'
 import { connectionOptions } from './connect.ts'
 import { refuseStandby } from './server.ts'
+import { maybe, type Queryable, statement } from './statement.ts'
 
 /** Any fixed number of ours: the advisory lock that starts of several nodes queue on. */
 const MIGRATION_LOCK = 7_065_811
@@ -54,6 +55,33 @@ export async function holdSchema(client: pg.Client, number: number): Promise<voi
   await client.query('select pg_advisory_lock_shared($1, $2)', [SCHEMA_LOCK, number])
   // After the lock: whoever is migrating holds it alone, so what it did is to be seen by now.
   refuseNewer(await appliedMigrations(client), number)
+}
+
+const migrationLock = statement<never>('migration-lock', `select pg_advisory_xact_lock(${MIGRATION_LOCK})`)
+const isBreaking = statement<{ breaking: boolean }>(
+  'migration-is-breaking',
+  `select breaking from schema_migration where number = :number`,
+)
+const olderNodes = statement<{ free: boolean }>(
+  'older-nodes',
+  `select pg_try_advisory_xact_lock(${SCHEMA_LOCK}, older) as free from generate_series(1, :number::int - 1) as older`,
+)
+const becomeBreaking = statement<never>(
+  'migration-becomes-breaking',
+  `update schema_migration set breaking = true where number = :number`,
+)
+
+/**
+ * From here on releases that do not know the migration refuse to start: for data that they could not read. False, and
+ * nothing happened, while a node of one lives. Must run in a transaction.
+ */
+export async function retireOlderReleases(transaction: Queryable, number: number): Promise<boolean> {
+  if ((await maybe(transaction, isBreaking, { number }))?.breaking === true) return true
+  await transaction.rows(migrationLock)
+  const locks = await transaction.rows(olderNodes, { number })
+  if (locks.some(({ free }) => !free)) return false
+  await transaction.rows(becomeBreaking, { number })
+  return true
 }
 
 /**

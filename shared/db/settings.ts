@@ -1,16 +1,41 @@
-// Settings: registers of single fields, each with its version, written by this one function, so that regions can agree on
-// each field by itself. Removing a setting is a tombstone in each of its fields.
+// Settings: registers of single fields, each with its version, so that regions can agree on each field by itself.
+//
+// An object is a kind, an id and its fields, and beside them an existence register: the row whose field is ''. Deleting
+// kills that register and, with it, every field. Whoever changes or deletes an object locks the register first and
+// judges in a later statement, so the end is an object that is fully there or fully gone. Settings come last in the
+// order of locks, '' before the other fields of an object.
+//
+// Secret fields are sealed here and nowhere else: a row and an event hold ciphertext. A value that cannot be opened is
+// reported beside the others and stops nobody.
 
+import { isSealed, SealError, type Sealer } from '#shared/secrets/sealer.ts'
 import { type Provenance, provenanceParameters } from './provenance.ts'
-import { type Queryable, statement } from './statement.ts'
+import { maybe, type Queryable, statement } from './statement.ts'
 
 export type SettingKind = 'webhook'
 
+/** Fields whose values are sealed. A webhook's URL is one: receivers such as chat rooms put their token into the path. */
+export const SECRET_FIELDS: Readonly<Record<SettingKind, readonly string[]>> = Object.freeze({
+  webhook: Object.freeze(['url', 'headers', 'secret', 'previousSecret']),
+})
+
+export interface SettingObject {
+  readonly kind: SettingKind
+  readonly id: string
+}
+
 export interface SettingFields {
   readonly id: string
-  /** Field -> value, as JSON has it. */
+  /** Field -> value, as JSON has it; secret ones sealed. */
   readonly fields: Readonly<Record<string, unknown>>
 }
+
+export interface OpenedFields extends SettingFields {
+  /** Secret fields that could not be opened -> why. They are not in `fields`. */
+  readonly closed: Readonly<Record<string, string>>
+}
+
+const EXISTENCE = ''
 
 const write = statement<{ field: string }>(
   'write-setting',
@@ -35,35 +60,137 @@ const write = statement<{ field: string }>(
          'prev', jsonb_build_object('h', prev_h::text, 'origin', prev_origin)),
        :actor, :request::jsonb, :traceparent, :instance
      from written
-     order by field
+     order by field collate "C"
      returning id
    )
    select field from written where exists (select from event)`,
 )
 
-/** Writes the fields given (others stay) and their events, in one statement. */
+export interface SettingWriter {
+  readonly sealer: Sealer
+  readonly origin: string
+  readonly provenance: Provenance
+}
+
+/** Writes a new object, or some fields of one that is there (see `lockSetting`), and their events. */
 export async function writeSetting(
   db: Queryable,
-  options: SettingFields & { kind: SettingKind; origin: string; provenance: Provenance; deleted?: boolean },
+  writer: SettingWriter,
+  options: SettingObject & SettingFields & { isNew: boolean },
 ): Promise<void> {
-  const { kind, id, fields, origin, provenance, deleted = false } = options
+  const { kind, id, fields, isNew } = options
+  const sealed = Object.entries(fields).map(([field, value]) => [
+    field,
+    value !== null && SECRET_FIELDS[kind].includes(field)
+      ? writer.sealer.seal(JSON.stringify(value), placeOf({ kind, id }, field))
+      : value,
+  ])
+  const all = { ...(isNew && { [EXISTENCE]: true }), ...Object.fromEntries(sealed) }
+  await run(db, writer, { kind, id, fields: all, deleted: false })
+}
+
+/** Kills the object's existence and every field of it. The object must be locked. */
+export async function deleteSetting(
+  db: Queryable,
+  writer: Omit<SettingWriter, 'sealer'>,
+  object: SettingObject,
+): Promise<void> {
+  const fields = (await readSetting(db, object))?.fields ?? {}
+  await run(db, writer, { ...object, fields: { ...fields, [EXISTENCE]: true }, deleted: true })
+}
+
+async function run(
+  db: Queryable,
+  { origin, provenance }: Omit<SettingWriter, 'sealer'>,
+  options: SettingObject & SettingFields & { deleted: boolean },
+): Promise<void> {
+  const { fields, ...rest } = options
   await db.rows(write, {
-    kind,
-    id,
+    ...rest,
     fields: JSON.stringify(fields),
     origin,
-    deleted,
     ...provenanceParameters(provenance),
   })
 }
 
-const read = statement<{ id: string; fields: Record<string, unknown> }>(
+/** Where a value is kept: a sealed one opens nowhere else. */
+export function placeOf({ kind, id }: { kind: string; id: string }, field: string): string {
+  return `setting/${kind}/${id}/${field}`
+}
+
+/** Opens what is sealed; what is in clear, from before values were sealed, is taken as it is. */
+export function openFields(
+  sealer: Sealer | undefined,
+  kind: SettingKind,
+  { id, fields }: SettingFields,
+): OpenedFields {
+  const opened: Record<string, unknown> = {}
+  const closed: Record<string, string> = {}
+  for (const [field, value] of Object.entries(fields)) {
+    if (!isSealed(value) || !SECRET_FIELDS[kind].includes(field)) {
+      opened[field] = value
+      continue
+    }
+    try {
+      if (sealer === undefined) throw new SealError('it is sealed, and PORTOLAN_SECRETS_KEY is not set')
+      opened[field] = JSON.parse(sealer.open(value, placeOf({ kind, id }, field)))
+    } catch (thrown) {
+      if (!(thrown instanceof SealError)) throw thrown
+      closed[field] = thrown.message
+    }
+  }
+  return { id, fields: opened, closed }
+}
+
+const read = statement<SettingFields>(
   'read-settings',
-  `select id, jsonb_object_agg(field, value) as fields from setting
-   where kind = :kind and not deleted group by id order by id`,
+  // Without a register an object is there while a field is left: an older release, which may run beside this one,
+  // writes none.
+  `select id, jsonb_object_agg(field, value) filter (where field <> '' and not deleted) as fields
+   from setting where kind = :kind and (:id::text is null or id = :id)
+   group by id
+   having bool_or(field <> '' and not deleted) and not bool_or(field = '' and deleted)
+   order by id`,
 )
 
-/** Every setting of a kind, by id; those of which nothing is left do not appear. */
+/** Every object of a kind that is there, by id, as it is stored. */
 export async function readSettings(db: Queryable, kind: SettingKind): Promise<SettingFields[]> {
-  return db.rows(read, { kind })
+  return db.rows(read, { kind, id: null })
+}
+
+/** One object as it is stored; undefined when it is not there. */
+export async function readSetting(db: Queryable, object: SettingObject): Promise<SettingFields | undefined> {
+  return maybe(db, read, { ...object })
+}
+
+const makeExistence = statement<never>(
+  'make-existence',
+  `insert into setting (kind, id, field, value, h, origin)
+   select kind, id, '', 'true', max(h), (array_agg(origin order by h desc, origin desc))[1]
+   from setting where kind = :kind and id = :id and not deleted group by kind, id
+   on conflict do nothing`,
+)
+
+const lock = statement<never>(
+  'lock-setting',
+  `select from setting where kind = :kind and id = :id and field = '' for update`,
+)
+
+/**
+ * Locks an object until the transaction ends, whether it is there or not. What it is now has to be read after this:
+ * the statement that waited for the lock saw what was before.
+ */
+export async function lockSetting(transaction: Queryable, object: SettingObject): Promise<void> {
+  await transaction.rows(makeExistence, { ...object })
+  await transaction.rows(lock, { ...object })
+}
+
+const lockAll = statement<never>(
+  'lock-setting-kind',
+  `select pg_advisory_xact_lock(7065813, hashtext('settings ' || :kind))`,
+)
+
+/** Whoever adds objects of a kind takes turns until the transaction ends, so that their number can be bounded. */
+export async function lockSettingKind(transaction: Queryable, kind: SettingKind): Promise<void> {
+  await transaction.rows(lockAll, { kind })
 }

@@ -1,17 +1,21 @@
-// Token signing keys, shared by the nodes of a region.
+// Token signing keys, shared by the nodes of a region. The private half is sealed before it reaches the row.
 
+import { isSealed, SealError, type Sealer } from '#shared/secrets/sealer.ts'
 import { type Queryable, statement } from './statement.ts'
+
+type Jwk = Record<string, unknown>
 
 export interface SigningKeyRow {
   readonly kid: string
-  readonly privateJwk: Record<string, unknown>
-  readonly publicJwk: Record<string, unknown>
+  /** undefined: it cannot be opened here, so the key verifies and does not sign. */
+  readonly privateJwk: Jwk | undefined
+  readonly publicJwk: Jwk
   readonly createdAtMs: number
   readonly signsFromMs: number
   readonly retiresAtMs: number
 }
 
-const list = statement<SigningKeyRow>(
+const list = statement<SigningKeyRow & { privateJwk: Jwk | string }>(
   'list-signing-keys',
   `select kid, private_jwk as "privateJwk", public_jwk as "publicJwk",
      extract(epoch from created_at)::float8 * 1000 as "createdAtMs",
@@ -23,8 +27,32 @@ const list = statement<SigningKeyRow>(
    limit 100`,
 )
 
-export async function listSigningKeys(db: Queryable): Promise<SigningKeyRow[]> {
-  return db.rows(list)
+/** @param onClosed told of each key whose private half cannot be opened, and why */
+export async function listSigningKeys(
+  db: Queryable,
+  sealer: Sealer,
+  onClosed: (kid: string, reason: string) => void,
+): Promise<SigningKeyRow[]> {
+  const rows = await db.rows(list)
+  return rows.map((row) => {
+    // In clear: written by a release that did not seal yet.
+    if (!isSealed(row.privateJwk)) return row
+    try {
+      return {
+        ...row,
+        privateJwk: JSON.parse(sealer.open(row.privateJwk, placeOfSigningKey(row.kid))) as Jwk,
+      }
+    } catch (thrown) {
+      if (!(thrown instanceof SealError)) throw thrown
+      onClosed(row.kid, thrown.message)
+      return { ...row, privateJwk: undefined }
+    }
+  })
+}
+
+/** Where a private half is kept: a sealed one opens nowhere else. */
+export function placeOfSigningKey(kid: string): string {
+  return `signing-key/${kid}`
 }
 
 const LOCK_KEY = 7_065_812
@@ -38,19 +66,28 @@ const insert = statement<object>(
      to_timestamp(:signs_from_ms::float8 / 1000), to_timestamp(:retires_at_ms::float8 / 1000)
    where not exists (
      select from signing_key
-     where signs_from between to_timestamp(:signs_from_ms::float8 / 1000) - interval '1 hour'
-       and to_timestamp(:signs_from_ms::float8 / 1000) + interval '1 hour')`,
+     where kid <> all(:closed::text[])
+       and signs_from between to_timestamp(:signs_from_ms::float8 / 1000) - interval '1 hour'
+         and to_timestamp(:signs_from_ms::float8 / 1000) + interval '1 hour')`,
 )
 
-/** Adds the key unless another node has just added one for about the same time. Must run in a transaction. */
-export async function insertSigningKeyIfAbsent(db: Queryable, key: SigningKeyRow): Promise<void> {
+/**
+ * Adds the key unless another node has just added one for about the same time; `closed` are keys that do not count for
+ * this, because they cannot be opened here. Must run in a transaction.
+ */
+export async function insertSigningKeyIfAbsent(
+  db: Queryable,
+  sealer: Sealer,
+  key: SigningKeyRow & { readonly privateJwk: Jwk; readonly closed: readonly string[] },
+): Promise<void> {
   await db.rows(lock)
   await db.rows(insert, {
     kid: key.kid,
-    private_jwk: JSON.stringify(key.privateJwk),
+    private_jwk: JSON.stringify(sealer.seal(JSON.stringify(key.privateJwk), placeOfSigningKey(key.kid))),
     public_jwk: JSON.stringify(key.publicJwk),
     created_at_ms: key.createdAtMs,
     signs_from_ms: key.signsFromMs,
     retires_at_ms: key.retiresAtMs,
+    closed: key.closed,
   })
 }

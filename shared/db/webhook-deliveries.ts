@@ -233,6 +233,28 @@ export async function dropDeliveries(db: Queryable, subscription: string): Promi
   await db.rows(drop, { subscription })
 }
 
+const dropOrphans = statement<{ id: string }>(
+  'drop-orphan-deliveries',
+  `delete from webhook_delivery where id in (
+     select d.id from webhook_delivery as d
+     where d.state = 'waiting' and d.subscription in (
+       select waiting.subscription
+       from (select distinct subscription from webhook_delivery where state = 'waiting') as waiting
+       where not exists (
+         select from setting as s
+         where s.kind = 'webhook' and s.id = waiting.subscription::text and s.field <> '' and not s.deleted))
+     limit :limit)
+   returning id`,
+)
+
+/**
+ * Removes up to `limit` deliveries that wait for a subscription which is gone: planned beside its removal, or left by a
+ * process that ended between the two. How many.
+ */
+export async function dropOrphanDeliveries(db: Queryable, limit: number): Promise<number> {
+  return (await db.rows(dropOrphans, { limit })).length
+}
+
 export interface WaitingDeliveries {
   readonly subscription: string
   readonly waiting: number

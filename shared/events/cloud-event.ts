@@ -67,3 +67,12 @@ export function toCloudEvent(origin: string, event: EventSource): CloudEvent {
     },
   }
 }
+
+/**
+ * The event without who did it and through what request: what readers get who are neither an admin nor that account.
+ * The same CloudEvent otherwise; both fields are optional in the schema for this.
+ */
+export function withoutProvenance(event: CloudEvent): CloudEvent {
+  const { actor: _actor, request: _request, ...data } = event.data
+  return { ...event, data }
+}

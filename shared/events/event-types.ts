@@ -40,7 +40,7 @@ const manifest = {
 } as const satisfies Record<string, Schema>
 const MANIFEST_REQUIRED = ['repository', 'digest', 'size', 'mediaType']
 
-/** Of every event. */
+/** Of every event. `actor` and `request` are absent in the feed for readers who are neither an admin nor that account. */
 const origin = {
   actor: { type: 'object', required: ['name'], properties: { name: text } },
   request: {
@@ -48,7 +48,10 @@ const origin = {
     properties: { id: text, addr: text, host: text, method: text, userAgent: text },
   },
   instance: text,
-  /** True where the event would have been too large: `references` is empty then; the manifest is to be fetched. */
+  /**
+   * True in an event that lacks something. One that would have been too large has no `references`: fetch the manifest. In
+   * Kafka a setting has no `value`: other regions read it from the log.
+   */
   abridged: { type: 'boolean' },
 } as const satisfies Record<string, Schema>
 
@@ -96,7 +99,7 @@ export const eventTypes: Readonly<Record<string, EventType>> = Object.freeze({
   },
   'setting.set.v1': {
     meaning:
-      'A field of a setting was written or removed. For other regions; not in the feed, because it may hold secrets.',
+      'A field of a setting was written or removed; the field with no name is the existence of the object. Secret values are encrypted. For other regions: not in the feed, and in Kafka without the value.',
     required: ['kind', 'id', 'field', 'deleted', 'version', 'prev'],
     properties: {
       kind: text,
@@ -156,7 +159,7 @@ export function eventSchema(type: string): Schema | undefined {
     title: TYPE_PREFIX + name,
     description: known.meaning,
     type: 'object',
-    required: [...known.required, 'actor', 'request', 'instance'],
+    required: [...known.required, 'instance'],
     properties: { ...known.properties, ...origin },
   }
 }

@@ -5,6 +5,7 @@
 
 import type { CloudEvent } from './cloud-event.ts'
 import { parseEventId } from './event-id.ts'
+import { TYPE_PREFIX } from './event-types.ts'
 
 /** Below the 1 MB at which brokers refuse a batch, whatever headers add. */
 export const RECORD_BYTES_MAX = 900_000
@@ -22,9 +23,13 @@ const PREFIX = 'ce_'
 /** Attributes that are in every event; the rest are optional. */
 const REQUIRED = ['specversion', 'id', 'source', 'type', 'subject', 'time', 'position'] as const
 
+const SETTING_PREFIX = `${TYPE_PREFIX}setting.`
+
 /**
  * The record of an event. One that no batch could hold goes without the references and content of its manifest, and
- * says so by `abridged: true`: who needs them fetches the manifest by its digest.
+ * says so by `abridged: true`: who needs them fetches the manifest by its digest. A setting goes without its value,
+ * sealed or not, and is abridged too: a topic is read by many, and what a setting is set to is for other regions,
+ * which read it from the log.
  * @throws TypeError for an event without a proper id
  */
 export function toKafkaRecord(event: CloudEvent): KafkaRecord {
@@ -34,7 +39,10 @@ export function toKafkaRecord(event: CloudEvent): KafkaRecord {
   const headers: Record<string, string> = { 'content-type': datacontenttype }
   for (const [name, value] of Object.entries(attributes)) headers[PREFIX + name] = value
   if (event.traceparent !== undefined) headers.traceparent = event.traceparent
-  let value = JSON.stringify(data)
+  const { value: _value, ...withoutValue } = data
+  let value = JSON.stringify(
+    event.type.startsWith(SETTING_PREFIX) ? { ...withoutValue, abridged: true } : data,
+  )
   let bytes = size(value, headers)
   if (bytes > RECORD_BYTES_MAX) {
     const { content: _content, ...rest } = data

@@ -1,4 +1,6 @@
-// A webhook subscription: what an admin may write, what it matches, and what its deliveries are called. Pure.
+// A webhook subscription: what an admin may write, what is read back, what it matches, and what its deliveries are
+// called. What is read is parsed like what is written: a field that is missing or wrong is reported, with its name and
+// never its value. Pure.
 
 import { randomBytes } from 'node:crypto'
 import { RegistryError } from '../errors.ts'
@@ -26,6 +28,16 @@ export interface Webhook {
   readonly enabled: boolean
   /** May be sent to private and loopback addresses, where the configuration permits it. */
   readonly allowPrivate: boolean
+}
+
+/** What decides whether a webhook gets an event. Holds no secret. */
+export type WebhookFilter = Pick<Webhook, 'enabled' | 'types' | 'repositories' | 'format'>
+
+/** The fields of a stored webhook that are as they should be, and what is wrong with the others. */
+export interface StoredWebhook<Field extends keyof Webhook> {
+  readonly found: Partial<Pick<Webhook, Field>>
+  /** A sentence for each wrong field; empty: `found` is whole. */
+  readonly problems: readonly string[]
 }
 
 const LIST_MAX = 100
@@ -59,6 +71,52 @@ export function parseWebhook(body: unknown): Partial<Webhook> {
   return parsed as Partial<Webhook>
 }
 
+const FILTER_FIELDS = [
+  'enabled',
+  'types',
+  'repositories',
+  'format',
+] as const satisfies (keyof WebhookFilter)[]
+const STORED_PARSERS: { readonly [Field in keyof Webhook]: (value: unknown) => Webhook[Field] } =
+  Object.freeze({ ...(PARSERS as Required<typeof PARSERS>), previousSecret })
+const STORED_FIELDS = Object.freeze(Object.keys(STORED_PARSERS)) as readonly (keyof Webhook)[]
+
+/** @param closed fields whose values could not be read at all -> why */
+export function readStoredWebhook(
+  fields: Readonly<Record<string, unknown>>,
+  closed: Readonly<Record<string, string>> = {},
+): StoredWebhook<keyof Webhook> {
+  return readStored(STORED_FIELDS, fields, closed)
+}
+
+/** Only what decides about events: a webhook whose secrets cannot be read still gets its deliveries, which then wait. */
+export function readStoredFilter(fields: Readonly<Record<string, unknown>>): WebhookFilter | undefined {
+  const { found, problems } = readStored(FILTER_FIELDS, fields, {})
+  return problems.length === 0 ? (found as WebhookFilter) : undefined
+}
+
+function readStored<Field extends keyof Webhook>(
+  wanted: readonly Field[],
+  fields: Readonly<Record<string, unknown>>,
+  closed: Readonly<Record<string, string>>,
+): StoredWebhook<Field> {
+  const found: Partial<Pick<Webhook, Field>> = {}
+  const problems: string[] = []
+  for (const field of wanted) {
+    if (closed[field] !== undefined) problems.push(`${field} cannot be opened: ${closed[field]}`)
+    else if (!Object.hasOwn(fields, field)) problems.push(`${field} is missing`)
+    else {
+      try {
+        found[field] = STORED_PARSERS[field](fields[field])
+      } catch (thrown) {
+        if (!(thrown instanceof RegistryError)) throw thrown
+        problems.push(thrown.message)
+      }
+    }
+  }
+  return { found, problems }
+}
+
 export function newWebhook(given: Partial<Webhook>): Webhook {
   return {
     url: given.url ?? refuse('url is missing'),
@@ -74,9 +132,16 @@ export function newWebhook(given: Partial<Webhook>): Webhook {
   }
 }
 
-/** The fields that a change writes; a new secret keeps the old one signing for a day. */
-export function changedFields(before: Webhook, change: Partial<Webhook>, nowMs: number): Partial<Webhook> {
-  if (change.secret === undefined || change.secret === before.secret) return change
+/** The fields that a change writes; a new secret keeps the old one signing for a day, if the old one can be read. */
+export function changedFields(
+  before: Partial<Webhook>,
+  change: Partial<Webhook>,
+  nowMs: number,
+): Partial<Webhook> {
+  if (before.secret === undefined) return { ...change, previousSecret: null }
+  if (change.secret === undefined || change.secret === before.secret) {
+    return before.previousSecret === undefined ? { ...change, previousSecret: null } : change
+  }
   return { ...change, previousSecret: { secret: before.secret, untilMs: nowMs + ROTATION_MS } }
 }
 
@@ -103,8 +168,8 @@ const NOTIFICATIONS = ['push', 'delete', 'blob.uploaded', 'blob.mounted'].map(
 )
 const DEFAULT_TYPES = NOTIFICATIONS.slice(0, 2)
 
-export function matchesWebhook(webhook: Webhook, event: { type: string; repository: string }): boolean {
-  if (!webhook.enabled || event.type === `${TYPE_PREFIX}setting.set.v1`) return false
+export function matchesWebhook(webhook: WebhookFilter, event: { type: string; repository: string }): boolean {
+  if (!webhook.enabled || event.type.startsWith(`${TYPE_PREFIX}setting.`)) return false
   const types = webhook.types.length === 0 ? DEFAULT_TYPES : webhook.types
   // The older envelope has words for notifications only.
   if (webhook.format === 'distribution' && !NOTIFICATIONS.includes(event.type)) return false
@@ -167,6 +232,14 @@ function webhookSecret(value: unknown): string {
   const bytes = Buffer.from(match?.[1] ?? '', 'base64').length
   if (bytes < 24 || bytes > 64) refuse('secret is no whsec_ and base64 of 24 to 64 bytes')
   return value as string
+}
+
+/** Written by a change of the secret, never by an admin. */
+function previousSecret(value: unknown): Webhook['previousSecret'] {
+  if (value === null) return null
+  const { secret, untilMs } = Object(value) as { secret?: unknown; untilMs?: unknown }
+  if (typeof untilMs !== 'number') refuse('previousSecret has no end')
+  return { secret: webhookSecret(secret), untilMs }
 }
 
 function boolean(field: string, value: unknown): boolean {

@@ -78,6 +78,30 @@ describe('the relay and Kafka', { skip: withoutKafka(), concurrency: false }, ()
     void relay
   })
 
+  test('a webhook is in the topic as events without values: no secret of it, clear or sealed', async (t) => {
+    const cluster = await kafka(t)
+    const { region } = await testRegion(t, { env: cluster.env })
+    await using relay = await startRelay(region)
+    await using following = reading(region)
+    const { reader } = following
+    const given = {
+      url: 'https://hook.example/planted-in-url',
+      secret: `whsec_${Buffer.from('planted-secret-of-32-characters!').toString('base64')}`,
+      headers: { Authorization: 'Bearer planted-in-header' },
+    }
+    await addWebhook(region, { given, provenance })
+    // Ten fields and the existence of the object.
+    await eventually('the events', () => reader.count() === 11, PATIENCE_MS)
+    const events = reader.batches.flatMap((batch) => batch.events)
+    for (const { type, data } of events) {
+      assert.equal(type, 'dev.portolan.registry.setting.set.v1')
+      assert.equal(data.abridged, true)
+      assert.ok(!('value' in data))
+    }
+    assert.doesNotMatch(JSON.stringify(events), /planted|sealed|whsec/)
+    void relay
+  })
+
   test('Kafka absent at the start: pushes and the log do not know of it, everything is delivered in order afterwards', async (t) => {
     const cluster = await kafka(t, { stopped: true })
     const { region, logLines } = await testRegion(t, { env: cluster.env })

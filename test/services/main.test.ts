@@ -3,9 +3,11 @@
 import assert from 'node:assert/strict'
 import { execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { readFile, stat, writeFile } from 'node:fs/promises'
 import { connect, createServer } from 'node:net'
 import { join } from 'node:path'
 import { test } from 'node:test'
+import bcrypt from 'bcrypt'
 import { eventually } from '../support/eventually.ts'
 import { testImage } from '../support/image.ts'
 import { ociClient } from '../support/oci-client.ts'
@@ -143,6 +145,33 @@ test('several processes answer on one port as one registry, and add up their num
   const metrics = await (await fetch(`http://localhost:${metricsPort}/metrics`)).text()
   assert.match(metrics, /portolan_requests_total\{route="manifest",method="GET",status="200"\} 40/)
   assert.equal(await portolan.stop(), 0)
+})
+
+test('an embedded region makes its secrets key once, for its user alone, and its processes share it', {
+  skip: process.platform !== 'linux' && 'needs SO_REUSEPORT',
+}, async (t) => {
+  const dataDir = await testDirectory(t)
+  const htpasswd = join(dataDir, 'htpasswd')
+  await writeFile(htpasswd, `alice:${await bcrypt.hash('secret', 4)}\n`)
+  const key = () => readFile(join(dataDir, 'eu', 'secrets-key'), 'utf8')
+  const env = { PORTOLAN_AUTH: 'accounts', PORTOLAN_HTPASSWD_FILE: htpasswd, PORTOLAN_PROCESSES: '2' }
+  const login = async (url: string) => {
+    const headers = { Authorization: `Basic ${btoa('alice:secret')}`, Connection: 'close' }
+    const statuses = Array.from({ length: 10 }, async () => (await fetch(`${url}/token`, { headers })).status)
+    return new Set(await Promise.all(statuses))
+  }
+  let made: string
+  {
+    await using portolan = await startPortolan({ dataDir, env })
+    assert.deepEqual(await login(portolan.url), new Set([200]))
+    made = await key()
+    assert.equal((await stat(join(dataDir, 'eu', 'secrets-key'))).mode & 0o777, 0o600)
+    assert.ok(!portolan.output().includes(made.trim()))
+  }
+  await using again = await startPortolan({ dataDir, env })
+  assert.deepEqual(await login(again.url), new Set([200]))
+  assert.equal(await key(), made)
+  assert.doesNotMatch(again.output(), /cannot be opened/)
 })
 
 test('a request under way is finished while the process drains', async (t) => {

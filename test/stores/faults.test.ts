@@ -323,4 +323,11 @@ describe('S3 behind harm', { skip: withoutStore('minio') }, () => {
     t.diagnostic(JSON.stringify(Object.fromEntries(answers)))
     assert.ok(acknowledged.length > 20)
   })
+
+  test('after all this harm no log line and no metric holds the secret key, a signature or a signed header', async () => {
+    const text = `${node.logLines.join('')}${await node.region.metrics.text()}`
+    assert.match(text, /request could not be served/, 'there was trouble to tell of')
+    assert.ok(!text.includes(server.env.AWS_SECRET_ACCESS_KEY ?? 'unset'))
+    assert.doesNotMatch(text, /AWS4-HMAC|X-Amz-Signature|"authorization":"(?!\*\*\*)/i)
+  })
 })

@@ -19,6 +19,9 @@ export interface TestRegionOptions extends RegionOptions {
   sharing?: TestNode
 }
 
+/** Seals secrets in test databases; `env` may name another or, as '', none. */
+export const TEST_SECRETS_KEY = 'test-secrets-key-0123456789-0123456789'
+
 export async function testDirectory(t: Cleanup): Promise<string> {
   const directory = await mkdtemp(join(tmpdir(), 'portolan-test-'))
   t.after(() => rm(directory, { recursive: true, force: true, maxRetries: 5 }))
@@ -34,6 +37,7 @@ export async function testRegion(t: Cleanup, options: TestRegionOptions = {}): P
     PORTOLAN_LISTEN: '127.0.0.1:0',
     PORTOLAN_METRICS_LISTEN: 'off',
     PORTOLAN_DRAIN_SECONDS: '1',
+    PORTOLAN_SECRETS_KEY: TEST_SECRETS_KEY,
     ...env,
   })
   const region = await openRegion(config, {

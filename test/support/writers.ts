@@ -63,7 +63,7 @@ export function writersOf(region: Region): Writers {
   }
 
   async function withFirstWebhook(work: (id: string) => Promise<unknown>): Promise<void> {
-    const [first] = await subscriptions(region)
+    const [first] = (await subscriptions(region)).readable
     if (first !== undefined) await work(first.id)
   }
 

@@ -6,11 +6,13 @@
 //   &repository=team/app   one repository, or with `*` at the end all that begin so
 //   &limit=1..1000         of a page
 //
-// A caller sees events of repositories that it may pull. A page looks at a bounded number of rows and bytes, so it may
-// hold fewer than `limit`; its `next` moves on even when it is empty. An event of more than 128 KiB comes without its
-// `references` and says so by `abridged`. A position whose events were trimmed is 410 with the oldest that is left; that
-// of a write which is not numbered yet is 503; one that was never given is 400.
+// A caller sees events of repositories that it may pull. Who did it and through what request (`actor`, `request`) is for
+// admins and for the account itself; others get the event without. A page looks at a bounded number of rows and bytes, so
+// it may hold fewer than `limit`; its `next` moves on even when it is empty. An event of more than 128 KiB comes without
+// its `references` and says so by `abridged`. A position whose events were trimmed is 410 with the oldest that is left;
+// that of a write which is not numbered yet is 503; one that was never given is 400.
 
+import { maySeeActor } from '#shared/auth/access.ts'
 import {
   type LoggedEvent,
   type LogPosition,
@@ -19,13 +21,14 @@ import {
   readEvents,
 } from '#shared/db/event-log.ts'
 import { RegistryError } from '#shared/errors.ts'
-import { toCloudEvent } from '#shared/events/cloud-event.ts'
+import { toCloudEvent, withoutProvenance } from '#shared/events/cloud-event.ts'
 import { TYPE_PREFIX } from '#shared/events/event-types.ts'
 import { formatPosition, parsePosition } from '#shared/events/position.ts'
 import { parseQuery, type Query } from '#shared/oci/query.ts'
 import type { RepositoryName } from '#shared/oci/reference.ts'
 import { authenticate } from '../authenticate.ts'
 import { callerMayPull } from '../authorize.ts'
+import type { Audience } from '../event-frames.ts'
 import type { EventTail } from '../event-tail.ts'
 import { type Exchange, isHead, sendJson } from '../exchange.ts'
 
@@ -61,8 +64,12 @@ export async function events(exchange: Exchange, tail: EventTail): Promise<void>
     if (found.length === limit) break
   }
   const origin = exchange.region.name
+  const audience = audienceOf(exchange)
   sendJson(exchange, {
-    events: found.map((event) => toCloudEvent(origin, event)),
+    events: found.map((event) => {
+      const full = toCloudEvent(origin, event)
+      return audience(event) === 'full' ? full : withoutProvenance(full)
+    }),
     next: formatPosition({ origin, epoch: next.epoch, pos: next.pos }),
   })
 }
@@ -74,6 +81,11 @@ async function requireReader(exchange: Exchange): Promise<void> {
   if (exchange.identity.actor.kind === 'anonymous' && !auth.policy.anonymousPull) {
     throw new RegistryError('UNAUTHORIZED', { headers: { 'WWW-Authenticate': 'Basic realm="portolan"' } })
   }
+}
+
+function audienceOf({ region, identity }: Exchange): (event: LoggedEvent) => Audience {
+  const { auth } = region
+  return ({ actor }) => (auth === undefined || maySeeActor(auth.policy, identity, actor) ? 'full' : 'plain')
 }
 
 function filterOf(exchange: Exchange, query: Query): (event: LoggedEvent) => boolean {
@@ -171,9 +183,10 @@ async function stream(
   options: { query: Query; wanted: (event: LoggedEvent) => boolean; tail: EventTail },
 ): Promise<void> {
   const { query, wanted, tail } = options
-  const { region, request, response } = exchange
+  const { request, response } = exchange
   const lastEventId = request.headers['last-event-id']
   const text = (typeof lastEventId === 'string' ? lastEventId : undefined) ?? query.get('after')
+  const audience = audienceOf(exchange)
   let at = await startOf(exchange, text, 'head')
   let caughtUp = false
   let missed = true
@@ -181,7 +194,7 @@ async function stream(
     for (const event of events) {
       if (!isBefore(at, event)) continue
       at = event
-      if (wanted(event)) response.write(frame(region.name, event))
+      if (wanted(event)) response.write(tail.frames.frame(event, audience(event)))
     }
     // What it misses it asks for by Last-Event-ID; until then it costs nothing.
     if (response.writableLength > UNSENT_BYTES_MAX) response.destroy()
@@ -235,10 +248,4 @@ function drained({ response }: Exchange): Promise<void> {
     response.once('drain', done)
     response.once('close', done)
   })
-}
-
-/** https://html.spec.whatwg.org/multipage/server-sent-events.html */
-function frame(origin: string, event: LoggedEvent): string {
-  const { position, ...rest } = toCloudEvent(origin, event)
-  return `id: ${position}\nevent: ${event.type}\ndata: ${JSON.stringify({ ...rest, position })}\n\n`
 }

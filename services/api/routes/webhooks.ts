@@ -7,7 +7,8 @@
 //   GET                 /api/v1/webhooks/<id>/deliveries        ?state=&limit=&before=, newest first
 //   POST                /api/v1/webhooks/<id>/redeliver         {"id"} or {"state", "from", "to"}: settled ones once more
 //
-// A secret is answered once, to the request that made the webhook; headers' values never.
+// A secret is answered once, to the request that made the webhook; headers' values never. A webhook that cannot be read
+// is listed under `unreadable` with what is wrong; it can be mended by PATCH or removed by DELETE.
 
 import { listDeliveries, redeliver } from '#shared/db/webhook-deliveries.ts'
 import { RegistryError } from '#shared/errors.ts'
@@ -41,8 +42,9 @@ export async function webhooks(exchange: Exchange, path: string, query: string):
   const [, id, what, ...more] = path.split('/')
   if (id === undefined) {
     if (method === 'GET' || method === 'HEAD') {
-      const all = await subscriptions(region)
-      return sendJson(exchange, { webhooks: all.map((one) => describeWebhook(one.id, one.webhook)) })
+      const { readable, unreadable } = await subscriptions(region)
+      const webhooks = readable.map(({ id, webhook }) => describeWebhook(id, webhook))
+      return sendJson(exchange, { webhooks, unreadable })
     }
     requireMethod(exchange, ['GET', 'HEAD', 'POST'], 'POST')
     const given = parseWebhook(await jsonBody(exchange))
@@ -87,7 +89,8 @@ async function one(exchange: Exchange, id: string): Promise<void> {
     return sendJson(exchange, describeWebhook(id, webhook))
   }
   requireMethod(exchange, ['GET', 'HEAD', 'PATCH', 'DELETE'])
-  sendJson(exchange, describeWebhook(id, (await subscription(region, id)).webhook))
+  const found = await subscription(region, id)
+  sendJson(exchange, 'webhook' in found ? describeWebhook(id, found.webhook) : found)
 }
 
 async function deliveries(exchange: Exchange, id: string, text: string): Promise<void> {
@@ -117,7 +120,7 @@ async function replayFrom(exchange: Exchange, id: string): Promise<void> {
       message: `after is no position of this region: ${region.name}:<epoch>:<number>`,
     })
   }
-  const { planned, next } = await replay(region, { one: await subscription(region, id), after })
+  const { planned, next } = await replay(region, { id, after })
   sendJson(exchange, { planned, next: formatPosition({ origin: region.name, ...next }) }, { status: 202 })
 }
 

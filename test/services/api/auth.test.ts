@@ -169,3 +169,21 @@ test('D2: a huge body without a right to send it is answered 401 and barely read
   assert.match(answer.text, /connection: close/i)
   assert.equal(answer.closed, true, 'cut, not drained')
 })
+
+test('each failed login is one line in the log: the account and the address, never the password', async (t) => {
+  const node = await accountsNode(t)
+  const planted = 'planted-wrong-password'
+  assert.equal((await ociClient(node.url, basic({ ...ALICE, password: planted })).get('/v2/')).status, 401)
+  assert.equal(
+    (await ociClient(node.url, basic({ name: 'mallory', password: planted })).get('/token')).status,
+    401,
+  )
+  const lines = node.logLines
+    .filter((line) => line.includes('a login failed'))
+    .map((line) => JSON.parse(line))
+  assert.deepEqual(
+    lines.map(({ level, account, address }) => ({ level, account, address })),
+    ['alice', 'mallory'].map((account) => ({ level: 'warn', account, address: '127.0.0.1' })),
+  )
+  assert.ok(!node.logLines.join('').includes(planted))
+})

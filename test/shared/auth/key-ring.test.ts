@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { createKeyRing, nextKeyDue, type StoredKey, signingKey } from '#shared/auth/key-ring.ts'
+import { createKeyRing, makeKey, nextKeyDue, type StoredKey, signingKey } from '#shared/auth/key-ring.ts'
 
 const DAY_MS = 24 * 3_600_000
 
@@ -101,4 +101,26 @@ test('requests that come while keys are first read wait for them', async () => {
   const ring = createKeyRing({ store, nowMs: () => 1_800_000_000_000 })
   const kids = await Promise.all([1, 2, 3].map(async () => (await ring.signing()).kid))
   assert.equal(new Set(kids).size, 1)
+})
+
+test('a key that cannot be opened verifies and does not sign: a new one signs at once', async () => {
+  const nowMs = 50 * DAY_MS
+  const lost = { ...(await makeKey({ nowMs, signsFromMs: nowMs })), privateJwk: undefined }
+  const stored: StoredKey[] = [lost]
+  let besides: readonly string[] = []
+  const ring = createKeyRing({
+    nowMs: () => nowMs + 1_000,
+    store: {
+      list: async () => stored,
+      insertIfAbsent: async (key, closed) => {
+        besides = closed
+        stored.push(key)
+      },
+    },
+  })
+  assert.equal((await ring.signing()).kid, stored[1]?.kid)
+  assert.deepEqual(besides, [lost.kid], 'it is no reason to do without a new one')
+  assert.ok(await ring.verifying(lost.kid))
+  assert.equal((await ring.signing()).kid, stored[1]?.kid)
+  assert.equal(stored.length, 2)
 })

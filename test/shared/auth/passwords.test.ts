@@ -14,8 +14,10 @@ async function setUp(t: TestContext, compare?: (password: string, hash: string) 
   const clock = { nowMs: 1_000_000 }
   const accounts = await openAccounts({ path, onProblem: () => {}, nowMs: () => clock.nowMs })
   const hashes: { password: string; hash: string }[] = []
+  const failed: { name: string; address: string }[] = []
   const checker = createPasswordChecker({
     accounts,
+    onFailure: (failure) => failed.push(failure),
     nowMs: () => clock.nowMs,
     compare: async (password, hash) => {
       hashes.push({ password, hash })
@@ -24,7 +26,7 @@ async function setUp(t: TestContext, compare?: (password: string, hash: string) 
   })
   const check = (name: string, password: string, address = '10.0.0.1') =>
     checker.check({ name, password, address })
-  return { path, check, clock, hashes }
+  return { path, check, clock, hashes, failed }
 }
 
 const tooMany = (error: unknown) => error instanceof RegistryError && error.code === 'TOOMANYREQUESTS'
@@ -99,18 +101,132 @@ test('T4: a storm of logins computes two hashes at a time, keeps some waiting, a
   for (const outcome of refused) assert.ok(outcome.status === 'rejected' && tooMany(outcome.reason))
 })
 
+/** As many tries with different wrong passwords as cost nothing, and one more. */
+async function failOften(
+  check: (name: string, password: string, address?: string) => Promise<unknown>,
+  address?: string,
+) {
+  for (let failure = 0; failure < 11; failure++) await check('alice', `wrong ${failure}`, address)
+}
+
 test('T4: failures make the next try from there wait, longer each time, and nobody else', async (t) => {
   const { check, clock } = await setUp(t)
-  for (let failure = 0; failure < 11; failure++) await check('alice', 'wrong')
+  await failOften(check)
   await assert.rejects(check('alice', 'wrong'), tooMany)
   await assert.rejects(check('alice', 'secret'), tooMany, 'also with the right one')
-  assert.ok(await check('alice', 'secret', '10.0.0.2'))
+  assert.ok(await check('alice', 'secret', '10.0.0.2'), 'alice elsewhere is not kept out')
+  assert.equal(await check('bob', 'secret', '10.0.0.1'), undefined, 'another account there is looked at')
   clock.nowMs += 1_001
   assert.equal(await check('alice', 'wrong2'), undefined)
   clock.nowMs += 1_001
   await assert.rejects(check('alice', 'wrong'), tooMany, 'two seconds now')
-  clock.nowMs += 60_000
+  clock.nowMs += 30_000
   assert.ok(await check('alice', 'secret'))
+})
+
+test('failures are forgotten, one a minute: nobody waits for what was yesterday', async (t) => {
+  const { check, clock } = await setUp(t)
+  await failOften(check)
+  clock.nowMs += 24 * 3_600_000
+  for (let failure = 0; failure < 10; failure++)
+    assert.equal(await check('alice', `later ${failure}`), undefined)
+  assert.ok(await check('alice', 'secret'), 'ten failures are free again')
+})
+
+test('however long somebody failed, the next try is looked at within half a minute', async (t) => {
+  const { check, clock } = await setUp(t)
+  for (let failure = 0; failure < 200; failure++) {
+    await check('alice', `wrong ${failure}`).catch(() => {})
+    clock.nowMs += 30_001
+  }
+  await check('alice', 'one more').catch(() => {})
+  clock.nowMs += 30_001
+  assert.ok(await check('alice', 'secret'))
+})
+
+test('a program that repeats one old password is one failure, not a hundred, and costs one hash', async (t) => {
+  const { check, hashes, failed } = await setUp(t)
+  for (let time = 0; time < 100; time++) assert.equal(await check('alice', 'stale'), undefined)
+  assert.ok(await check('alice', 'secret'), 'its neighbours are not kept out')
+  assert.equal(hashes.length, 2)
+  assert.equal(failed.length, 100, 'each is told')
+})
+
+test('guesses sent all at once are not more guesses than one after the other', async (t) => {
+  const { check, hashes } = await setUp(t)
+  const outcomes = await Promise.allSettled(
+    Array.from({ length: 500 }, (_, index) => check('alice', `guess ${index}`)),
+  )
+  assert.equal(hashes.length, 11)
+  assert.equal(outcomes.filter(({ status }) => status === 'rejected').length, 489)
+})
+
+test('guesses while a right password is remembered are as few as without', async (t) => {
+  const { check, hashes } = await setUp(t)
+  assert.ok(await check('alice', 'secret'))
+  await Promise.allSettled(Array.from({ length: 500 }, (_, index) => check('alice', `guess ${index}`)))
+  await assert.rejects(
+    check('alice', 'secret'),
+    tooMany,
+    'else the memory would answer any number of guesses',
+  )
+  assert.equal(hashes.length, 12)
+})
+
+test('the same login many times at once is hashed once', async (t) => {
+  const { check, hashes } = await setUp(t)
+  const all = await Promise.all(Array.from({ length: 300 }, () => check('alice', 'secret')))
+  assert.ok(all.every((account) => account?.name === 'alice'))
+  assert.equal(hashes.length, 1)
+})
+
+test('an address of IPv6 is its network: failing under many addresses of a /64 is failing in one place', async (t) => {
+  const { check } = await setUp(t)
+  for (let failure = 0; failure < 11; failure++)
+    await check('alice', `wrong ${failure}`, `2001:db8::${failure + 1}`)
+  await assert.rejects(check('alice', 'wrong', '2001:db8::ffff:1'), tooMany)
+  assert.ok(await check('alice', 'secret', '2001:db8:0:1::1'))
+})
+
+test('one address cannot occupy the password work: another is served next, whoever waits before it', async (t) => {
+  const ends: (() => void)[] = []
+  const order: string[] = []
+  const { check } = await setUp(t, async (password) => {
+    order.push(password)
+    await new Promise<void>((end) => ends.push(end))
+    return false
+  })
+  const turn = () => new Promise((next) => setImmediate(next))
+  const flood = Array.from({ length: 500 }, (_, index) =>
+    check(`user${index}`, `flood ${index}`, '10.0.0.1').catch((error: unknown) => error),
+  )
+  await turn()
+  const other = check('alice', 'other', '10.0.0.2')
+  for (let hash = 0; hash < 4; hash++) {
+    while (ends.length === 0) await turn()
+    ends.shift()?.()
+  }
+  assert.equal(await other, undefined)
+  assert.ok(order.indexOf('other') <= 3, `it was number ${order.indexOf('other')}`)
+  let idle = 0
+  while (idle < 50) {
+    await turn()
+    idle = ends.length === 0 ? idle + 1 : 0
+    ends.shift()?.()
+  }
+  const refused = (await Promise.all(flood)).filter(tooMany)
+  assert.equal(refused.length, 500 - 2 - 32, 'an address has a bounded part of the line')
+})
+
+test('each failed login is told, with a bounded name and without the password', async (t) => {
+  const { check, failed } = await setUp(t)
+  await check('alice', 'planted-password')
+  await check('x'.repeat(10_000), 'planted-password')
+  await check('alice', 'secret')
+  assert.deepEqual(failed, [
+    { name: 'alice', address: '10.0.0.1' },
+    { name: 'x'.repeat(64), address: '10.0.0.1' },
+  ])
 })
 
 test('T4: somebody who comes as a hash ends does not pass those in line', async (t) => {

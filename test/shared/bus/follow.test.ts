@@ -63,6 +63,31 @@ test('R8: a bus that drops, repeats and reorders: every event once, in order', a
   reader.assertWhole(ids.length)
 })
 
+test('an event that the bus abridged is taken whole from the log, in its order', async (t) => {
+  const { region } = await testRegion(t)
+  const whole = ownLogPages(region)
+  const bus = createLogBus({
+    pollMs: 10,
+    pages: {
+      ...whole,
+      async page(after) {
+        const { events, gone } = await whole.page(after)
+        const abridged = events.map((event, index) =>
+          index % 3 === 0 ? { ...event, data: { abridged: true } } : event,
+        )
+        return { events: abridged, gone }
+      },
+    },
+  })
+  await fillLog(region, { count: 80 })
+  const { reader, follow } = following(region, { bus, quietMs: 60_000 })
+  await eventually('all', () => reader.count() === 80)
+  await follow[Symbol.asyncDispose]()
+  reader.assertWhole(80)
+  const events = reader.batches.flatMap((batch) => batch.events)
+  assert.ok(events.every(({ data }) => data.abridged === undefined && data.actor !== undefined))
+})
+
 test('R9: a bus that keeps quiet is built anew twice, then the log is read, then it is tried again', async (t) => {
   const { region } = await testRegion(t)
   const bus = unruly(region, { random: () => 0.5 })

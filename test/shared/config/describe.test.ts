@@ -11,6 +11,7 @@ test('printing masks every secret, however many are declared', () => {
     PORTOLAN_AZURE_ACCOUNT: 'a',
     PORTOLAN_KAFKA_USERNAME: 'u',
     PORTOLAN_KAFKA_PASSWORD: 'hunter5',
+    PORTOLAN_SECRETS_KEY: 'hunter8'.repeat(5),
     PORTOLAN_PEER_KEYS: `${'hunter6'.repeat(5)},${'hunter7'.repeat(5)}`,
   }
   const text = printConfig(planted)

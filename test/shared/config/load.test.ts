@@ -59,10 +59,14 @@ test('what belongs together is asked for together', () => {
   assert.match(problems({ PORTOLAN_EMBEDDED: 'forbid' })[0] ?? '', /PORTOLAN_DATABASE_URL/)
   const forbid = { PORTOLAN_EMBEDDED: 'forbid', PORTOLAN_DATABASE_URL: 'postgres://h/d' }
   assert.match(problems(forbid)[0] ?? '', /PORTOLAN_BLOBS/)
-  const withBlobs = { ...forbid, PORTOLAN_BLOBS: 'file' }
+  const withBlobs = { ...forbid, PORTOLAN_BLOBS: 'file', PORTOLAN_SECRETS_KEY: 'k'.repeat(32) }
+  const { PORTOLAN_SECRETS_KEY: _, ...withoutKey } = withBlobs
+  assert.match(problems({ ...withoutKey, PORTOLAN_KAFKA_BROKERS: 'none' })[0] ?? '', /PORTOLAN_SECRETS_KEY/)
   assert.match(problems(withBlobs)[0] ?? '', /PORTOLAN_KAFKA_BROKERS/)
   for (const brokers of ['none', 'kafka:9092'])
-    assert.deepEqual(problems({ ...withBlobs, PORTOLAN_KAFKA_BROKERS: brokers }), [])
+    assert.match(problems({ ...withBlobs, PORTOLAN_KAFKA_BROKERS: brokers })[0] ?? '', /PORTOLAN_SECRETS_KEY/)
+  const key = 'a-key-of-more-than-32-characters-0123'
+  assert.deepEqual(problems({ ...withBlobs, PORTOLAN_KAFKA_BROKERS: 'none', PORTOLAN_SECRETS_KEY: key }), [])
 })
 
 test("Kafka is its brokers; the topic is the region's, and how to sign in is asked for whole", () => {
@@ -163,6 +167,7 @@ test('contradictions are reported together with invalid values', () => {
   const expected = [
     /PROCESSES/,
     /DATABASE_URL/,
+    /SECRETS_KEY/,
     /forbid needs PORTOLAN_KAFKA_BROKERS/,
     /S3_BUCKET/,
     /need each/,
@@ -186,6 +191,7 @@ test('an invalid value is one problem, not also a missing one', () => {
     problems({
       PORTOLAN_EMBEDDED: 'forbid',
       PORTOLAN_DATABASE_URL: 'mysql://h',
+      PORTOLAN_SECRETS_KEY: 'k'.repeat(32),
       PORTOLAN_BLOBS: 'file',
       PORTOLAN_KAFKA_BROKERS: 'none',
     }).length,

@@ -55,6 +55,22 @@ test('a record that no batch could hold goes without references and content, and
   })
 })
 
+test('a setting goes without its value, sealed or not, and says so', () => {
+  const data = {
+    kind: 'webhook',
+    id: '1',
+    field: 'enabled',
+    value: true,
+    deleted: false,
+    actor: { name: 'root' },
+  }
+  const { value } = toKafkaRecord({ ...event, type: 'dev.portolan.registry.setting.set.v1', data })
+  const { value: _value, ...rest } = data
+  assert.deepEqual(JSON.parse(value), { ...rest, abridged: true })
+  const pushed = { ...event, data: { value: 'kept' } }
+  assert.deepEqual(JSON.parse(toKafkaRecord(pushed).value), { value: 'kept' })
+})
+
 test('the size of a record is never less than what it takes', () => {
   const record = toKafkaRecord(event)
   const heads = Object.entries(record.headers).flat().join('')

@@ -1,10 +1,13 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import fc from 'fast-check'
 import {
   changedFields,
   matchesWebhook,
   newWebhook,
   parseWebhook,
+  readStoredFilter,
+  readStoredWebhook,
   signingSecrets,
 } from '#shared/events/webhook.ts'
 
@@ -36,4 +39,33 @@ test('a secret that is replaced signs beside the new one for a day', () => {
   assert.deepEqual(signingSecrets(after, 1_000), [secret, before.secret])
   assert.deepEqual(signingSecrets(after, 1_000 + 24 * 3_600_000), [secret])
   assert.deepEqual(changedFields(before, { secret: before.secret }, 0), { secret: before.secret })
+})
+
+test('fuzz: whatever a row holds, reading it throws nothing, says nothing of the value, and what is read is matched', () => {
+  const whole = hook({ headers: { 'X-A': 'b' } })
+  const field = fc.constantFrom(...Object.keys(whole), 'unknown', '__proto__', 'toString')
+  const value = fc.oneof(
+    fc.jsonValue(),
+    fc.constant('planted-value'),
+    fc.constant({ secret: 'planted-value' }),
+  )
+  fc.assert(
+    fc.property(fc.array(fc.tuple(field, value)), fc.array(field), (changed, lost) => {
+      const fields: Record<string, unknown> = { ...whole }
+      for (const name of lost) delete fields[name]
+      for (const [name, to] of changed) fields[name] = to
+      const { found, problems } = readStoredWebhook(fields)
+      assert.equal(
+        problems.length === 0,
+        Object.keys(whole).every((name) => Object.hasOwn(found, name)),
+      )
+      assert.doesNotMatch(problems.join(), /planted/)
+      const filter = readStoredFilter(fields)
+      if (filter !== undefined) assert.equal(typeof matchesWebhook(filter, push), 'boolean')
+    }),
+  )
+  assert.deepEqual(readStoredWebhook(whole as unknown as Record<string, unknown>), {
+    found: whole,
+    problems: [],
+  })
 })
