@@ -27,8 +27,8 @@ export const databaseVariables = Object.freeze({
 const NEEDED_WITHOUT_EMBEDDED: Readonly<Record<string, string>> = Object.freeze({
   PORTOLAN_DATABASE_URL: '',
   PORTOLAN_BLOBS: ': say where blobs are, even if it is `file`',
-  PORTOLAN_SECRETS_KEY: ' (create one with `openssl rand -base64 32`)',
   PORTOLAN_KAFKA_BROKERS: ': `none` says that readers use the log in the database',
+  PORTOLAN_SECRETS_KEY: ' (create one with `openssl rand -base64 32`)',
 })
 
 export interface DatabaseConfig {
