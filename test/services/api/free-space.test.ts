@@ -3,6 +3,7 @@
 
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
+import { mkdir, symlink } from 'node:fs/promises'
 import { request } from 'node:http'
 import { join } from 'node:path'
 import { Readable } from 'node:stream'
@@ -13,7 +14,7 @@ import { sha256, testImage } from '../../support/image.ts'
 import { ociClient } from '../../support/oci-client.ts'
 import { startPortolan } from '../../support/portolan-process.ts'
 import { rawHttp } from '../../support/raw-http.ts'
-import { testNode } from '../../support/region.ts'
+import { testDirectory, testNode } from '../../support/region.ts'
 import { smallDisk } from '../../support/small-disk.ts'
 
 const MIB = 1024 * 1024
@@ -151,4 +152,36 @@ test('on a disk without a byte left pulls go on, pushes are 503, nothing ends, a
   await client.pushImage('a', other, 'v2')
   assert.deepEqual((await client.get('/v2/a/manifests/v2')).body, other.bytes)
   assert.equal(await portolan.stop(), 0)
+})
+
+test('the volume of the embedded database counts also when the blobs have another one with space', async (t) => {
+  const disk = await smallDisk(t, 256 * MIB)
+  if (disk === undefined) return
+  const dataDir = await testDirectory(t)
+  await mkdir(join(disk.directory, 'postgres'))
+  await mkdir(join(dataDir, 'eu'))
+  await symlink(join(disk.directory, 'postgres'), join(dataDir, 'eu', 'postgres'))
+  await using portolan = await startPortolan({ dataDir, env: { PORTOLAN_FREE_BYTES_MIN: String(FLOOR) } })
+  const client = ociClient(portolan.url)
+  const image = testImage()
+  await client.pushImage('a', image, 'v1')
+  const location = (await client.request('POST', '/v2/a/blobs/uploads/')).headers.get('location') ?? ''
+  await disk.fill(FLOOR / 2)
+  await eventually('manifests to be refused', async () => {
+    return (await client.pushManifest('a', 'v2', image)).status === 503
+  })
+  assert.equal((await client.request('POST', '/v2/a/blobs/uploads/')).status, 503)
+  assert.equal((await client.request('PATCH', location, { body: 'x' })).status, 503)
+  const mount = `/v2/b/blobs/uploads/?mount=${sha256(image.blobs[0] ?? '')}&from=a`
+  assert.equal((await client.request('POST', mount)).status, 503)
+  assert.deepEqual((await client.get('/v2/a/manifests/v1')).body, image.bytes)
+  assert.equal(
+    (await client.request('DELETE', '/v2/a/manifests/v1')).status,
+    202,
+    'deletes free space in the end',
+  )
+  await disk.empty()
+  await eventually('manifests to go on', async () => {
+    return (await client.pushManifest('a', 'v2', image)).status === 201
+  })
 })
