@@ -7,14 +7,24 @@ import { type LoggedEvent, readEvents } from '#shared/db/event-log.ts'
 import { migrate } from '#shared/db/migrate.ts'
 import { regionRow, sweepsPaused } from '#shared/db/region.ts'
 import { statement } from '#shared/db/statement.ts'
-import { toCloudEvent } from '#shared/events/cloud-event.ts'
+import { startEmbeddedPostgres } from '#shared/embedded/postgres.ts'
+import { type CloudEvent, toCloudEvent } from '#shared/events/cloud-event.ts'
+import { compareTopic } from '../../../services/relay/compare-topic.ts'
 import { startRelay } from '../../../services/relay/service.ts'
 import { eventually } from '../../support/eventually.ts'
 import { type TestImage, testImage } from '../../support/image.ts'
 import { ociClient } from '../../support/oci-client.ts'
 import { execute, TEST_REGION } from '../../support/postgres.ts'
-import { type TestNode, testNode } from '../../support/region.ts'
-import { caughtUp, cutStreaming, primaryAndStandby, startSwitch } from '../../support/standby.ts'
+import { push, repositoryName, tags } from '../../support/push.ts'
+import { type TestNode, testDirectory, testNode } from '../../support/region.ts'
+import {
+  caughtUp,
+  copyServer,
+  cutStreaming,
+  primaryAndStandby,
+  startSwitch,
+  UNSAFE_SETTINGS,
+} from '../../support/standby.ts'
 
 const PUSHES = 15
 const PATIENCE_MS = 30_000
@@ -111,3 +121,64 @@ test('R11: after a failover that lost writes, no event id and no position names 
   const { events } = (await read.json()) as { events: unknown[] }
   assert.equal(events.length, PUSHES - 1, 'a new position leads to what came after its write')
 })
+
+test('R11: an older copy of the files under a relay that goes on: nothing is numbered before the topic was asked', async (t) => {
+  const [directory, older] = [await testDirectory(t), await testDirectory(t)]
+  {
+    await using made = await startEmbeddedPostgres({ directory, settings: UNSAFE_SETTINGS })
+    await migrate(made.url, TEST_REGION)
+  }
+  await copyServer(directory, older)
+  const start = async (from: string) => {
+    const server = await startEmbeddedPostgres({ directory: from, settings: UNSAFE_SETTINGS })
+    t.after(() => server[Symbol.asyncDispose]())
+    return server
+  }
+  const server = await start(directory)
+  const copy = await start(older)
+  const address = await startSwitch(t, server.url)
+  // Brokers that are away: the test answers for the topic.
+  const env = { PORTOLAN_DATABASE_URL: address.url, PORTOLAN_KAFKA_BROKERS: '127.0.0.1:1' }
+  const node = await testNode(t, { env })
+  const { db } = node.region
+  const ask = (topic: readonly CloudEvent[]) =>
+    compareTopic(node.region, { reader: 'kafka', lastEvents: async () => [...topic] })
+  await ask([])
+  let looks = 0
+  const rows = db.rows.bind(db)
+  db.rows = async (asked, values) => {
+    const found = await rows(asked, values)
+    if (asked.name === 'outbox-pending') looks++
+    return found
+  }
+  const relay = await startRelay(node.region)
+  t.after(() => relay[Symbol.asyncDispose]())
+  const repository = repositoryName('team/app')
+  for (const text of ['one', 'two']) await push(db, repository, text, { tags: tags('v1') })
+  const before = await eventually('the events', async () => {
+    const events = await feed(node)
+    return events.length === 6 && events
+  })
+  const topic = before.map((event) => toCloudEvent('eu', event))
+
+  address.to(copy.url)
+  const tryPush = () => push(db, repository, 'three', { tags: tags('v1') })
+  await eventually('the push', () => tryPush().then(isPushed, () => false), PATIENCE_MS)
+  // A relay that would number moves before it looks again.
+  const seen = looks
+  await eventually('the relay to look again', () => looks >= seen + 3, PATIENCE_MS)
+  await ask(topic.slice(-1))
+  const after = await eventually('the events', async () => {
+    const events = await feed(node)
+    return events.some(({ epoch }) => epoch === 2) && events
+  })
+  const ids = new Set(topic.map(({ id }) => id))
+  const twice = after.filter((event) => ids.has(toCloudEvent('eu', event).id))
+  assert.deepEqual(
+    twice.map((event) => toCloudEvent('eu', event).id),
+    [],
+  )
+  assert.ok(after.every(({ epoch }) => epoch === 2))
+})
+
+const isPushed = ({ kind }: { kind: string }) => kind === 'pushed'
