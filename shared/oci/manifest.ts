@@ -40,10 +40,10 @@ export interface Manifest {
 }
 
 /**
- * Annotations, as JSON, of one descriptor in a list of referrers: twice what any known client attaches, and little enough
- * that a page holds several. The specification wants a descriptor to have all annotations of its manifest
- * ("Listing Referrers"), so a manifest with a subject and more of them is refused at the push. One that was accepted
- * before, or elsewhere, is listed without its annotations: whoever needs them gets the manifest.
+ * Bytes of annotations, as JSON, that one descriptor in a list of referrers carries. Signers attach a few hundred; with
+ * this bound a page holds several at least. The specification wants a descriptor to have all annotations of its manifest
+ * ("Listing Referrers"), so a manifest with a subject and more of them is refused at the push, where its author sees it.
+ * One that was accepted before, or elsewhere, is listed without annotations: the manifest itself has them.
  */
 export const REFERRER_ANNOTATIONS_BYTES_MAX = 512 * 1024
 

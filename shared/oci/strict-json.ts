@@ -2,10 +2,10 @@
 // fractional integers, and a registry whose reading of a manifest differs from the client's can be made to link one
 // thing and serve another. So whatever is ambiguous is refused; what passes is plain data, parsed natively.
 //
-// A small text can be costly to parse: 4 MiB hold two million arrays. So one linear pass over the bytes comes first. It
-// allocates next to nothing, stops at the first bound that is passed, and counts what JSON.parse does not tell: keys (fewer in
-// the parsed value: one stood twice) and sizes written as fractions. It need not understand broken JSON: JSON.parse
-// refuses that next.
+// A small text can be costly to parse: 4 MiB hold a million arrays. So one linear pass over the bytes comes first. It
+// allocates next to nothing, stops at the first bound that is passed, and finds what JSON.parse does not tell: sizes
+// written as fractions, and the number of keys. If the parsed value has fewer, one stood twice. The pass need not
+// understand broken JSON: JSON.parse refuses that next.
 
 /** Deeper than any manifest; parsers with small stacks stop near a thousand. */
 const DEPTH_MAX = 64
@@ -104,7 +104,7 @@ export function measureJson(bytes: ArrayLike<number>): { keys: number } {
         break
       case POINT:
         if (keyed) refuseFraction(bytes, { start, end })
-        // One look for each value: what has ten thousand points is no number anyway.
+        // One look for each value: what has two points is no number anyway.
         keyed = false
         break
       case SMALL_E:

@@ -75,8 +75,8 @@ async function findFacts(
   region.manifests.keep(digest, { bytes, facts })
   try {
     await fillInFacts(region.db, digest, facts)
-  } catch (err) {
-    region.log.warn({ err, digest }, 'what was found in a manifest of an older release could not be stored')
+  } catch (error) {
+    region.log.warn({ error, digest }, 'what was found in a manifest of an older release could not be stored')
   }
   return facts
 }

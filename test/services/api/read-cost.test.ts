@@ -75,6 +75,22 @@ const store = statement(
   `update manifest set bytes = :bytes, size = octet_length(:bytes::bytea), single_image = null where digest = :digest`,
 )
 
+test('that what was found cannot be stored spoils no answer, and is logged', async (t) => {
+  const first = await testNode(t)
+  const { image, index } = await pushLargeIndex(first)
+  await first.region.db.rows(forget, { digest: index.digest })
+  const second = await testNode(t, { sharing: first })
+  const { rows } = second.region.db
+  second.region.db.rows = (statement, values) =>
+    statement.name === 'fill-in-manifest-facts'
+      ? Promise.reject(new Error('read only'))
+      : rows(statement, values)
+  const parses = countParses(t)
+  assert.deepEqual(await narrowHeads(second, 20), new Set([image.digest]))
+  assert.equal(parses(), 1)
+  assert.equal(second.logLines.filter((line) => line.includes('read only')).length, 1)
+})
+
 test('an index that today would be refused is still served, as it is', async (t) => {
   const node = await testNode(t)
   const client = ociClient(node.url)
