@@ -120,7 +120,7 @@ const push = statement<{
    member as (
      insert into membership as m (repository_id, kind, digest, media_type, alive_h, alive_origin)
      select id, 'manifest', :digest, :media_type, greatest(hlc_now(), dead_h + 1), :origin from repo
-     where (select count(*) from linked_manifest) >= 0 and not exists (select from missing)
+     where (select count(*) from present) >= 0 and not exists (select from missing)
      on conflict (repository_id, kind, digest) do update
        set media_type = excluded.media_type, ${ALIVE_AGAIN}
        where m.media_type = excluded.media_type
@@ -165,7 +165,7 @@ const push = statement<{
      select member.repository_id, wanted.name, member.digest, member.alive_h, :origin, true, :actor, clock_timestamp()
      from member
      cross join unnest(:tags::text[]) as wanted (name)
-     where (select count(*) from bytes_stored) + (select count(*) from references_stored) >= 0
+     where (select count(*) from bytes_stored) >= 0
      order by wanted.name collate "C"
      on conflict (repository_id, name) do update
        set digest = excluded.digest, h = greatest(hlc_now(), excluded.h, t.h + 1), origin = excluded.origin,
@@ -198,7 +198,7 @@ const push = statement<{
      select :repository, :shard, type, subject, :facts::jsonb || registers, content,
        :actor, :request::jsonb, :traceparent, :instance
      from event
-     where (select count(*) from bytes_stored) + (select count(*) from tagged) >= 0
+     where (select count(*) from tagged) >= 0
      order by place, name collate "C"
      returning id
    )

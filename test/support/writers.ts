@@ -39,6 +39,7 @@ export interface Writers {
   changeWebhook(): Promise<Answer>
   removeWebhook(): Promise<Answer>
   slowest(): { what: string; ms: number }
+  medianMs(): number
   /** How many calls came to each answer. */
   answers(): Readonly<Record<string, number>>
 }
@@ -46,6 +47,7 @@ export interface Writers {
 export function writersOf(region: Region): Writers {
   let slowest = { what: '', ms: 0 }
   const answers: Record<string, number> = {}
+  const times: number[] = []
 
   async function timed(what: string, work: () => Promise<unknown>): Promise<Answer> {
     const startedMs = performance.now()
@@ -57,6 +59,7 @@ export function writersOf(region: Region): Writers {
       answer = thrown.code
     }
     const ms = performance.now() - startedMs
+    times.push(ms)
     if (ms > slowest.ms) slowest = { what, ms }
     answers[`${what}: ${answer}`] = (answers[`${what}: ${answer}`] ?? 0) + 1
     return answer
@@ -121,6 +124,7 @@ export function writersOf(region: Region): Writers {
     removeWebhook: () =>
       timed('remove webhook', () => withFirstWebhook((id) => removeWebhook(region, { id, provenance }))),
     slowest: () => slowest,
+    medianMs: () => times.toSorted((one, other) => one - other)[Math.trunc(times.length / 2)] ?? 0,
     answers: () => answers,
   }
 }

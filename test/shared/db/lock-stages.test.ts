@@ -22,7 +22,8 @@ const common = { repository: name, shard: shardOf(name), origin: 'eu', provenanc
 const layers = ['one', 'two', 'three'].map((text) => sha256(text)).sort()
 const [first, , last] = layers as [ReturnType<typeof sha256>, unknown, ReturnType<typeof sha256>]
 const child = sha256('child')
-const own = sha256('index')
+const image = sha256('image')
+const index = sha256('index')
 
 /** Rows in the lock order: what they are, and the condition that names one. */
 const repository: Row = ['repository', `repository where name = '${name}'`]
@@ -33,15 +34,21 @@ const member = (kind: 'blob' | 'manifest', digest: string): Row => [
 ]
 const blob = (digest: string): Row => [`blob ${digest.slice(7, 11)}`, `blob where digest = '${digest}'`]
 const tag = (text: string): Row => [`tag ${text}`, `tag where name = '${text}'`]
+const manifest = (digest: string): Row => [
+  `manifest ${digest.slice(7, 11)}`,
+  `manifest where digest = '${digest}'`,
+]
 const allInOrder: readonly Row[] = [
   repository,
   ...layers.map((digest) => member('blob', digest)),
-  ...[child, own].sort().map((digest) => member('manifest', digest)),
+  ...[child, image, index].sort().map((digest) => member('manifest', digest)),
   ...layers.map(blob),
-  ['manifest', `manifest where digest = '${own}'`],
+  ...[image, index].sort().map(manifest),
   tag('a'),
   tag('b'),
 ]
+const allWithout = (...digests: string[]) =>
+  allInOrder.filter(([, from]) => !digests.some((digest) => from.includes(digest)))
 
 const reference = (options: Pick<PushedReference, 'kind' | 'target' | 'digest'>, position: number) => ({
   ...options,
@@ -54,6 +61,14 @@ const references = [
   reference({ kind: 'child', target: 'manifest', digest: child }, 0),
 ]
 
+const pushImage = (db: Queryable) =>
+  pushManifestRow(
+    db,
+    manifestPush(name, 'image', { references: references.slice(0, 3), tags: tags('b', 'a') }),
+  )
+const pushIndex = (db: Queryable) =>
+  pushManifestRow(db, manifestPush(name, 'index', { mediaType: INDEX, references, tags: tags('b', 'a') }))
+
 async function setUp(t: TestContext): Promise<TestDatabase> {
   const database = await openTestDatabase(t)
   for (const text of ['one', 'two', 'three']) {
@@ -61,7 +76,8 @@ async function setUp(t: TestContext): Promise<TestDatabase> {
     await linkBlob(database.db, base, text)
   }
   await push(database.db, name, 'child')
-  await push(database.db, name, 'index', { mediaType: INDEX, references, tags: tags('b', 'a') })
+  await pushImage(database.db)
+  await pushIndex(database.db)
   return database
 }
 
@@ -87,12 +103,11 @@ async function lockedWhileWaiting(
   return locked
 }
 
-const pushAgain = (db: Queryable) =>
-  pushManifestRow(db, manifestPush(name, 'index', { mediaType: INDEX, references, tags: tags('b', 'a') }))
 const object = { key: 'k', size: 3, digest: last }
 
 const writers: [what: string, stages: readonly Row[], write: (db: Queryable) => Promise<unknown>][] = [
-  ['a push', allInOrder, pushAgain],
+  ['a push of an image', allWithout(child, index), pushImage],
+  ['a push of an index', allWithout(image), pushIndex],
   [
     'a commit',
     [repository, member('blob', last), blob(last)],
@@ -110,18 +125,18 @@ const writers: [what: string, stages: readonly Row[], write: (db: Queryable) => 
   ],
   [
     'a delete of a manifest',
-    [repository, member('manifest', own)],
-    (db) => deleteMembership(db, { ...common, kind: 'manifest', digest: own }),
+    [repository, member('manifest', index)],
+    (db) => deleteMembership(db, { ...common, kind: 'manifest', digest: index }),
   ],
 ]
 
 for (const [what, stages, write] of writers) {
   test(`${what} that waits at a stage holds the stages before it and nothing behind`, async (t) => {
     const database = await setUp(t)
-    for (const [index, held] of stages.entries()) {
-      const before = stages.slice(0, index).map(([stage]) => stage)
+    for (const [place, held] of stages.entries()) {
+      const before = stages.slice(0, place).map(([stage]) => stage)
       assert.deepEqual(await lockedWhileWaiting(database, held, write), before, `waits for ${held[0]}`)
-      await pushAgain(database.db)
+      await pushIndex(database.db)
     }
   })
 }
@@ -146,7 +161,7 @@ test('a push of a blob that goes away before it is locked begins again, and tell
   await holder.query('begin')
   await holder.query(`update blob set state = 'deleting' where digest = $1`, [first])
   const before = await database.query('select count(*) from outbox')
-  const pushing = pushAgain(database.db)
+  const pushing = pushIndex(database.db)
   await eventually('the push to wait', () => someoneWaits(database))
   await holder.query('commit')
   assert.deepEqual(await pushing, { kind: 'references-missing', digests: [first] })

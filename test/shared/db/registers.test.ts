@@ -238,8 +238,16 @@ test('an optional reference counts as required from the first push that finds it
 test('the same bytes under another media type are refused while they live, in this repository only', async (t) => {
   const database = await setUp(t)
   const { db } = database
-  await push(db, name, 'one')
-  assert.equal((await push(db, name, 'one', { mediaType: INDEX })).kind, 'media-type-differs')
+  const digest = await linkBlob(db, name, 'layer')
+  const references = [
+    { kind: 'layer' as const, target: 'blob' as const, position: 0, digest, mandatory: true, required: true },
+  ]
+  await push(db, name, 'one', { references })
+  assert.equal(
+    (await push(db, name, 'one', { references, mediaType: INDEX })).kind,
+    'media-type-differs',
+    'and does not begin again for ever',
+  )
   assert.equal((await push(db, repositoryName('other'), 'one', { mediaType: INDEX })).kind, 'pushed')
   await deleteDigest(database, sha256('one'))
   assert.equal((await push(db, name, 'one', { mediaType: INDEX })).kind, 'pushed')

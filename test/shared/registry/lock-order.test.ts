@@ -16,6 +16,8 @@ const CLIENTS = 8
 const OPERATIONS = 150
 /** The bound of the promise. Postgres looks for a deadlock after a second of waiting, so one deadlock crosses it. */
 const SLOWEST_MS_MAX = 1_000
+/** On a machine so busy that every call is slow, the bound is this many medians instead. */
+const SLOWEST_MEDIANS_MAX = 20
 const SEED = Number(process.env.TEST_SEED ?? Math.trunc(Math.random() * 2 ** 31))
 
 async function setUp(t: TestContext) {
@@ -37,12 +39,21 @@ async function setUp(t: TestContext) {
     const { rows } = await session.query(
       `select deadlocks::int from pg_stat_database where datname = current_database()`,
     )
-    t.diagnostic(JSON.stringify({ slowest: writers.slowest(), answers: writers.answers(), retries }))
+    t.diagnostic(
+      JSON.stringify({
+        slowest: writers.slowest(),
+        medianMs: writers.medianMs(),
+        answers: writers.answers(),
+        retries,
+      }),
+    )
     assert.deepEqual(
       { deadlocks: rows[0]?.deadlocks, retried: retries.deadlock },
       { deadlocks: 0, retried: 0 },
     )
-    assert.ok(writers.slowest().ms < SLOWEST_MS_MAX, `${writers.slowest().what}: ${writers.slowest().ms} ms`)
+    const msMax = Math.max(SLOWEST_MS_MAX, SLOWEST_MEDIANS_MAX * writers.medianMs())
+    const { what, ms } = writers.slowest()
+    assert.ok(ms < msMax, `${what} took ${ms} ms`)
   }
   return { writers, judge }
 }
