@@ -8,6 +8,7 @@ import { readFileSync } from 'node:fs'
 import { ConfigValueError, isLoopback, type ListenAddress } from './config-parsers.ts'
 import { nearest } from './config-spelling.ts'
 import { type Variable, type VariableName, variables } from './config-variables.ts'
+import { OperatorError } from './errors.ts'
 
 export type BlobsConfig =
   | { readonly kind: 'file' }
@@ -117,7 +118,7 @@ export interface Config {
   readonly drainSeconds: number
 }
 
-export class ConfigError extends Error {
+export class ConfigError extends OperatorError {
   override readonly name = 'ConfigError'
   readonly problems: readonly string[]
 

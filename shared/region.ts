@@ -5,7 +5,7 @@ import { randomUUID } from 'node:crypto'
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { createAddressMatcher } from './auth/challenge.ts'
-import { openAccounts } from './auth/htpasswd.ts'
+import { type Accounts, openAccounts } from './auth/htpasswd.ts'
 import { createKeyRing } from './auth/key-ring.ts'
 import { createPasswordChecker } from './auth/passwords.ts'
 import { createPeerVerifier, type PeerVerifier } from './auth/peer-signature.ts'
@@ -20,16 +20,21 @@ import { createPartBuffers } from './blobs/part-buffers.ts'
 import type { Config } from './config.ts'
 import { type Database, openDatabase } from './db/connect.ts'
 import { readersBehind } from './db/event-cursors.ts'
+import { isUnreachable } from './db/failures.ts'
+import { explaining } from './db/first-contact.ts'
 import { logReadersBehind } from './db/log-readers.ts'
 import { type Found, type Lookup, lookups } from './db/lookups.ts'
 import { countManifests } from './db/memberships.ts'
 import { holdSchema, migrate, readMigrations } from './db/migrate.ts'
+import { type OutageOptions, watchOutages } from './db/outage.ts'
 import { raiseEpochIfRestored, regionRow } from './db/region.ts'
 import { insertSigningKeyIfAbsent, listSigningKeys } from './db/signing-keys.ts'
 import { openSnapshotReader, type SnapshotReader } from './db/snapshot-reader.ts'
+import type { Queryable } from './db/statement.ts'
 import { countUploads } from './db/uploads.ts'
 import { waitingDeliveries } from './db/webhook-deliveries.ts'
 import { startEmbeddedPostgres } from './embedded/postgres.ts'
+import { OperatorError } from './errors.ts'
 import { createLog, type Log } from './observability/log.ts'
 import { createMetrics, type Metrics } from './observability/metrics.ts'
 import type { Readiness } from './observability/probe-server.ts'
@@ -49,7 +54,10 @@ export interface Region extends AsyncDisposable {
   readonly epoch: number
   /** This process, in events and logs. */
   readonly instance: string
+  /** For writes, and for reads that belong to one. */
   readonly db: Database
+  /** For reads, on connections that no write can keep from them. */
+  readonly reads: Queryable
   readonly lookups: SnapshotReader<Lookup, Found>
   /** Where new blobs go. */
   readonly blobs: BlobStore
@@ -66,6 +74,8 @@ export interface Region extends AsyncDisposable {
   /** Who other regions are; undefined: there are none. */
   readonly peers: PeerVerifier | undefined
   readonly log: Log
+  /** Logs work that failed and will be tried again; the database's absence is told once, whatever fails by it. */
+  readonly logFailure: (error: unknown, sentence: string) => void
   readonly metrics: Metrics
   /** undefined: pulls are no events here. */
   readonly pulls: PullCounter | undefined
@@ -90,14 +100,27 @@ export async function openRegion(config: Config, options: RegionOptions = {}): P
     createLog({ level: config.logLevel, name: config.region, ...(options.logTo && { to: options.logTo }) }),
   )
   const directory = join(config.dataDir, config.region)
-  await mkdir(directory, { recursive: true, mode: 0o711 })
+  await makeDirectory(directory)
+  // Before the database, which takes seconds the first time: what stands in the way is told at once.
+  const accounts = await accountsOf(config, log)
   const database = await databaseOf(config, { directory, log, opened })
   const migrations = await readMigrations()
-  await migrate(database.url, config.region, migrations)
-  const onError = (error: Error) => log.warn({ error }, 'the database connection had an error')
-  const db = opened.use(
-    openDatabase({ url: database.url, connections: config.database.connections, onIdleError: onError }),
-  )
+  await explaining(database.url, () => migrate(database.url, config.region, migrations))
+  const outage = opened.use(watchOutages({ url: database.url, ...outageLines(log) }))
+  const logFailure = (error: unknown, sentence: string) => {
+    if (!isUnreachable(error) || !outage.report(error)) log.error({ error }, sentence)
+  }
+  const onError = (error: unknown) => {
+    if (!outage.report(error)) log.warn({ error }, 'the database connection had an error')
+  }
+  const pools = {
+    url: database.url,
+    onIdleError: onError,
+    onUnreachable: (error: unknown) => void outage.report(error),
+  }
+  const { connections } = config.database
+  const db = opened.use(openDatabase({ ...pools, connections, work: 'write' }))
+  const reads = opened.use(openDatabase({ ...pools, connections: Math.ceil(connections / 2), work: 'read' }))
   const raised = await raiseEpochIfRestored(db)
   if (raised !== undefined) {
     log.warn(
@@ -137,13 +160,13 @@ export async function openRegion(config: Config, options: RegionOptions = {}): P
     }),
   )
   const metrics = createMetrics({
-    manifests: () => countManifests(db),
-    uploadsOpen: () => countUploads(db),
-    readersBehind: async () => [...(await readersBehind(db)), ...(await logReadersBehind(db))],
-    webhooksWaiting: () => waitingDeliveries(db),
+    manifests: () => countManifests(reads),
+    uploadsOpen: () => countUploads(reads),
+    readersBehind: async () => [...(await readersBehind(reads)), ...(await logReadersBehind(reads))],
+    webhooksWaiting: () => waitingDeliveries(reads),
     pool: () => db.poolSize(),
   })
-  const auth = await authOf(config, db, log)
+  const auth = accounts && authOf(config, db, accounts)
   const stack = opened.move()
   return {
     config,
@@ -151,11 +174,12 @@ export async function openRegion(config: Config, options: RegionOptions = {}): P
     epoch,
     instance: randomUUID(),
     db,
+    reads,
     lookups: reader,
     blobs,
     stores,
     blobCache: createBlobCache({ bytesMax: config.bytes.cache / 2 }),
-    manifests: createManifestCache({ db, bytesMax: config.bytes.cache / 2 }),
+    manifests: createManifestCache({ db: reads, bytesMax: config.bytes.cache / 2 }),
     redirects: redirectRule(config),
     rateGuard,
     limits: config.registry,
@@ -165,6 +189,7 @@ export async function openRegion(config: Config, options: RegionOptions = {}): P
         ? undefined
         : createPeerVerifier({ region: config.region, keys: config.peerKeys }),
     log,
+    logFailure,
     metrics,
     pulls: config.events.pullSeconds === 0 ? undefined : createPullCounter(),
     reach: options.reach ?? noFailpoints,
@@ -185,7 +210,8 @@ async function requireUsable(blobs: BlobStore, log: Log): Promise<void> {
   try {
     await blobs.check()
   } catch (thrown) {
-    if (!(thrown instanceof StoreError) || !thrown.retryable) throw thrown
+    if (!(thrown instanceof StoreError)) throw thrown
+    if (!thrown.retryable) throw new OperatorError(thrown.message, { cause: thrown })
     log.warn({ error: thrown }, 'the blob store is out of reach: pulls and pushes of blobs wait for it')
   }
 }
@@ -206,14 +232,39 @@ async function databaseOf(
   )
 }
 
-async function authOf(config: Config, db: Database, log: Log): Promise<Auth | undefined> {
-  const { mode, htpasswdFile, anonymousPull, admins, tokenTtlSeconds } = config.auth
-  if (mode === 'none' || htpasswdFile === undefined) return undefined
-  const accounts = await openAccounts({
-    path: htpasswdFile,
+function outageLines(log: Log): Pick<OutageOptions, 'onLost' | 'onBack' | 'onBroken'> {
+  return {
+    onLost: (error) =>
+      log.error({ error }, 'the database is out of reach: what needs it waits or answers 503'),
+    onBack: (seconds) => log.info({ seconds }, 'the database is back'),
+    onBroken: (error) => log.warn({ error }, 'a connection to the database was lost; others can be made'),
+  }
+}
+
+async function makeDirectory(directory: string): Promise<void> {
+  try {
+    await mkdir(directory, { recursive: true, mode: 0o711 })
+  } catch (cause) {
+    const { code } = cause as NodeJS.ErrnoException
+    throw new OperatorError(
+      `The data directory ${directory} cannot be made (${code}): set PORTOLAN_DATA_DIR to one that this user may write to.`,
+      { cause },
+    )
+  }
+}
+
+/** undefined: nobody is asked who they are. */
+async function accountsOf({ auth }: Config, log: Log): Promise<Accounts | undefined> {
+  if (auth.mode === 'none' || auth.htpasswdFile === undefined) return undefined
+  return openAccounts({
+    path: auth.htpasswdFile,
     onProblem: (error) =>
       log.error({ error }, 'the htpasswd file cannot be used; the accounts stay as they were'),
   })
+}
+
+function authOf(config: Config, db: Database, accounts: Accounts): Auth {
+  const { anonymousPull, admins, tokenTtlSeconds } = config.auth
   const keys = createKeyRing({
     store: {
       list: async () => listSigningKeys(db),

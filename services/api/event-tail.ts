@@ -27,10 +27,10 @@ export function createEventTail(region: Region): EventTail {
   let starting: Promise<void> | undefined
 
   async function begin(): Promise<void> {
-    at = (await logBounds(region.db))?.head ?? { epoch: region.epoch, pos: 0 }
+    at = (await logBounds(region.reads))?.head ?? { epoch: region.epoch, pos: 0 }
     timer = setInterval(() => {
       ticking ??= tick()
-        .catch((error: unknown) => region.log.warn({ error }, 'following the event log failed; it goes on'))
+        .catch((error: unknown) => region.logFailure(error, 'following the event log failed; it goes on'))
         .finally(() => {
           ticking = undefined
         })
@@ -40,7 +40,7 @@ export function createEventTail(region: Region): EventTail {
 
   async function tick(): Promise<void> {
     for (let full = true; full && at !== undefined; ) {
-      const events = await readEvents(region.db, { after: at, limit: PAGE })
+      const events = await readEvents(region.reads, { after: at, limit: PAGE })
       const last = events.at(-1)
       if (last === undefined || timer === undefined) return
       at = { epoch: last.epoch, pos: last.pos }

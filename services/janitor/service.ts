@@ -14,12 +14,14 @@ export async function startJanitor(region: Region): Promise<Service> {
   const loop = startLoop({
     everyMs: region.config.janitor.sweepSeconds * 1_000,
     run: async (signal) => {
-      await withLease(region.databaseUrl, 'janitor', async () => {
-        await expireUploads(region, signal)
-        await sweepOrphans(signal)
+      await withLease(region.databaseUrl, 'janitor', async (lost, held) => {
+        const ending = AbortSignal.any([signal, lost])
+        await expireUploads(region, ending)
+        held.requireHeld()
+        await sweepOrphans(ending, held)
       })
     },
-    onError: (error) => region.log.error({ error }, 'the janitor failed; it will try again'),
+    onError: (error) => region.logFailure(error, 'the janitor failed; it will try again'),
   })
   return { name: 'janitor', [Symbol.asyncDispose]: () => loop[Symbol.asyncDispose]() }
 }

@@ -6,6 +6,7 @@
 // by then. After the database was restored nothing is swept for a while: see shared/db/region.ts.
 
 import { knownKeys } from '#shared/db/blobs.ts'
+import type { Held } from '#shared/db/lease.ts'
 import { logWasCompared, sweepsPaused } from '#shared/db/region.ts'
 import { uploadPartsPage } from '#shared/db/uploads.ts'
 import type { Region } from '#shared/region.ts'
@@ -16,9 +17,9 @@ const RUN_MAX = 20_000
 const FIRST_ID = '00000000-0000-0000-0000-000000000000'
 
 /** Each call is one run; returns how many orphans it removed. */
-export function createOrphanSweep(region: Region): (signal: AbortSignal) => Promise<number> {
+export function createOrphanSweep(region: Region): (signal: AbortSignal, held?: Held) => Promise<number> {
   let after = ''
-  return async (signal) => {
+  return async (signal, held) => {
     if (await sweepsPaused(region.db)) return 0
     // Whether the database was restored is not known before Kafka was asked.
     if (region.config.kafka !== undefined && !(await logWasCompared(region.db))) return 0
@@ -34,6 +35,7 @@ export function createOrphanSweep(region: Region): (signal: AbortSignal) => Prom
       const oldestMs = Date.now() - graceMs
       const old = page.filter(({ modifiedAtMs }) => modifiedAtMs < oldestMs).map(({ key }) => key)
       const orphans = await withoutRow(region, old)
+      held?.requireHeld()
       await region.blobs.remove(orphans)
       removed += orphans.length
       looked += page.length

@@ -2,10 +2,16 @@
 //
 // Each subscription has room of its own, so one that is slow or dead never delays another; of an ordered one only the
 // oldest delivery of each repository is under way. Several of these services may run: planning takes turns, and each
-// delivery is claimed for longer than an attempt may last.
+// delivery is claimed for a few seconds and again while its attempt lasts: what a sender that died or is frozen had taken
+// is sent by another within seconds.
 
 import { setTimeout as pause } from 'node:timers/promises'
-import { claimDeliveries, forgetDeliveries } from '#shared/db/webhook-deliveries.ts'
+import {
+  type ClaimedDelivery,
+  claimDeliveries,
+  forgetDeliveries,
+  renewDeliveries,
+} from '#shared/db/webhook-deliveries.ts'
 import { startLoop } from '#shared/loop.ts'
 import type { Region } from '#shared/region.ts'
 import { planNext, type Subscription, subscriptions } from '#shared/registry/webhooks.ts'
@@ -19,6 +25,9 @@ const FAILURE_PAUSE_MS = 1_000
 const SUBSCRIPTIONS_TTL_MS = 1_000
 const AT_ONCE_PER_SUBSCRIPTION = 8
 const AT_ONCE_MAX = 256
+/** A claim ends so long after its sender was last heard of: three renewals may be late or fail. */
+const CLAIM_SECONDS = 6
+const RENEW_EVERY_MS = 1_500
 const FORGET_EVERY_MS = 60_000
 const FORGET_BATCH = 5_000
 
@@ -26,7 +35,7 @@ export async function startWebhooks(region: Region): Promise<Service> {
   const stopping = new AbortController()
   const { signal } = stopping
   const flying = new Map<string, number>()
-  const flights = new Set<Promise<void>>()
+  const flights = new Map<Promise<void>, ClaimedDelivery>()
   let known: { all: Subscription[]; readAtMs: number } = { all: [], readAtMs: Number.NEGATIVE_INFINITY }
 
   async function current(): Promise<Subscription[]> {
@@ -37,20 +46,17 @@ export async function startWebhooks(region: Region): Promise<Service> {
     return known.all
   }
 
-  function launch(one: Subscription, delivery: Parameters<typeof deliver>[1]['delivery']): void {
+  function launch(one: Subscription, delivery: ClaimedDelivery): void {
     flying.set(one.id, (flying.get(one.id) ?? 0) + 1)
     const flight = deliver(region, { one, delivery, signal })
       .catch((error: unknown) => {
-        region.log.error(
-          { error, delivery: delivery.id },
-          'a delivery could not be settled; it will be sent again',
-        )
+        region.logFailure(error, `the delivery ${delivery.id} could not be settled; it will be sent again`)
       })
       .finally(() => {
         flying.set(one.id, (flying.get(one.id) ?? 1) - 1)
         flights.delete(flight)
       })
-    flights.add(flight)
+    flights.set(flight, delivery)
   }
 
   async function step(): Promise<boolean> {
@@ -65,8 +71,7 @@ export async function startWebhooks(region: Region): Promise<Service> {
       }))
       .filter(({ room: free }) => free > 0)
     if (room.length === 0 || flights.size >= AT_ONCE_MAX) return looked > 0
-    const leaseSeconds = region.config.webhooks.timeoutSeconds * 2 + 5
-    const claimed = await claimDeliveries(region.db, { subscriptions: room, leaseSeconds })
+    const claimed = await claimDeliveries(region.db, { subscriptions: room, leaseSeconds: CLAIM_SECONDS })
     for (const delivery of claimed) {
       const one = enabled.find(({ id }) => id === delivery.subscription)
       if (one !== undefined) launch(one, delivery)
@@ -81,13 +86,18 @@ export async function startWebhooks(region: Region): Promise<Service> {
         if (await step()) pauseMs = BUSY_PAUSE_MS
       } catch (thrown) {
         pauseMs = FAILURE_PAUSE_MS
-        region.log.error({ error: thrown }, 'planning webhooks failed; it will be tried again')
+        region.logFailure(thrown, 'planning webhooks failed; it will be tried again')
       }
       await pause(pauseMs, undefined, { signal, ref: false }).catch(() => {})
     }
   }
 
   const working = work()
+  const renewing = startLoop({
+    everyMs: RENEW_EVERY_MS,
+    run: () => renewDeliveries(region.db, { claims: [...flights.values()], leaseSeconds: CLAIM_SECONDS }),
+    onError: (error) => region.logFailure(error, 'claims of deliveries could not be renewed'),
+  })
   const forgetting = startLoop({
     everyMs: FORGET_EVERY_MS,
     async run() {
@@ -95,14 +105,15 @@ export async function startWebhooks(region: Region): Promise<Service> {
       await forgetDeliveries(region.db, { keepSeconds, limit: FORGET_BATCH })
     },
     onError: (error) =>
-      region.log.error({ error }, 'old deliveries could not be removed; it will be tried again'),
+      region.logFailure(error, 'old deliveries could not be removed; it will be tried again'),
   })
   return {
     name: 'webhooks',
     async [Symbol.asyncDispose]() {
       stopping.abort()
       await working
-      await Promise.all(flights)
+      await Promise.all(flights.keys())
+      await renewing[Symbol.asyncDispose]()
       await forgetting[Symbol.asyncDispose]()
     },
   }

@@ -50,7 +50,7 @@ export async function events(exchange: Exchange, tail: EventTail): Promise<void>
     return stream(exchange, { query, wanted, tail })
   const limit = limitOf(query)
   const after = await startOf(exchange, query.get('after'), 'oldest')
-  const rows = await readEvents(exchange.region.db, { after, limit: SCAN_MAX })
+  const rows = await readEvents(exchange.region.reads, { after, limit: SCAN_MAX })
   const found: LoggedEvent[] = []
   let next: LogPosition = after
   for (const row of rows) {
@@ -116,7 +116,7 @@ async function startOf(
   otherwise: 'oldest' | 'head',
 ): Promise<LogPosition> {
   const { region } = exchange
-  const bounds = (await logBounds(region.db)) ?? {
+  const bounds = (await logBounds(region.reads)) ?? {
     head: { epoch: region.epoch, pos: 0 },
     oldest: { epoch: region.epoch, pos: 0 },
   }
@@ -130,7 +130,7 @@ async function startOf(
   let after: LogPosition
   if ('pos' in parsed) after = parsed
   else {
-    const place = await positionOfOutbox(region.db, parsed)
+    const place = await positionOfOutbox(region.reads, parsed)
     if (place === undefined) {
       throw new RegistryError('UNAVAILABLE', {
         message: 'this write is not in the log yet (or no longer)',
@@ -208,7 +208,7 @@ async function stream(
   caughtUp = true
 
   function nextPage(): Promise<LoggedEvent[]> {
-    return readEvents(region.db, { after: at, limit: LIMIT_MAX })
+    return readEvents(region.reads, { after: at, limit: LIMIT_MAX })
   }
 }
 
