@@ -2,8 +2,7 @@
 // Nothing lives at module scope, so two regions fit in one process and share nothing.
 
 import { randomUUID } from 'node:crypto'
-import { mkdir } from 'node:fs/promises'
-import { join } from 'node:path'
+import { join, resolve } from 'node:path'
 import { createAddressMatcher } from './auth/challenge.ts'
 import { type Accounts, openAccounts } from './auth/htpasswd.ts'
 import { createKeyRing } from './auth/key-ring.ts'
@@ -33,6 +32,7 @@ import { openSnapshotReader, type SnapshotReader } from './db/snapshot-reader.ts
 import type { Queryable } from './db/statement.ts'
 import { countUploads } from './db/uploads.ts'
 import { waitingDeliveries } from './db/webhook-deliveries.ts'
+import { makeDurableDirectory } from './embedded/durable-directory.ts'
 import { startEmbeddedPostgres } from './embedded/postgres.ts'
 import { OperatorError } from './errors.ts'
 import { createLog, type Log } from './observability/log.ts'
@@ -99,7 +99,7 @@ export async function openRegion(config: Config, options: RegionOptions = {}): P
   const { log } = opened.use(
     createLog({ level: config.logLevel, name: config.region, ...(options.logTo && { to: options.logTo }) }),
   )
-  const directory = join(config.dataDir, config.region)
+  const directory = resolve(config.dataDir, config.region)
   await makeDirectory(directory)
   // Before the database, which takes seconds the first time: what stands in the way is told at once.
   const accounts = await accountsOf(config, log)
@@ -166,7 +166,7 @@ export async function openRegion(config: Config, options: RegionOptions = {}): P
     webhooksWaiting: () => waitingDeliveries(reads),
     pool: () => db.poolSize(),
   })
-  const auth = accounts && authOf(config, db, accounts)
+  const auth = accounts && authOf(config, { db, reads, accounts })
   const stack = opened.move()
   return {
     config,
@@ -243,7 +243,7 @@ function outageLines(log: Log): Pick<OutageOptions, 'onLost' | 'onBack' | 'onBro
 
 async function makeDirectory(directory: string): Promise<void> {
   try {
-    await mkdir(directory, { recursive: true, mode: 0o711 })
+    await makeDurableDirectory(directory)
   } catch (cause) {
     const { code } = cause as NodeJS.ErrnoException
     throw new OperatorError(
@@ -263,11 +263,14 @@ async function accountsOf({ auth }: Config, log: Log): Promise<Accounts | undefi
   })
 }
 
-function authOf(config: Config, db: Database, accounts: Accounts): Auth {
+function authOf(
+  config: Config,
+  { db, reads, accounts }: { db: Database; reads: Queryable; accounts: Accounts },
+): Auth {
   const { anonymousPull, admins, tokenTtlSeconds } = config.auth
   const keys = createKeyRing({
     store: {
-      list: async () => listSigningKeys(db),
+      list: async () => listSigningKeys(reads),
       insertIfAbsent: (key) =>
         db.transaction((transaction) =>
           insertSigningKeyIfAbsent(transaction, {

@@ -1,0 +1,23 @@
+// Directories that survive a power cut: a name is durable when the directory that holds it is synced, which neither mkdir nor
+// rename does (fsync(2)). Windows has no such call and needs none.
+
+import { mkdir, open } from 'node:fs/promises'
+import { dirname } from 'node:path'
+
+/** Makes the directory and those above it that are missing, and makes their names durable. An absolute path. */
+export async function makeDurableDirectory(directory: string): Promise<void> {
+  const first = await mkdir(directory, { recursive: true, mode: 0o711 })
+  if (first === undefined) return
+  for (let path = directory; path !== dirname(first); path = dirname(path)) await syncDirectory(dirname(path))
+}
+
+/** Makes the names in a directory durable. */
+export async function syncDirectory(path: string): Promise<void> {
+  if (process.platform === 'win32') return
+  const handle = await open(path, 'r')
+  try {
+    await handle.sync()
+  } finally {
+    await handle.close()
+  }
+}
