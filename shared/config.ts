@@ -6,7 +6,7 @@
 
 import { readFileSync } from 'node:fs'
 import { ConfigValueError, isLoopback, type ListenAddress } from './config-parsers.ts'
-import { nearest } from './config-spelling.ts'
+import { nearest, nearlyBegins } from './config-spelling.ts'
 import { type Variable, type VariableName, variables } from './config-variables.ts'
 import { OperatorError } from './errors.ts'
 
@@ -132,6 +132,8 @@ export class ConfigError extends OperatorError {
 
 /** Not for operators: how a parent tells its API processes what they are. */
 const CHILD = 'PORTOLAN_CHILD'
+
+const PREFIX = 'PORTOLAN_'
 
 type Environment = Readonly<Record<string, string | undefined>>
 
@@ -373,12 +375,13 @@ function contradictions(
 }
 
 function unknownNames(environment: Environment): string[] {
-  const known = new Set<string>([CHILD, ...Object.keys(variables)])
+  const known = new Set<string>(Object.keys(variables))
   for (const [name, { secret }] of Object.entries<Variable<unknown>>(variables))
     if (secret) known.add(`${name}_FILE`)
   return Object.keys(environment)
-    .filter((name) => name.startsWith('PORTOLAN_') && !name.startsWith('PORTOLAN_CI_') && !known.has(name))
-    .map((name) => `${name} is unknown; the nearest name is ${nearest(name, [...known])}`)
+    .filter((name) => name.startsWith(PREFIX) || nearlyBegins(name, PREFIX))
+    .filter((name) => name !== CHILD && !name.startsWith('PORTOLAN_CI_') && !known.has(name))
+    .map((name) => `${name} is unknown; the nearest name is ${nearest(name.toUpperCase(), [...known])}`)
 }
 
 function deepFreeze<T extends object>(value: T): T {

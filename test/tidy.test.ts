@@ -28,7 +28,6 @@ const TESTED_ELSEWHERE: Readonly<Record<string, string>> = {
   'shared/region.ts': 'every test that opens a region',
   'shared/config-parsers.ts': 'test/shared/config.test.ts',
   'shared/config-docs.ts': 'test/shared/config.test.ts',
-  'shared/config-spelling.ts': 'test/shared/config.test.ts',
   'shared/config-variables.ts': 'test/shared/config.test.ts and this file',
   'shared/blobs/object-service.ts': 'the port; its three implementations keep test/contract/blob-store.ts',
   'shared/blobs/object-read.ts': 'test/stores/faults.test.ts',

@@ -222,7 +222,8 @@ async function makeDirectories(directory: string, directories: DirectorySyncer):
   if (present.size >= 256) return
   for (let value = 0; value < 256; value++) {
     const name = value.toString(16).padStart(2, '0')
-    if (!present.has(name)) await mkdir(join(directory, name), { mode: 0o700 })
+    // Several processes may start on a new directory at once.
+    if (!present.has(name)) await mkdir(join(directory, name), { recursive: true, mode: 0o700 })
   }
   await directories.sync(directory)
 }
