@@ -81,7 +81,7 @@ export const variables = Object.freeze({
   PORTOLAN_DATABASE_CONNECTIONS: variable(
     integer({ min: 2, max: 100 }),
     '8',
-    'Connections each process keeps for writes; more than the database has cores mostly adds waiting.',
+    'Connections each process keeps for writes, and half as many for reads; more than the database has cores mostly adds waiting.',
   ),
   PORTOLAN_EMBEDDED: variable(
     oneOf('allow', 'forbid'),

@@ -100,7 +100,7 @@ export async function openRegion(config: Config, options: RegionOptions = {}): P
     createLog({ level: config.logLevel, name: config.region, ...(options.logTo && { to: options.logTo }) }),
   )
   const directory = resolve(config.dataDir, config.region)
-  await makeDirectory(directory)
+  await makeDurableDirectory(directory, { mode: 0o711 })
   // Before the database, which takes seconds the first time: what stands in the way is told at once.
   const accounts = await accountsOf(config, log)
   const database = await databaseOf(config, { directory, log, opened })
@@ -129,6 +129,7 @@ export async function openRegion(config: Config, options: RegionOptions = {}): P
     )
   }
   const { epoch } = await regionRow(db)
+  if (config.blobs.kind === 'file') await makeDurableDirectory(join(directory, 'blobs'), { mode: 0o700 })
   const stores = opened.use(
     await openBlobStores(
       { primary: config.blobs, all: config.stores },
@@ -238,18 +239,6 @@ function outageLines(log: Log): Pick<OutageOptions, 'onLost' | 'onBack' | 'onBro
       log.error({ error }, 'the database is out of reach: what needs it waits or answers 503'),
     onBack: (seconds) => log.info({ seconds }, 'the database is back'),
     onBroken: (error) => log.warn({ error }, 'a connection to the database was lost; others can be made'),
-  }
-}
-
-async function makeDirectory(directory: string): Promise<void> {
-  try {
-    await makeDurableDirectory(directory)
-  } catch (cause) {
-    const { code } = cause as NodeJS.ErrnoException
-    throw new OperatorError(
-      `The data directory ${directory} cannot be made (${code}): set PORTOLAN_DATA_DIR to one that this user may write to.`,
-      { cause },
-    )
   }
 }
 

@@ -54,7 +54,8 @@ const LIMITS: Readonly<Record<Work, SessionLimits>> = Object.freeze({
   },
 })
 
-export const CONNECT_TIMEOUT_MS = 5 * SECOND_MS
+/** A start that meets a silent server has said so within 5 s. */
+export const CONNECT_TIMEOUT_MS = 4 * SECOND_MS
 /** How much longer than the server's limit this side waits for an answer. */
 const ANSWER_GRACE_MS = 2 * SECOND_MS
 /** Bytes that the peer's host does not acknowledge for so long end the connection; also the keepalive's pause. */

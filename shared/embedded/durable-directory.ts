@@ -3,10 +3,21 @@
 
 import { mkdir, open } from 'node:fs/promises'
 import { dirname } from 'node:path'
+import { OperatorError } from '#shared/errors.ts'
 
-/** Makes the directory and those above it that are missing, and makes their names durable. An absolute path. */
-export async function makeDurableDirectory(directory: string): Promise<void> {
-  const first = await mkdir(directory, { recursive: true, mode: 0o711 })
+/**
+ * Makes the directory and those above it that are missing, and makes their names durable. An absolute path.
+ * @throws OperatorError when it cannot be made
+ */
+export async function makeDurableDirectory(directory: string, options: { mode: number }): Promise<void> {
+  const first = await mkdir(directory, { recursive: true, ...options }).catch(
+    (cause: NodeJS.ErrnoException) => {
+      throw new OperatorError(
+        `The data directory ${directory} cannot be made (${cause.code}): set PORTOLAN_DATA_DIR to one that this user may write to.`,
+        { cause },
+      )
+    },
+  )
   if (first === undefined) return
   for (let path = directory; path !== dirname(first); path = dirname(path)) await syncDirectory(dirname(path))
 }

@@ -65,7 +65,7 @@ export interface EmbeddedPostgresOptions {
 export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): Promise<EmbeddedPostgres> {
   const directory = resolve(options.directory)
   const binaries = await postgresBinaries()
-  await makeDurableDirectory(directory)
+  await makeDurableDirectory(directory, { mode: 0o711 })
   await using held = new AsyncDisposableStack()
   held.defer(await lockDirectory(directory))
   const data = join(directory, 'data')

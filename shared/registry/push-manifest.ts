@@ -116,11 +116,14 @@ class ConditionFailed extends Error {}
 async function run(region: Region, push: ManifestPush) {
   if (push.ifMatch === null && !push.ifNoneMatch) return pushManifestRow(region.db, push)
   try {
-    return await region.db.transaction(async (transaction) => {
-      const outcome = await pushManifestRow(transaction, push)
-      if (outcome.kind === 'condition-failed') throw new ConditionFailed()
-      return outcome
-    })
+    return await region.db.transaction(
+      async (transaction) => {
+        const outcome = await pushManifestRow(transaction, push)
+        if (outcome.kind === 'condition-failed') throw new ConditionFailed()
+        return outcome
+      },
+      { repository: push.repository },
+    )
   } catch (thrown) {
     if (thrown instanceof ConditionFailed) return { kind: 'condition-failed' as const }
     throw thrown

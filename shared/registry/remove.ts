@@ -37,8 +37,10 @@ export async function deleteContent(
 ): Promise<{ outboxId: number }> {
   requireDeletes(region)
   const { repository, kind } = options
-  const outcome = await region.db.transaction((transaction) =>
-    deleteMembership(transaction, { ...options, shard: shardOf(repository), origin: region.name }),
+  const outcome = await region.db.transaction(
+    (transaction) =>
+      deleteMembership(transaction, { ...options, shard: shardOf(repository), origin: region.name }),
+    { repository },
   )
   switch (outcome.kind) {
     case 'deleted':
@@ -60,8 +62,9 @@ export async function deleteRepository(
 ): Promise<void> {
   requireDeletes(region)
   const { repository, provenance } = options
-  const deleted = await region.db.transaction((transaction) =>
-    deleteRepositoryRow(transaction, { name: repository, origin: region.name, provenance }),
+  const deleted = await region.db.transaction(
+    (transaction) => deleteRepositoryRow(transaction, { name: repository, origin: region.name, provenance }),
+    { repository },
   )
   if (!deleted) throw new RegistryError('NAME_UNKNOWN')
 }

@@ -97,7 +97,7 @@ test('what an operator can mend is one clear sentence and exit code 1', async (t
   const silent = `postgres://u:hunter2@127.0.0.1:${await listening(t, () => {})}/d`
   // What a Postgres without TLS answers to a request for it.
   const plain = await listening(t, (socket) => socket.once('data', () => socket.write('N')))
-  const tls = `postgres://u:hunter2@127.0.0.1:${plain}/d?sslmode=require`
+  const tls = `postgres://u:hunter2@127.0.0.1:${plain}/d?sslmode=verify-full`
   let slowestMs = 0
   const cases: [string[], Record<string, string>, RegExp][] = [
     [
