@@ -5,7 +5,7 @@
 //   main.ts move-blobs --to s3   moves the region's blobs to another store and ends
 //   main.ts --print-config   the effective configuration, secrets masked
 //
-// It runs until SIGINT, SIGTERM, the end of what it cannot do without, or the end of the npm that started it
+// It runs until SIGINT, SIGTERM, SIGHUP, the end of what it cannot do without, or the end of the npm that started it
 // (stop-request.ts). An OperatorError is one sentence on standard error and exit code 1; a bug has its stack.
 
 import { parseArgs } from 'node:util'

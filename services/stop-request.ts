@@ -1,4 +1,4 @@
-// When a process is to stop: SIGINT or SIGTERM, or the end of the npm that started it. It also keeps the process alive until
+// When a process is to stop: SIGINT, SIGTERM or SIGHUP, or the end of the npm that started it. It also keeps the process alive until
 // then: services wait on timers that hold nothing, and a Postgres that restarts leaves no connection open for a moment.
 //
 // - One stop can arrive as several signals: Ctrl-C reaches npm and this process, and npm passes its own on; systemd signals
@@ -6,8 +6,9 @@
 // - npm passes SIGTERM and SIGINT on to the shell that runs the script, so the script `exec`s: the shell becomes this process.
 //   An npm that is killed passes nothing on. What it left would keep the port and the data directory from the next
 //   start, so a process whose npm is gone drains. A process that npm did not start does not look: it may well be meant to
-//   outlive whoever started it (`nohup`, `setsid`, `disown`); and npm itself outlives the terminal under `nohup npm start`.
-// - SIGHUP is left as the system has it: a handler would undo `nohup`.
+//   outlive whoever started it (`setsid`, `disown`), as npm itself may: `npm start &` goes on when its shell has ended.
+// - SIGHUP, a terminal that was closed, ends every Node process, npm included, also under `nohup`: Node sets the signal back
+//   to its default when it starts. So it drains, instead of ending in the middle.
 
 const SECOND_SIGNAL_MS_MIN = 1_000
 const PARENT_LOOK_MS = 1_000
@@ -28,8 +29,7 @@ export function stopRequest(environment: Readonly<Record<string, string | undefi
     if (nowMs - firstAtMs >= SECOND_SIGNAL_MS_MIN) process.exit(130)
     resolve()
   }
-  process.on('SIGINT', onSignal)
-  process.on('SIGTERM', onSignal)
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, onSignal)
   const parent = process.ppid
   const byNpm = environment.npm_lifecycle_event !== undefined && parent > 1
   const looking = setInterval(() => {

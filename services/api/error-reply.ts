@@ -40,7 +40,7 @@ function reply(exchange: Exchange, thrown: unknown): void {
     region.log.error({ error: toError(thrown), requestId: exchange.requestId }, 'request failed unexpectedly')
   } else if (error.code === 'UNAVAILABLE') {
     // That the database is away is told once (db/outage.ts); the request's own line has the code.
-    if (!isUnreachable(thrown) && !(thrown instanceof ReaderUnavailableError))
+    if (!isUnreachable(thrown))
       region.log.warn(
         { error: toError(thrown), requestId: exchange.requestId },
         'request could not be served',

@@ -62,14 +62,18 @@ export class UnreachableError extends Error {
   }
 }
 
-/** True when the database could not be reached. By type: a socket's code says nothing about whose socket it was. */
+/**
+ * True when the database could not be reached, or that is the cause of it. By type: a socket's code says nothing about
+ * whose socket it was.
+ */
 export function isUnreachable(thrown: unknown): boolean {
-  return thrown instanceof UnreachableError
+  if (thrown instanceof UnreachableError) return true
+  return thrown instanceof Error && thrown.cause instanceof UnreachableError
 }
 
 /** Of what the pg library throws: whether the server or the way to it is gone. For this folder, which wraps it. */
 export function meansUnreachable(thrown: unknown): boolean {
-  if (thrown instanceof UnreachableError) return true
+  if (isUnreachable(thrown)) return true
   if (thrown instanceof AggregateError) return thrown.errors.some(meansUnreachable)
   const code = sqlState(thrown)
   if (UNREACHABLE_SQLSTATE.test(code) || UNREACHABLE_SOCKET.has(code)) return true

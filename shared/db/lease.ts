@@ -12,6 +12,7 @@
 // Needs a session: behind a transaction pooler a heartbeat comes from another backend, which ends the lease.
 
 import type pg from 'pg'
+import { meansUnreachable, UnreachableError } from './failures.ts'
 import { endSession, limitsOf, openSession } from './session.ts'
 
 /** Our half of Postgres' two-key advisory locks; the other is the name's hash. */
@@ -46,7 +47,10 @@ export async function withLease(
   const { idleMs } = limitsOf('lease')
   const silenceMs = options.silenceMs ?? idleMs
   const lost = new AbortController()
-  const lose = (why: unknown) => lost.abort(new LeaseLostError(`the lease ${name} was lost`, { cause: why }))
+  const lose = (why: unknown) => {
+    const cause = meansUnreachable(why) ? new UnreachableError(why) : why
+    lost.abort(new LeaseLostError(`the lease ${name} was lost`, { cause }))
+  }
   let aliveAt = now()
   const client = await openSession(url, 'lease', { limits: { idleMs: silenceMs }, onError: lose })
   client.on('end', () => lose('its connection ended'))

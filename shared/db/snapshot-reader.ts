@@ -23,7 +23,7 @@
 
 import { LRUCache } from 'lru-cache'
 import pg from 'pg'
-import { meansUnreachable } from './failures.ts'
+import { meansUnreachable, UnreachableError } from './failures.ts'
 import { endSession, limitedOptions, limitSession, limitsOf } from './session.ts'
 
 /** Keys read in one statement: bounds the size of an answer; the rest waits for the next. */
@@ -220,12 +220,12 @@ export function openSnapshotReader<Key, Row>(
     const error = thrown instanceof Error ? thrown : new Error('reading failed', { cause: thrown })
     options.onError(error)
     const retryable = meansUnreachable(thrown)
+    const cause = new UnreachableError(thrown)
     const nowMs = performance.now()
     const again: Waiting<Key, Row>[] = []
     for (const waiting of [...batch, ...queue]) {
       if (retryable && waiting.giveUpAtMs > nowMs) again.push(waiting)
-      else if (retryable)
-        waiting.reject(new ReaderUnavailableError('database out of reach', { cause: thrown }))
+      else if (retryable) waiting.reject(new ReaderUnavailableError('database out of reach', { cause }))
       else waiting.reject(error)
     }
     queue = again

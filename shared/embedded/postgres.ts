@@ -116,6 +116,7 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
       try {
         await pause(RESTART_DELAY_MS)
         await clear()
+        if (stopping) return
         await start()
         return
       } catch (thrown) {

@@ -48,7 +48,7 @@ export async function clearServer(options: {
   for (const signal of [...STOP_SIGNALS, undefined]) {
     const postmaster = await readPostmaster(data)
     const alive = postmaster !== undefined && (await isPostgresOf(postmaster.pid, data))
-    if (alive && signal !== undefined) process.kill(postmaster.pid, signal)
+    if (alive && signal !== undefined) sendSignal(postmaster.pid, signal)
     if (await isGone({ data, pid: postmaster?.pid, serverLock })) {
       await rm(join(data, 'postmaster.pid'), { force: true })
       if (socketDirectory !== undefined) await rm(join(socketDirectory, SOCKET_LOCK), { force: true })
@@ -83,6 +83,15 @@ async function isPostgresOf(pid: number, data: string): Promise<boolean> {
   const state = stat?.slice(stat.lastIndexOf(')') + 2, stat.lastIndexOf(')') + 3)
   if (stat === undefined || state === 'Z' || state === 'X') return false
   return ((await readIfThere(`/proc/${pid}/cmdline`)) ?? '').split('\0').includes(data)
+}
+
+function sendSignal(pid: number, signal: NodeJS.Signals): void {
+  try {
+    process.kill(pid, signal)
+  } catch (thrown) {
+    // It ended by itself meanwhile.
+    if ((thrown as NodeJS.ErrnoException).code !== 'ESRCH') throw thrown
+  }
 }
 
 async function commandOf(pid: number): Promise<string> {

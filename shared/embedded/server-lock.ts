@@ -4,7 +4,7 @@
 // is alive any more, be its processes orphans, in another container, or their numbers used again. Linux only.
 
 import { execFile } from 'node:child_process'
-import { access, writeFile } from 'node:fs/promises'
+import { access, chmod, writeFile } from 'node:fs/promises'
 import { promisify } from 'node:util'
 
 const run = promisify(execFile)
@@ -23,7 +23,8 @@ export interface ServerLock {
 export async function createServerLock(path: string): Promise<ServerLock | undefined> {
   if (process.platform !== 'linux' || !(await exists(FLOCK))) return undefined
   // Readable by the user that runs the server, who cannot make it.
-  await writeFile(path, '', { flag: 'a', mode: 0o644 })
+  await writeFile(path, '', { flag: 'a' })
+  await chmod(path, 0o644)
   return {
     wrap: (program, args) => ({
       program: FLOCK,
