@@ -56,6 +56,8 @@ async function main(): Promise<void> {
   if (names.includes('api') && !config.child) await requireFree(config.listen)
   if (config.metricsListen !== undefined) await requireFree(config.metricsListen)
   await using running = new AsyncDisposableStack()
+  // A database that others migrate or that does not answer may be waited for long.
+  const starting = stop.boundStart(config.drainSeconds * 1_000)
   const region = running.use(await openRegion(config))
   let port: number | undefined
   let { text: metricsText } = region.metrics
@@ -75,6 +77,7 @@ async function main(): Promise<void> {
       }),
     )
   }
+  starting[Symbol.dispose]()
   if (config.child) running.use((await import('./processes.ts')).joinParent(region, stop.request))
   else process.stdout.write(greeting(config, port))
   const reason = await Promise.race([stop.requested, region.failed])

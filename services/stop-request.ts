@@ -17,6 +17,8 @@ export interface StopRequest extends Disposable {
   /** Resolves when the process is to drain. */
   readonly requested: Promise<void>
   request(): void
+  /** Until disposed: a process that is told to stop ends within this time, even if it still waits for something to start. */
+  boundStart(startMs: number): Disposable
 }
 
 /** @param environment tells whether npm started this process */
@@ -38,6 +40,19 @@ export function stopRequest(environment: Readonly<Record<string, string | undefi
   return {
     requested: promise,
     request: resolve,
+    boundStart(startMs) {
+      let late: NodeJS.Timeout | undefined
+      let started = false
+      void promise.then(() => {
+        if (!started) late = setTimeout(() => process.exit(1), startMs)
+      })
+      return {
+        [Symbol.dispose]() {
+          started = true
+          clearTimeout(late)
+        },
+      }
+    },
     // The handlers stay: a signal during the drain must not end the process by itself.
     [Symbol.dispose]: () => clearInterval(looking),
   }
