@@ -7,6 +7,7 @@ import { writeFile } from 'node:fs/promises'
 import { connect, createServer, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
+import pg from 'pg'
 import { eventually } from '../support/eventually.ts'
 import { testImage } from '../support/image.ts'
 import { ociClient } from '../support/oci-client.ts'
@@ -169,6 +170,36 @@ test('what an operator can mend is one clear sentence and exit code 1', async (t
   t.diagnostic(`the slowest after ${Math.round(slowestMs)} ms`)
   // The issue's bound, and what a process takes to start on a machine that is busy.
   assert.ok(slowestMs < 5_000 + START_MS_MAX)
+})
+
+test('a start that waits for the migration of another node ends when it is told to stop', async (t) => {
+  const url = await emptyDatabase(t)
+  const other = new pg.Client({ connectionString: url })
+  // Its database is dropped first.
+  other.on('error', () => {})
+  t.after(() => other.end())
+  await other.connect()
+  await other.query('begin; select pg_advisory_xact_lock(7065811)')
+  const env = {
+    PATH: process.env.PATH,
+    PORTOLAN_DATABASE_URL: url,
+    PORTOLAN_DATA_DIR: await testDirectory(t),
+    PORTOLAN_LISTEN: `localhost:${await freePort()}`,
+    PORTOLAN_METRICS_LISTEN: 'off',
+    PORTOLAN_DRAIN_SECONDS: '1',
+  }
+  const child = spawn(process.execPath, ['services/main.ts'], { cwd: root, env })
+  t.after(() => child.kill('SIGKILL'))
+  await eventually('it to wait', async () => {
+    const { rows } = await other.query(
+      `select from pg_locks where locktype = 'advisory' and not granted
+         and database = (select oid from pg_database where datname = current_database())`,
+    )
+    return rows.length === 1
+  })
+  const exited = once(child, 'exit')
+  child.kill('SIGTERM')
+  assert.deepEqual(await exited, [1, null])
 })
 
 test('--print-config shows what is in force, secrets masked', async () => {
