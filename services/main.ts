@@ -6,14 +6,21 @@
 //   main.ts adopt-store --yes    makes the store that is configured this database's and ends
 //   main.ts sweep --yes          removes what no row names, whatever the sweep's limits say, and ends
 //   main.ts --print-config   the effective configuration, secrets masked
+//
+// It runs until SIGINT, SIGTERM, SIGHUP, the end of what it cannot do without, or the end of the npm that started it
+// (stop-request.ts). An OperatorError is one sentence on standard error and exit code 1; a bug has its stack.
 
 import { parseArgs } from 'node:util'
 import { printConfig } from '#shared/config/describe.ts'
-import { ConfigError, loadConfig } from '#shared/config/load.ts'
+import { type Config, loadConfig } from '#shared/config/load.ts'
+import { nearest } from '#shared/config/spelling.ts'
+import { OperatorError } from '#shared/errors.ts'
+import { requireFree } from '#shared/observability/listen.ts'
 import { startProbeServer } from '#shared/observability/probe-server.ts'
 import { openRegion, type Region } from '#shared/region.ts'
 import type { Service } from '#shared/service.ts'
 import { greeting } from './greeting.ts'
+import { stopRequest } from './stop-request.ts'
 
 type Start = (region: Region) => Promise<Service & { port?: number; metricsText?: () => Promise<string> }>
 
@@ -32,49 +39,55 @@ const SERVICES: Readonly<Record<string, () => Promise<Start>>> = Object.freeze({
   janitor: async () => (await import('./janitor/service.ts')).startJanitor,
 })
 
+type Options = { 'print-config'?: boolean; to?: string; yes?: boolean }
+
+/** What runs alone and ends: returns the exit code. */
+const COMMANDS: Readonly<
+  Record<string, () => Promise<(config: Config, options: Options) => Promise<number>>>
+> = Object.freeze({
+  'move-blobs': async () => {
+    const { moveBlobs } = await import('./move-blobs/command.ts')
+    return (config, { to }) => moveBlobs(config, to)
+  },
+  'adopt-store': async () => {
+    const { adoptStore } = await import('./adopt-store/command.ts')
+    return (config, { yes = false }) => adoptStore(config, { yes })
+  },
+  sweep: async () => {
+    const { sweep } = await import('./janitor/command.ts')
+    return (config, { yes = false }) => sweep(config, { yes })
+  },
+})
+
+const OPTIONS = Object.freeze({
+  'print-config': { type: 'boolean' },
+  to: { type: 'string' },
+  yes: { type: 'boolean' },
+} as const)
+
 async function main(): Promise<void> {
-  const { values, positionals } = parseArgs({
-    options: {
-      'print-config': { type: 'boolean' },
-      to: { type: 'string' },
-      yes: { type: 'boolean', default: false },
-    },
-    allowPositionals: true,
-  })
-  const names = positionals.length === 0 || positionals.includes('all') ? Object.keys(SERVICES) : positionals
+  const { values, names, command } = commandLine(process.argv.slice(2))
   if (values['print-config']) {
     process.stdout.write(`${printConfig(process.env)}\n`)
     return
   }
   const config = loadConfig(process.env)
-  if (positionals[0] === 'move-blobs') {
-    const { moveBlobs } = await import('./move-blobs/command.ts')
-    process.exitCode = await moveBlobs(config, values.to)
+  if (command !== undefined) {
+    process.exitCode = await (await command())(config, values)
     return
   }
-  if (positionals[0] === 'adopt-store') {
-    const { adoptStore } = await import('./adopt-store/command.ts')
-    process.exitCode = await adoptStore(config, { yes: values.yes })
-    return
-  }
-  if (positionals[0] === 'sweep') {
-    const { sweep } = await import('./janitor/command.ts')
-    process.exitCode = await sweep(config, { yes: values.yes })
-    return
-  }
-  const starts = names.map((name) => {
-    const load = SERVICES[name]
-    if (load === undefined)
-      throw new Error(`There is no service "${name}": choose from all, ${Object.keys(SERVICES).join(', ')}.`)
-    return load
-  })
-  const stop = Promise.withResolvers<void>()
-  onStopSignal(stop.resolve)
+  using stop = stopRequest(process.env)
+  // Before a database is made or a schema changed: a port in use is told at once.
+  if (names.includes('api') && !config.child) await requireFree(config.listen)
+  if (config.metricsListen !== undefined) await requireFree(config.metricsListen)
   await using running = new AsyncDisposableStack()
+  // A database that others migrate or that does not answer may be waited for long.
+  const starting = stop.boundStart(config.drainSeconds * 1_000)
   const region = running.use(await openRegion(config))
   let port: number | undefined
   let { text: metricsText } = region.metrics
-  for (const load of starts) {
+  for (const name of names) {
+    const load = SERVICES[name] as () => Promise<Start>
     const service = running.use(await (await load())(region))
     port ??= service.port
     metricsText = service.metricsText ?? metricsText
@@ -85,25 +98,55 @@ async function main(): Promise<void> {
         listen: config.metricsListen,
         metricsText,
         readiness: region.readiness,
-        onError: (error) => region.log.error({ error }, 'a probe failed'),
+        onError: (error) => region.logFailure(error, 'a probe failed'),
       }),
     )
   }
-  if (config.child) running.use((await import('./processes.ts')).joinParent(region, stop.resolve))
+  starting[Symbol.dispose]()
+  if (config.child) running.use((await import('./processes.ts')).joinParent(region, stop.request))
   else process.stdout.write(greeting(config, port))
-  const reason = await Promise.race([stop.promise, region.failed])
+  const reason = await Promise.race([stop.requested, region.failed])
   if (reason instanceof Error) throw reason
 }
 
-/** The first SIGINT or SIGTERM asks to drain; a second one ends the process without. */
-function onStopSignal(stop: () => void): void {
-  let asked = false
-  for (const signal of ['SIGINT', 'SIGTERM'] as const) {
-    process.on(signal, () => {
-      if (asked) process.exit(130)
-      asked = true
-      stop()
-    })
+/** @throws OperatorError naming the nearest service or option to one that there is not */
+function commandLine(args: readonly string[]) {
+  const { values, positionals, tokens } = parseArgs({
+    args: [...args],
+    options: OPTIONS,
+    allowPositionals: true,
+    strict: false,
+    tokens: true,
+  })
+  for (const token of tokens) {
+    if (token.kind !== 'option') continue
+    const option = OPTIONS[token.name as keyof typeof OPTIONS]
+    if (option === undefined) {
+      const meant = nearest(token.name, Object.keys(OPTIONS))
+      throw new OperatorError(`There is no option "${token.rawName}"; the nearest is --${meant}.`)
+    }
+    if ((option.type === 'string') !== (token.value !== undefined)) {
+      throw new OperatorError(
+        `The option ${token.rawName} ${option.type === 'string' ? 'needs a value' : 'has no value'}.`,
+      )
+    }
+  }
+  const commands = Object.keys(COMMANDS)
+  const known = ['all', ...Object.keys(SERVICES), ...commands]
+  for (const name of positionals) {
+    if (known.includes(name)) continue
+    throw new OperatorError(
+      `There is no service "${name}"; the nearest is ${nearest(name, known)}: choose from ${known.join(', ')}.`,
+    )
+  }
+  const alone = positionals.find((name) => commands.includes(name))
+  if (alone !== undefined && positionals.length > 1)
+    throw new OperatorError(`${alone} runs alone: start the services in other processes.`)
+  const all = positionals.length === 0 || positionals.includes('all')
+  return {
+    command: alone === undefined ? undefined : COMMANDS[alone],
+    names: all ? Object.keys(SERVICES) : [...new Set(positionals)],
+    values: values as Options,
   }
 }
 
@@ -111,9 +154,6 @@ try {
   await main()
 } catch (thrown) {
   const error = thrown instanceof Error ? thrown : new Error(String(thrown))
-  // What an operator can act on is a sentence; a bug needs its stack.
-  const expected =
-    error instanceof ConfigError || /[.:]$/.test(error.message) || error.message.includes('PORTOLAN_')
-  process.stderr.write(`${expected ? error.message : error.stack}\n`)
+  process.stderr.write(`${error instanceof OperatorError ? error.message : error.stack}\n`)
   process.exitCode = 1
 }

@@ -6,6 +6,7 @@
 import { type ChildProcess, fork } from 'node:child_process'
 import { setTimeout as pause } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
+import { OperatorError } from '#shared/errors.ts'
 import { aggregateMetrics } from '#shared/observability/metrics.ts'
 import type { Region } from '#shared/region.ts'
 import type { Service } from '#shared/service.ts'
@@ -33,7 +34,7 @@ export async function startApiProcesses(
 ): Promise<ApiProcesses> {
   const { config } = region
   if (config.listen.port === 0)
-    throw new Error('PORTOLAN_PROCESSES above 1 needs a fixed port in PORTOLAN_LISTEN.')
+    throw new OperatorError('PORTOLAN_PROCESSES above 1 needs a fixed port in PORTOLAN_LISTEN.')
   const children = new Set<ChildProcess>()
   let stopping = false
   let asked = 0
@@ -60,10 +61,12 @@ export async function startApiProcesses(
     })
     return new Promise((resolve, reject) => {
       const late = setTimeout(
-        () => reject(new Error('an API process did not become ready in time')),
+        () => reject(new OperatorError('An API process did not become ready in time.')),
         START_TIMEOUT_MS,
       )
-      child.once('exit', () => reject(new Error('an API process ended before it was ready')))
+      child.once('exit', () =>
+        reject(new OperatorError('An API process ended before it was ready; what it said is above.')),
+      )
       child.on('message', (message: ProcessMessage) => {
         if (message.kind !== 'ready') return
         clearTimeout(late)

@@ -1,9 +1,10 @@
 // The closed table of errors a client can see, and the one class that carries them.
 //
-// Three kinds of failure are told apart by type, never by text: a RegistryError is expected and is rendered to the
-// client as the OCI error envelope (distribution-spec "Error Codes"); an operating error (network, SQLSTATE, file
-// system) is retried or becomes UNAVAILABLE where it is handled; anything else is a bug and answers UNKNOWN with
-// nothing of its inside. The README's table is compared with this one by test/tidy.test.ts.
+// Kinds of failure are told apart by type, never by text: a RegistryError is expected and is rendered to the
+// client as the OCI error envelope (distribution-spec "Error Codes"); an OperatorError is a sentence for whoever starts or
+// runs Portolan; an operating error (network, SQLSTATE, file system) is retried or becomes UNAVAILABLE where it is
+// handled; anything else is a bug and answers UNKNOWN with nothing of its inside. The README's table is compared with
+// this one by test/tidy.test.ts.
 
 export const errorTable = {
   BLOB_UNKNOWN: { status: 404, message: 'blob unknown to this repository' },
@@ -66,6 +67,14 @@ export class RegistryError extends Error {
     this.headers = options.headers ?? {}
     this.closeConnection = options.closeConnection ?? false
   }
+}
+
+/**
+ * What an operator can mend: the message says what is wrong and what to do, without secrets. It ends a start or a command
+ * with the sentence alone and exit code 1; the cause is for the log.
+ */
+export class OperatorError extends Error {
+  override readonly name: string = 'OperatorError'
 }
 
 /** Any thrown value as an Error, keeping what was thrown as its cause. */

@@ -2,10 +2,9 @@
 // Nothing lives at module scope, so two regions fit in one process and share nothing.
 
 import { randomUUID } from 'node:crypto'
-import { mkdir, stat } from 'node:fs/promises'
-import { join } from 'node:path'
+import { join, resolve } from 'node:path'
 import { createAddressMatcher } from './auth/challenge.ts'
-import { openAccounts } from './auth/htpasswd.ts'
+import { type Accounts, openAccounts } from './auth/htpasswd.ts'
 import { createKeyRing } from './auth/key-ring.ts'
 import { createPasswordChecker } from './auth/passwords.ts'
 import { createPeerVerifier, type PeerVerifier } from './auth/peer-signature.ts'
@@ -16,25 +15,31 @@ import { type BlobStore, StoreError, type StoreOwner } from './blobs/blob-store.
 import { createByteBudget } from './blobs/byte-budget.ts'
 import { createRateGuard, type RateGuard } from './blobs/minimum-rate.ts'
 import { type BlobStores, openBlobStores } from './blobs/open-store.ts'
-import { type Ownership, watchOwnership } from './blobs/ownership.ts'
+import { NOT_WATCHED, type Ownership, watchOwnership } from './blobs/ownership.ts'
 import { createPartBuffers } from './blobs/part-buffers.ts'
-import { createVolume, type Volume } from './blobs/volume.ts'
+import { volumesOf } from './blobs/volumes.ts'
 import { type Config, ConfigError } from './config/load.ts'
 import { countDamagedBlobs } from './db/blobs.ts'
 import { type Database, openDatabase } from './db/connect.ts'
 import { readersBehind } from './db/event-cursors.ts'
+import { isUnreachable } from './db/failures.ts'
+import { explaining } from './db/first-contact.ts'
 import { logReadersBehind } from './db/log-readers.ts'
 import { type Found, type Lookup, lookups } from './db/lookups.ts'
 import { countManifests } from './db/memberships.ts'
 import { holdSchema, migrate, readMigrations } from './db/migrate.ts'
+import { type OutageOptions, watchOutages } from './db/outage.ts'
 import { regionRow } from './db/region.ts'
 import { createServerCheck } from './db/server.ts'
 import { insertSigningKeyIfAbsent, listSigningKeys } from './db/signing-keys.ts'
 import { openSnapshotReader, type SnapshotReader } from './db/snapshot-reader.ts'
+import type { Queryable } from './db/statement.ts'
 import { databaseIdentity, knownRows } from './db/store-owner.ts'
 import { countUploads } from './db/uploads.ts'
 import { waitingDeliveries } from './db/webhook-deliveries.ts'
+import { makeDurableDirectory } from './embedded/durable-directory.ts'
 import { startEmbeddedPostgres } from './embedded/postgres.ts'
+import { OperatorError } from './errors.ts'
 import { createLog, type Log } from './observability/log.ts'
 import { createMetrics, type Metrics } from './observability/metrics.ts'
 import type { Readiness } from './observability/probe-server.ts'
@@ -56,7 +61,10 @@ export interface Region extends AsyncDisposable {
   readonly name: string
   /** This process, in events and logs. */
   readonly instance: string
+  /** For writes, and for reads that belong to one. */
   readonly db: Database
+  /** For reads, on connections that no write can keep from them. */
+  readonly reads: Queryable
   readonly lookups: SnapshotReader<Lookup, Found>
   /** Where new blobs go. */
   readonly blobs: BlobStore
@@ -85,6 +93,8 @@ export interface Region extends AsyncDisposable {
   /** Who other regions are; undefined: there are none. */
   readonly peers: PeerVerifier | undefined
   readonly log: Log
+  /** Logs work that failed and will be tried again; the database's absence is told once, whatever fails by it. */
+  readonly logFailure: (error: unknown, sentence: string) => void
   readonly metrics: Metrics
   /** undefined: pulls are no events here. */
   readonly pulls: PullCounter | undefined
@@ -110,12 +120,20 @@ export async function openRegion(config: Config, options: RegionOptions = {}): P
   const { log } = opened.use(
     createLog({ level: config.logLevel, name: config.region, ...(options.logTo && { to: options.logTo }) }),
   )
-  const directory = join(config.dataDir, config.region)
-  await mkdir(directory, { recursive: true, mode: 0o711 })
+  const directory = resolve(config.dataDir, config.region)
+  await makeDurableDirectory(directory, { mode: 0o711 })
+  // Before the database, which takes seconds the first time: what stands in the way is told at once.
+  const accounts = await accountsOf(config, log)
   const database = await databaseOf(config, { directory, log, opened })
   const migrations = await readMigrations()
-  await migrate(database.url, config.region, migrations)
-  const onError = (error: Error) => log.warn({ error }, 'the database connection had an error')
+  await explaining(database.url, () => migrate(database.url, config.region, migrations))
+  const outage = opened.use(watchOutages({ url: database.url, ...outageLines(log) }))
+  const logFailure = (error: unknown, sentence: string) => {
+    if (!isUnreachable(error) || !outage.report(error)) log.error({ error }, sentence)
+  }
+  const onError = (error: unknown) => {
+    if (!outage.report(error)) log.warn({ error }, 'the database connection had an error')
+  }
   const checkServer = createServerCheck({
     onRaised: (raised) =>
       log.warn(
@@ -123,14 +141,15 @@ export async function openRegion(config: Config, options: RegionOptions = {}): P
         'the database was restored or taken over: the epoch is raised, orphans stay for seven days',
       ),
   })
-  const db = opened.use(
-    openDatabase({
-      url: database.url,
-      connections: config.database.connections,
-      onIdleError: onError,
-      onConnect: checkServer,
-    }),
-  )
+  const pools = {
+    url: database.url,
+    onIdleError: onError,
+    onConnect: checkServer,
+    onUnreachable: (error: unknown) => void outage.report(error),
+  }
+  const { connections } = config.database
+  const db = opened.use(openDatabase({ ...pools, connections, work: 'write' }))
+  const reads = opened.use(openDatabase({ ...pools, connections: Math.ceil(connections / 2), work: 'read' }))
   const sealer = await openSealer({
     configured: config.secretsKeys,
     directory,
@@ -139,6 +158,7 @@ export async function openRegion(config: Config, options: RegionOptions = {}): P
   await sealStoredSecrets({ db, sealer, log })
   const floorBytes = config.bytes.freeMin
   const blobDirectory = join(directory, 'blobs')
+  if (config.blobs.kind === 'file') await makeDurableDirectory(blobDirectory, { mode: 0o700 })
   const volumes = await volumesOf(config, { blobDirectory, directory })
   const stores = opened.use(
     await openBlobStores(
@@ -179,11 +199,11 @@ export async function openRegion(config: Config, options: RegionOptions = {}): P
     }),
   )
   const metrics = createMetrics({
-    manifests: () => countManifests(db),
-    uploadsOpen: () => countUploads(db),
-    blobsDamaged: () => countDamagedBlobs(db),
-    readersBehind: async () => [...(await readersBehind(db)), ...(await logReadersBehind(db))],
-    webhooksWaiting: () => waitingDeliveries(db),
+    manifests: () => countManifests(reads),
+    uploadsOpen: () => countUploads(reads),
+    blobsDamaged: () => countDamagedBlobs(reads),
+    readersBehind: async () => [...(await readersBehind(reads)), ...(await logReadersBehind(reads))],
+    webhooksWaiting: () => waitingDeliveries(reads),
     pool: () => db.poolSize(),
     databaseRetries: () => db.retries(),
     freeBytes: async () => {
@@ -192,13 +212,14 @@ export async function openRegion(config: Config, options: RegionOptions = {}): P
     },
   })
   const blobHealth = opened.use(createBlobHealth({ db, stores, log, metrics }))
-  const auth = await authOf(config, { db, sealer, log })
+  const auth = accounts && authOf(config, { db, reads, accounts, sealer, log })
   const stack = opened.move()
   return {
     config,
     name: config.region,
     instance: randomUUID(),
     db,
+    reads,
     lookups: reader,
     blobs,
     stores,
@@ -207,7 +228,7 @@ export async function openRegion(config: Config, options: RegionOptions = {}): P
     requireDatabaseRoom: async () => volumes.database?.requireRoom(),
     blobCache: createBlobCache({ bytesMax: config.bytes.cache / 2 }),
     blobHealth,
-    manifests: createManifestCache({ db, bytesMax: config.bytes.cache / 2 }),
+    manifests: createManifestCache({ db: reads, bytesMax: config.bytes.cache / 2 }),
     redirects: redirectRule(config),
     rateGuard,
     limits: config.registry,
@@ -218,6 +239,7 @@ export async function openRegion(config: Config, options: RegionOptions = {}): P
         ? undefined
         : createPeerVerifier({ region: config.region, keys: config.peerKeys }),
     log,
+    logFailure,
     metrics,
     pulls: config.events.pullSeconds === 0 ? undefined : createPullCounter(),
     reach: options.reach ?? noFailpoints,
@@ -232,36 +254,6 @@ function redirectRule({ redirect }: Config): Region['redirects'] {
   const excepted = createAddressMatcher(redirect.except)
   return (bytes, address) => redirect.on && bytes >= redirect.bytesMin && !excepted(address)
 }
-
-interface Volumes {
-  /** Where blobs are files. */
-  readonly blobs?: Volume
-  /** Where Postgres is embedded. The same object as `blobs` when it is the same volume. */
-  readonly database?: Volume
-}
-
-async function volumesOf(
-  config: Config,
-  { blobDirectory, directory }: { blobDirectory: string; directory: string },
-): Promise<Volumes> {
-  const floorBytes = config.bytes.freeMin
-  const files = config.blobs.kind === 'file'
-  if (files) await mkdir(blobDirectory, { recursive: true, mode: 0o700 })
-  const blobs = files ? createVolume({ directory: blobDirectory, floorBytes }) : undefined
-  if (!config.database.embedded) return { ...(blobs && { blobs }) }
-  const postgres = join(directory, 'postgres')
-  const same = files && (await stat(blobDirectory)).dev === (await stat(postgres)).dev
-  const database = same && blobs ? blobs : createVolume({ directory: postgres, floorBytes })
-  return { ...(blobs && { blobs }), database }
-}
-
-/** For the command that is about to take the store: nothing may be swept or uploaded meanwhile. */
-const NOT_WATCHED: Ownership = Object.freeze({
-  check: () => Promise.reject(new Error('nobody has asked whose the store is')),
-  require: () => Promise.reject(new StoreError('denied', 'nobody has asked whose the store is')),
-  known: () => false,
-  [Symbol.asyncDispose]: async () => {},
-})
 
 async function ownershipOf(context: {
   blobs: BlobStore
@@ -292,7 +284,8 @@ async function requireUsable(blobs: BlobStore, log: Log): Promise<void> {
   try {
     await blobs.check()
   } catch (thrown) {
-    if (!(thrown instanceof StoreError) || !thrown.retryable) throw thrown
+    if (!(thrown instanceof StoreError)) throw thrown
+    if (!thrown.retryable) throw new OperatorError(thrown.message, { cause: thrown })
     const full = thrown.kind === 'full'
     log.warn(
       { error: thrown },
@@ -319,23 +312,36 @@ async function databaseOf(
   )
 }
 
-async function authOf(
+function outageLines(log: Log): Pick<OutageOptions, 'onLost' | 'onBack' | 'onBroken'> {
+  return {
+    onLost: (error) =>
+      log.error({ error }, 'the database is out of reach: what needs it waits or answers 503'),
+    onBack: (seconds) => log.info({ seconds }, 'the database is back'),
+    onBroken: (error) => log.warn({ error }, 'a connection to the database was lost; others can be made'),
+  }
+}
+
+/** undefined: nobody is asked who they are. */
+async function accountsOf({ auth }: Config, log: Log): Promise<Accounts | undefined> {
+  if (auth.mode === 'none' || auth.htpasswdFile === undefined) return undefined
+  return openAccounts({
+    path: auth.htpasswdFile,
+    onProblem: (error) =>
+      log.error({ error }, 'the htpasswd file cannot be used; the accounts stay as they were'),
+  })
+}
+
+function authOf(
   config: Config,
-  context: { db: Database; sealer: Sealer | undefined; log: Log },
-): Promise<Auth | undefined> {
-  const { db, sealer, log } = context
-  const { mode, htpasswdFile, anonymousPull, admins, tokenTtlSeconds } = config.auth
-  if (mode === 'none' || htpasswdFile === undefined) return undefined
+  context: { db: Database; reads: Queryable; accounts: Accounts; sealer: Sealer | undefined; log: Log },
+): Auth {
+  const { db, reads, accounts, sealer, log } = context
+  const { anonymousPull, admins, tokenTtlSeconds } = config.auth
   if (sealer === undefined) {
     throw new ConfigError([
       'PORTOLAN_AUTH=accounts signs tokens with keys that are kept encrypted in the database: set PORTOLAN_SECRETS_KEY, the same at every node (make one with `openssl rand -base64 32`)',
     ])
   }
-  const accounts = await openAccounts({
-    path: htpasswdFile,
-    onProblem: (error) =>
-      log.error({ error }, 'the htpasswd file cannot be used; the accounts stay as they were'),
-  })
   /** At most as many as keys are listed in the life of a process. */
   const told = new Set<string>()
   const tellClosed = (kid: string, reason: string): void => {
@@ -345,7 +351,7 @@ async function authOf(
   }
   const keys = createKeyRing({
     store: {
-      list: () => listSigningKeys(db, sealer, tellClosed),
+      list: () => listSigningKeys(reads, sealer, tellClosed),
       insertIfAbsent: (key, closed) =>
         db.transaction((transaction) =>
           insertSigningKeyIfAbsent(transaction, sealer, {

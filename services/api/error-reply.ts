@@ -6,7 +6,7 @@
 // reset loses the answer it was sent.
 
 import { StoreError } from '#shared/blobs/blob-store.ts'
-import { isUnreachable } from '#shared/db/connect.ts'
+import { isPassing, isUnreachable } from '#shared/db/failures.ts'
 import { ReaderUnavailableError } from '#shared/db/snapshot-reader.ts'
 import { RegistryError, toError } from '#shared/errors.ts'
 import { type Exchange, type Headers, registryHeaders, sendBytes } from './exchange.ts'
@@ -39,7 +39,12 @@ function reply(exchange: Exchange, thrown: unknown): void {
   if (error.code === 'UNKNOWN') {
     region.log.error({ error: toError(thrown), requestId: exchange.requestId }, 'request failed unexpectedly')
   } else if (error.code === 'UNAVAILABLE') {
-    region.log.warn({ error: toError(thrown), requestId: exchange.requestId }, 'request could not be served')
+    // That the database is away is told once (db/outage.ts); the request's own line has the code.
+    if (!isUnreachable(thrown))
+      region.log.warn(
+        { error: toError(thrown), requestId: exchange.requestId },
+        'request could not be served',
+      )
   }
   if (response.destroyed) return
   if (response.headersSent) {
@@ -95,7 +100,7 @@ export function toRegistryError(thrown: unknown): RegistryError {
     const message = thrown.kind === 'full' ? 'the store is full: pulls go on, uploads wait' : undefined
     return new RegistryError('UNAVAILABLE', { cause: thrown, headers, ...(message && { message }) })
   }
-  if (thrown instanceof ReaderUnavailableError || isUnreachable(thrown)) {
+  if (thrown instanceof ReaderUnavailableError || isPassing(thrown)) {
     return new RegistryError('UNAVAILABLE', { cause: thrown, headers })
   }
   return new RegistryError('UNKNOWN', { cause: thrown })

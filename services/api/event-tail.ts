@@ -30,10 +30,10 @@ export function createEventTail(region: Region): EventTail {
   let starting: Promise<void> | undefined
 
   async function begin(): Promise<void> {
-    at = (await logBounds(region.db)).head
+    at = (await logBounds(region.reads)).head
     timer = setInterval(() => {
       ticking ??= tick()
-        .catch((error: unknown) => region.log.warn({ error }, 'following the event log failed; it goes on'))
+        .catch((error: unknown) => region.logFailure(error, 'following the event log failed; it goes on'))
         .finally(() => {
           ticking = undefined
         })
@@ -43,7 +43,7 @@ export function createEventTail(region: Region): EventTail {
 
   async function tick(): Promise<void> {
     for (let full = true; full && at !== undefined; ) {
-      const events = await readEvents(region.db, { after: at, limit: PAGE })
+      const events = await readEvents(region.reads, { after: at, limit: PAGE })
       const last = events.at(-1)
       if (last === undefined || timer === undefined) return
       at = { epoch: last.epoch, pos: last.pos }

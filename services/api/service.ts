@@ -73,7 +73,7 @@ function writePulls(region: Region): AsyncDisposable | undefined {
   if (pulls === undefined) return undefined
   const write = async () => void (await pulls.write(region.db, region.instance))
   const onError = (error: unknown) =>
-    region.log.warn({ error }, 'counted pulls could not be written; they are counted on')
+    region.logFailure(error, 'counted pulls could not be written; they are counted on')
   const loop = startLoop({ everyMs: region.config.events.pullSeconds * 1_000, run: write, onError })
   return {
     async [Symbol.asyncDispose]() {

@@ -17,17 +17,19 @@ export async function startJanitor(region: Region): Promise<Service> {
   const loop = startLoop({
     everyMs: region.config.janitor.sweepSeconds * 1_000,
     run: async (signal) => {
-      const ran = await withLease(region.databaseUrl, 'janitor', async () => {
+      const ran = await withLease(region.databaseUrl, 'janitor', async (lost, held) => {
+        const ending = AbortSignal.any([signal, lost])
         // First: what stops a sweep is no reason to leave secrets in clear.
         if (region.sealer !== undefined) await sealStoredSecrets(region)
-        await expireUploads(region, signal)
-        await sweepOrphans(signal)
-        await scrub(signal)
+        await expireUploads(region, ending)
+        held.requireHeld()
+        await sweepOrphans(ending, held)
+        await scrub(ending)
       })
       // Another process works and tells whether sweeps are blocked.
       if (!ran) region.metrics.sweepBlocked(undefined)
     },
-    onError: (error) => region.log.error({ error }, 'the janitor failed; it will try again'),
+    onError: (error) => region.logFailure(error, 'the janitor failed; it will try again'),
   })
   return { name: 'janitor', [Symbol.asyncDispose]: () => loop[Symbol.asyncDispose]() }
 }

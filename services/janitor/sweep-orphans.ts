@@ -10,6 +10,7 @@
 
 import { type Marker, StoreOwnerError } from '#shared/blobs/store-owner.ts'
 import { blobKeysInUse, forgetDeadAttempts } from '#shared/db/blob-keys.ts'
+import type { Held } from '#shared/db/lease.ts'
 import { logWasCompared, sweepsPaused } from '#shared/db/region.ts'
 import { raiseBlobsSeen } from '#shared/db/store-owner.ts'
 import type { Region } from '#shared/region.ts'
@@ -19,10 +20,10 @@ import { sweepBlockedBy } from './sweep-limits.ts'
 const PAGE = 500
 
 /** Each call is one run; returns how many orphans it removed. */
-export function createOrphanSweep(region: Region): (signal: AbortSignal) => Promise<number> {
+export function createOrphanSweep(region: Region): (signal: AbortSignal, held?: Held) => Promise<number> {
   const survey = createStoreSurvey(region)
   const block = createBlock(region)
-  return async (signal) => {
+  return async (signal, held) => {
     if ((await sweepMustWait(region)) !== undefined) return 0
     const marker = await markerIfOurs(region, block)
     if (marker === undefined) return 0
@@ -37,7 +38,7 @@ export function createOrphanSweep(region: Region): (signal: AbortSignal) => Prom
       return 0
     }
     block.clear()
-    return removeOrphans(region, { found, olderThanMs, signal })
+    return removeOrphans(region, { found, olderThanMs, signal, held })
   }
 }
 
@@ -59,16 +60,19 @@ export async function oldBefore(region: Region): Promise<number> {
 /** Looks at each candidate once more: what is needed by now stays. Returns how many are gone. */
 export async function removeOrphans(
   region: Region,
-  options: { found: FinishedSurvey; olderThanMs: number; signal: AbortSignal },
+  options: { found: FinishedSurvey; olderThanMs: number; signal: AbortSignal; held?: Held | undefined },
 ): Promise<number> {
-  const { found, olderThanMs, signal } = options
+  const { found, olderThanMs, signal, held } = options
   const { blobs, db } = region
   const inUse = (keys: readonly string[]) => blobKeysInUse(db, { store: blobs, keys })
+  held?.requireHeld()
   let removed = await blobs.dropUnfinished(olderThanMs, inUse)
   for (let from = 0; from < found.candidates.length && !signal.aborted; from += PAGE) {
     const page = found.candidates.slice(from, from + PAGE)
     const used = await inUse(page)
     const orphans = page.filter((key) => !used.has(key))
+    // A sweeper that was frozen since it looked must not remove what somebody has committed meanwhile.
+    held?.requireHeld()
     await blobs.remove(orphans)
     removed += orphans.length
   }

@@ -28,10 +28,10 @@ export async function moveBlobs(config: Config, to: string | undefined): Promise
   const { stdout } = process
   const show = progressLine(stdout)
   let code = 1
-  const ran = await withLease(region.databaseUrl, 'move-blobs', async () => {
+  const ran = await withLease(region.databaseUrl, 'move-blobs', async (lost) => {
     const result = await moveAllBlobs(region, {
       keepOldMs: KEEP_OLD_MS,
-      signal: abort.signal,
+      signal: AbortSignal.any([abort.signal, lost]),
       onProgress: show,
     })
     for (const { digest, reason } of result.failed) stdout.write(`\n${digest} stays where it is: ${reason}`)

@@ -8,7 +8,8 @@
 import { setTimeout as pause } from 'node:timers/promises'
 import type { KafkaBus } from '#shared/bus/kafka-bus.ts'
 import { moveCursor, readCursor } from '#shared/db/event-cursors.ts'
-import { withLease } from '#shared/db/lease.ts'
+import { isUnreachable } from '#shared/db/failures.ts'
+import { type Held, withLease } from '#shared/db/lease.ts'
 import { readWholeEvents } from '#shared/db/shard-log.ts'
 import { toCloudEvent } from '#shared/events/cloud-event.ts'
 import type { Region } from '#shared/region.ts'
@@ -46,7 +47,7 @@ export function startPublishing(region: Region, kafka: KafkaBus): Publishing {
     if (!woken) await rest(IDLE_PAUSE_MS, AbortSignal.any([signal, sleeping.signal]))
   }
 
-  async function publish(signal: AbortSignal): Promise<void> {
+  async function publish(signal: AbortSignal, held: Held): Promise<void> {
     const { retentionSeconds } = region.config.events
     await kafka.ensureTopic({ retentionSeconds, replicas: region.config.kafka?.replicas })
     await compareTopic(region, { reader: KAFKA_READER, lastEvents: () => kafka.lastEvents() })
@@ -72,6 +73,7 @@ export function startPublishing(region: Region, kafka: KafkaBus): Publishing {
           await idle(signal)
           continue
         }
+        held.requireHeld()
         await kafka.publish(page.map((event) => toCloudEvent(region.name, event)))
         region.reach('kafka-sent')
         after = { epoch: last.epoch, pos: last.pos }
@@ -87,7 +89,7 @@ export function startPublishing(region: Region, kafka: KafkaBus): Publishing {
   }
 
   /** For as long as this relay is the one that publishes. */
-  async function hold(lost: AbortSignal): Promise<void> {
+  async function hold(lost: AbortSignal, held: Held): Promise<void> {
     const signal = AbortSignal.any([stopping.signal, lost])
     for (
       let pauseMs = FAILURE_PAUSE_MS;
@@ -95,9 +97,11 @@ export function startPublishing(region: Region, kafka: KafkaBus): Publishing {
       pauseMs = Math.min(pauseMs * 2, FAILURE_PAUSE_MS_MAX)
     ) {
       try {
-        await publish(signal)
+        await publish(signal, held)
       } catch (thrown) {
         if (signal.aborted) return
+        // The lease goes with the database, and work() tries again.
+        if (isUnreachable(thrown)) throw thrown
         if (!failing) region.log.warn({ error: thrown }, 'Kafka does not take events; they wait in the log')
         else region.log.debug({ error: thrown }, 'Kafka still does not take events')
         if (!failing) pauseMs = FAILURE_PAUSE_MS
@@ -112,7 +116,7 @@ export function startPublishing(region: Region, kafka: KafkaBus): Publishing {
       try {
         await withLease(region.databaseUrl, LEASE, hold)
       } catch (thrown) {
-        region.log.error({ error: thrown }, 'publishing the log failed; it will be tried again')
+        region.logFailure(thrown, 'publishing the log failed; it will be tried again')
       }
       await rest(LEASE_PAUSE_MS, stopping.signal)
     }

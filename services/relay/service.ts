@@ -36,7 +36,7 @@ export async function startRelay(region: Region): Promise<Service> {
   const trimming = startLoop({
     everyMs: TRIM_EVERY_MS,
     run: (signal) => trim(region, signal),
-    onError: (error) => region.log.error({ error }, 'trimming the event log failed; it will be tried again'),
+    onError: (error) => region.logFailure(error, 'trimming the event log failed; it will be tried again'),
   })
   const stack = opened.move()
   return {
@@ -68,7 +68,7 @@ async function sequence(
       if (moved === BATCH) continue
     } catch (thrown) {
       pauseMs = FAILURE_PAUSE_MS
-      region.log.error({ error: thrown }, 'numbering the outbox failed; it will be tried again')
+      region.logFailure(thrown, 'numbering the outbox failed; it will be tried again')
     }
     await pause(pauseMs, undefined, { signal, ref: false }).catch(() => {})
   }

@@ -2,11 +2,18 @@
 //
 // Each subscription has room of its own, so one that is slow or dead never delays another; of an ordered one only the
 // oldest delivery of each repository is under way. Several of these services may run: planning takes turns, and each
-// delivery is claimed for longer than an attempt may last. A webhook that cannot be read gets nothing sent and is told
-// once, with a second line when it can be read again or is gone.
+// delivery is claimed for a few seconds and again while its attempt lasts: what a sender that died or is frozen had taken
+// is sent by another within seconds. A webhook that cannot be read gets nothing sent and is told once, with a second line
+// when it can be read again or is gone.
 
 import { setTimeout as pause } from 'node:timers/promises'
-import { claimDeliveries, dropOrphanDeliveries, forgetDeliveries } from '#shared/db/webhook-deliveries.ts'
+import {
+  type ClaimedDelivery,
+  claimDeliveries,
+  dropOrphanDeliveries,
+  forgetDeliveries,
+  renewDeliveries,
+} from '#shared/db/webhook-deliveries.ts'
 import { startLoop } from '#shared/loop.ts'
 import type { Region } from '#shared/region.ts'
 import {
@@ -25,6 +32,9 @@ const FAILURE_PAUSE_MS = 1_000
 const SUBSCRIPTIONS_TTL_MS = 1_000
 const AT_ONCE_PER_SUBSCRIPTION = 8
 const AT_ONCE_MAX = 256
+/** A claim ends so long after its sender was last heard of: three renewals may be late or fail. */
+const CLAIM_SECONDS = 6
+const RENEW_EVERY_MS = 1_500
 const FORGET_EVERY_MS = 60_000
 const FORGET_BATCH = 5_000
 
@@ -32,7 +42,7 @@ export async function startWebhooks(region: Region): Promise<Service> {
   const stopping = new AbortController()
   const { signal } = stopping
   const flying = new Map<string, number>()
-  const flights = new Set<Promise<void>>()
+  const flights = new Map<Promise<void>, ClaimedDelivery>()
   let known: { all: readonly Subscription[]; readAtMs: number } = {
     all: [],
     readAtMs: Number.NEGATIVE_INFINITY,
@@ -68,20 +78,17 @@ export async function startWebhooks(region: Region): Promise<Service> {
     }
   }
 
-  function launch(one: Subscription, delivery: Parameters<typeof deliver>[1]['delivery']): void {
+  function launch(one: Subscription, delivery: ClaimedDelivery): void {
     flying.set(one.id, (flying.get(one.id) ?? 0) + 1)
     const flight = deliver(region, { one, delivery, signal })
       .catch((error: unknown) => {
-        region.log.error(
-          { error, delivery: delivery.id },
-          'a delivery could not be settled; it will be sent again',
-        )
+        region.logFailure(error, `the delivery ${delivery.id} could not be settled; it will be sent again`)
       })
       .finally(() => {
         flying.set(one.id, (flying.get(one.id) ?? 1) - 1)
         flights.delete(flight)
       })
-    flights.add(flight)
+    flights.set(flight, delivery)
   }
 
   async function step(): Promise<boolean> {
@@ -96,8 +103,7 @@ export async function startWebhooks(region: Region): Promise<Service> {
       }))
       .filter(({ room: free }) => free > 0)
     if (room.length === 0 || flights.size >= AT_ONCE_MAX) return looked > 0
-    const leaseSeconds = region.config.webhooks.timeoutSeconds * 2 + 5
-    const claimed = await claimDeliveries(region.db, { subscriptions: room, leaseSeconds })
+    const claimed = await claimDeliveries(region.db, { subscriptions: room, leaseSeconds: CLAIM_SECONDS })
     for (const delivery of claimed) {
       const one = enabled.find(({ id }) => id === delivery.subscription)
       if (one !== undefined) launch(one, delivery)
@@ -112,13 +118,18 @@ export async function startWebhooks(region: Region): Promise<Service> {
         if (await step()) pauseMs = BUSY_PAUSE_MS
       } catch (thrown) {
         pauseMs = FAILURE_PAUSE_MS
-        region.log.error({ error: thrown }, 'planning webhooks failed; it will be tried again')
+        region.logFailure(thrown, 'planning webhooks failed; it will be tried again')
       }
       await pause(pauseMs, undefined, { signal, ref: false }).catch(() => {})
     }
   }
 
   const working = work()
+  const renewing = startLoop({
+    everyMs: RENEW_EVERY_MS,
+    run: () => renewDeliveries(region.db, { claims: [...flights.values()], leaseSeconds: CLAIM_SECONDS }),
+    onError: (error) => region.logFailure(error, 'claims of deliveries could not be renewed'),
+  })
   const forgetting = startLoop({
     everyMs: FORGET_EVERY_MS,
     async run() {
@@ -127,14 +138,15 @@ export async function startWebhooks(region: Region): Promise<Service> {
       await dropOrphanDeliveries(region.db, FORGET_BATCH)
     },
     onError: (error) =>
-      region.log.error({ error }, 'old deliveries could not be removed; it will be tried again'),
+      region.logFailure(error, 'old deliveries could not be removed; it will be tried again'),
   })
   return {
     name: 'webhooks',
     async [Symbol.asyncDispose]() {
       stopping.abort()
       await working
-      await Promise.all(flights)
+      await Promise.all(flights.keys())
+      await renewing[Symbol.asyncDispose]()
       await forgetting[Symbol.asyncDispose]()
     },
   }

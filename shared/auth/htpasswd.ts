@@ -4,6 +4,7 @@
 // accounts as they were and says so in the log, because an editor's half-written file must not lock everybody out.
 
 import { readFile, stat } from 'node:fs/promises'
+import { OperatorError } from '#shared/errors.ts'
 
 const FILE_BYTES_MAX = 4 * 1024 * 1024
 const ACCOUNTS_MAX = 10_000
@@ -20,7 +21,7 @@ export interface Account {
   readonly cost: number
 }
 
-/** @throws Error naming the first line that is wrong, never its hash. */
+/** @throws OperatorError naming the first line that is wrong, never its hash. */
 export function parseHtpasswd(text: string): Map<string, Account> {
   const accounts = new Map<string, Account>()
   for (const [index, line] of text.split('\n').entries()) {
@@ -30,13 +31,14 @@ export function parseHtpasswd(text: string): Map<string, Account> {
     const colon = entry.indexOf(':')
     const name = entry.slice(0, Math.max(0, colon))
     const match = HASH.exec(entry.slice(colon + 1))
-    if (name === '' || name.length > NAME_LENGTH_MAX) throw new Error(`${where} has no account name`)
-    if (match === null) throw new Error(`${where} (${name}) has no bcrypt hash: make it with htpasswd -B`)
+    if (name === '' || name.length > NAME_LENGTH_MAX) throw new OperatorError(`${where} has no account name`)
+    if (match === null)
+      throw new OperatorError(`${where} (${name}) has no bcrypt hash: make it with htpasswd -B`)
     const cost = Number(match[1])
-    if (cost > COST_MAX) throw new Error(`${where} (${name}) has a bcrypt cost above ${COST_MAX}`)
-    if (accounts.has(name)) throw new Error(`${where} names ${name} a second time`)
+    if (cost > COST_MAX) throw new OperatorError(`${where} (${name}) has a bcrypt cost above ${COST_MAX}`)
+    if (accounts.has(name)) throw new OperatorError(`${where} names ${name} a second time`)
     if (accounts.size === ACCOUNTS_MAX)
-      throw new Error(`the htpasswd file has more than ${ACCOUNTS_MAX} accounts`)
+      throw new OperatorError(`the htpasswd file has more than ${ACCOUNTS_MAX} accounts`)
     accounts.set(name, { name, hash: `$2b$${entry.slice(colon + 5)}`, cost })
   }
   return accounts
@@ -54,11 +56,10 @@ export interface AccountsOptions {
   nowMs?: () => number
 }
 
-/** @throws Error when the file cannot be read at the start. */
+/** @throws OperatorError when the file cannot be read or used at the start. */
 export async function openAccounts(options: AccountsOptions): Promise<Accounts> {
   const nowMs = options.nowMs ?? (() => performance.now())
-  let seen = await fingerprint(options.path)
-  let accounts = parseHtpasswd(await readBounded(options.path))
+  let { seen, accounts } = await readAccounts(options.path)
   let lookedAtMs = nowMs()
   let looking: Promise<void> | undefined
 
@@ -90,6 +91,19 @@ export async function openAccounts(options: AccountsOptions): Promise<Accounts> 
   }
 }
 
+async function readAccounts(path: string): Promise<{ seen: string; accounts: Map<string, Account> }> {
+  try {
+    return { seen: await fingerprint(path), accounts: parseHtpasswd(await readBounded(path)) }
+  } catch (cause) {
+    if (cause instanceof OperatorError) throw new OperatorError(`${path}: ${cause.message}.`, { cause })
+    const { code } = cause as NodeJS.ErrnoException
+    throw new OperatorError(
+      `The accounts file ${path} cannot be read (${code}): correct PORTOLAN_HTPASSWD_FILE, or make it with \`htpasswd -Bc\`.`,
+      { cause },
+    )
+  }
+}
+
 async function fingerprint(path: string): Promise<string> {
   const { mtimeMs, size, ino } = await stat(path)
   return `${mtimeMs} ${size} ${ino}`
@@ -97,6 +111,7 @@ async function fingerprint(path: string): Promise<string> {
 
 async function readBounded(path: string): Promise<string> {
   const { size } = await stat(path)
-  if (size > FILE_BYTES_MAX) throw new Error(`the htpasswd file is larger than ${FILE_BYTES_MAX} bytes`)
+  if (size > FILE_BYTES_MAX)
+    throw new OperatorError(`the htpasswd file is larger than ${FILE_BYTES_MAX} bytes`)
   return readFile(path, 'utf8')
 }

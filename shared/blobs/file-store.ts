@@ -276,6 +276,7 @@ async function makeDirectories(directory: string, directories: DirectorySyncer):
   const present = new Set(await readdir(directory))
   const names = Array.from({ length: 256 }, (_, value) => value.toString(16).padStart(2, '0'))
   const absent = names.filter((name) => !present.has(name))
+  // Several processes may start on a new directory at once.
   for (const name of absent) await mkdir(join(directory, name), { recursive: true, mode: 0o700 })
   if (absent.length > 0) await directories.sync(directory)
 }

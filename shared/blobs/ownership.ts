@@ -94,3 +94,11 @@ export async function watchOwnership(options: OwnershipOptions): Promise<Ownersh
     [Symbol.asyncDispose]: () => loop[Symbol.asyncDispose](),
   }
 }
+
+/** For the command that is about to take the store: nothing may be swept or uploaded meanwhile. */
+export const NOT_WATCHED: Ownership = Object.freeze({
+  check: () => Promise.reject(new Error('nobody has asked whose the store is')),
+  require: () => Promise.reject(new StoreError('denied', 'nobody has asked whose the store is')),
+  known: () => false,
+  [Symbol.asyncDispose]: async () => {},
+})

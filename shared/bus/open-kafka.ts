@@ -2,10 +2,11 @@
 
 import { readFileSync } from 'node:fs'
 import type { KafkaConfig } from '#shared/config/kafka.ts'
+import { OperatorError } from '#shared/errors.ts'
 import type { Log } from '#shared/observability/log.ts'
 import { createKafkaBus, type KafkaBus } from './kafka-bus.ts'
 
-/** @throws Error when the file of the authority cannot be read */
+/** @throws OperatorError when the file of the authority cannot be read */
 export function openKafka(
   config: KafkaConfig,
   context: { readonly name: string; readonly log: Log },
@@ -25,6 +26,6 @@ function authority(path: string): string {
   try {
     return readFileSync(path, 'utf8')
   } catch (thrown) {
-    throw new Error(`PORTOLAN_KAFKA_CA_FILE cannot be read: ${(thrown as Error).message}`)
+    throw new OperatorError(`PORTOLAN_KAFKA_CA_FILE cannot be read: ${(thrown as Error).message}`)
   }
 }

@@ -13,7 +13,7 @@ export const databaseVariables = Object.freeze({
   PORTOLAN_DATABASE_CONNECTIONS: variable(
     integer({ min: 2, max: 100 }),
     '8',
-    'Write connections of each process. More than the database has cores mostly adds waiting.',
+    'Connections of each process for writes, and half as many for reads. More than the database has cores mostly adds waiting.',
   ),
   PORTOLAN_EMBEDDED: variable(
     oneOf('allow', 'forbid'),

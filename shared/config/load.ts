@@ -5,6 +5,7 @@
 // (`<NAME>_FILE`). Infrastructure that is not configured is embedded, unless PORTOLAN_EMBEDDED=forbid.
 
 import { readFileSync } from 'node:fs'
+import { OperatorError } from '#shared/errors.ts'
 import { type AuthConfig, authConfig, authProblems, authVariables } from './auth.ts'
 import { blobProblems, blobVariables, type StoresConfig, storesConfig } from './blobs.ts'
 import { type DatabaseConfig, databaseConfig, databaseVariables, embeddedProblems } from './database.ts'
@@ -15,7 +16,7 @@ import { type ByteLimits, limitsConfig, limitVariables, type RegistryLimits } fr
 import { ConfigValueError } from './parsers.ts'
 import { peerVariables } from './peers.ts'
 import { type ServerConfig, serverConfig, serverVariables } from './server.ts'
-import { nearest } from './spelling.ts'
+import { nearest, nearlyBegins } from './spelling.ts'
 import type { Parsed, Values, Variable } from './variable.ts'
 import { type WebhooksConfig, webhooksConfig, webhookVariables } from './webhooks.ts'
 
@@ -67,7 +68,7 @@ export interface Config extends ServerConfig, StoresConfig {
   readonly child: boolean
 }
 
-export class ConfigError extends Error {
+export class ConfigError extends OperatorError {
   override readonly name = 'ConfigError'
   readonly problems: readonly string[]
 
@@ -81,6 +82,7 @@ export class ConfigError extends Error {
 
 /** Not for operators: how a parent tells its API processes what they are. `embedded`: it runs their database. */
 const CHILD = 'PORTOLAN_CHILD'
+const PREFIX = 'PORTOLAN_'
 
 /** @throws ConfigError with every problem found */
 export function loadConfig(environment: Environment): Config {
@@ -182,12 +184,13 @@ function parseTexts(texts: ReadonlyMap<string, Text>, problems: string[]): Parse
 }
 
 function unknownNames(environment: Environment): string[] {
-  const known = new Set<string>([CHILD, ...Object.keys(variables)])
+  const known = new Set<string>(Object.keys(variables))
   for (const [name, { mask }] of Object.entries<Variable<unknown>>(variables))
     if (mask !== undefined) known.add(`${name}_FILE`)
   return Object.keys(environment)
-    .filter((name) => name.startsWith('PORTOLAN_') && !name.startsWith('PORTOLAN_CI_') && !known.has(name))
-    .map((name) => `${name} is unknown; the nearest name is ${nearest(name, [...known])}`)
+    .filter((name) => name.startsWith(PREFIX) || nearlyBegins(name, PREFIX))
+    .filter((name) => name !== CHILD && !name.startsWith('PORTOLAN_CI_') && !known.has(name))
+    .map((name) => `${name} is unknown; the nearest name is ${nearest(name.toUpperCase(), [...known])}`)
 }
 
 function deepFreeze<T extends object>(value: T): T {

@@ -1,31 +1,32 @@
-// The database: a small pool for writes and rare reads, and what connections to it are like.
+// The database: pools of connections, and what runs statements on them.
 //
-// Pulls do not come here: they go through the snapshot reader (snapshot-reader.ts), which opens its own connection
-// with `connectionOptions`. bigint columns arrive as numbers; one beyond 2^53 throws instead of losing digits, so
-// versions are selected `::text`. Serialization failures and deadlocks are retried here, three times, because every
-// statement and transaction of ours may simply run again. A connection that is lost while a statement runs is not:
-// nobody knows whether it committed.
+// Writes and reads have pools of their own, so that writes that wait for a lock never keep a read from a connection; and
+// no repository's writes have more than a share of the pool (fair-share.ts). Pulls do not come here: they go through the
+// snapshot reader (snapshot-reader.ts). Versions are selected `::text`: a bigint beyond 2^53 throws instead of losing
+// digits. Serialization failures and deadlocks are retried here, three times, because every statement and transaction of
+// ours may simply run again. A connection that is lost while a statement runs is not: nobody knows whether it committed.
 
 import pg from 'pg'
+import { meansUnreachable, type RetryCause, retryCause, UnreachableError } from './failures.ts'
+import { createFairShare } from './fair-share.ts'
+import {
+  CONNECT_TIMEOUT_MS,
+  limitedOptions,
+  limitSession,
+  limitsOf,
+  type SessionLimits,
+  type Work,
+} from './session.ts'
 import { bind, type Parameters, type Queryable, type Statement } from './statement.ts'
 
-const CONNECT_TIMEOUT_MS = 5_000
-/** No statement of the API comes near this; it ends those that wait for a lock nobody releases. */
-const STATEMENT_TIMEOUT_MS = 30_000
 const RETRIES_MAX = 3
-/** serialization_failure, deadlock_detected: the statement did nothing and may run again. */
-const RETRYABLE_SQLSTATES: ReadonlyMap<string, RetryCause> = new Map([
-  ['40001', 'serialization'],
-  ['40P01', 'deadlock'],
-])
-/** Class 08 connection exceptions, 57P0x shutdowns, 53300 too many connections, and the socket's own codes. */
-const UNREACHABLE = /^(08...|57P0[123]|53300|ECONNREFUSED|ECONNRESET|EPIPE|ENOENT|ETIMEDOUT)$/
-
-export type RetryCause = 'serialization' | 'deadlock'
 
 export interface Database extends Queryable, AsyncDisposable {
-  /** Runs the function in one transaction; rolls back when it throws. Retried on deadlock: it must be repeatable. */
-  transaction<T>(work: (db: Queryable) => Promise<T>): Promise<T>
+  /**
+   * Runs the function in one transaction; rolls back when it throws. Retried on deadlock: it must be repeatable.
+   * `repository`: whose share of the pool it takes; statements on their own have it as the parameter of that name.
+   */
+  transaction<T>(work: (db: Queryable) => Promise<T>, options?: { repository?: string }): Promise<T>
   /** Connections of the pool, for metrics. */
   poolSize(): { total: number; idle: number; waiting: number }
   /** How often work ran again, by what ended it: for metrics, and for the tests of the lock order. */
@@ -36,57 +37,53 @@ export interface ConnectOptions {
   url: string
   /** Connections of the pool. More than the server has cores mostly adds waiting. */
   connections: number
+  /** Decides how long statements may run and wait; writes by default. */
+  work?: Work
+  limits?: Partial<SessionLimits>
   /** Told of errors on idle connections: the pool replaces them by itself. */
   onIdleError(error: Error): void
   /** Runs on each new connection before it is used; rejecting, the connection is closed and its error is the query's. */
   onConnect?: (client: pg.ClientBase) => Promise<void>
-}
-
-export function connectionOptions(url: string): pg.ClientConfig {
-  return {
-    connectionString: url,
-    application_name: 'portolan',
-    connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
-    statement_timeout: STATEMENT_TIMEOUT_MS,
-    keepAlive: true,
-    types: { getTypeParser },
-  }
-}
-
-const int8Oid = 20
-
-function getTypeParser(oid: number, format?: 'text' | 'binary') {
-  if (oid === int8Oid && format !== 'binary') return parseInt8
-  return pg.types.getTypeParser(oid, format)
-}
-
-function parseInt8(text: string): number {
-  const value = Number(text)
-  if (!Number.isSafeInteger(value)) throw new RangeError('a bigint beyond 2^53: select it ::text')
-  return value
+  /** Told when the database could not be reached or went away, before the caller is. */
+  onUnreachable?(error: UnreachableError): void
 }
 
 export function openDatabase(options: ConnectOptions): Database {
-  const { onConnect } = options
+  const limits = limitsOf(options.work ?? 'write', options.limits)
   const pool = new pg.Pool({
-    ...connectionOptions(options.url),
+    ...limitedOptions(options.url, limits),
     max: options.connections,
-    ...(onConnect && { onConnect }),
+    async onConnect(client) {
+      await limitSession(client, limits)
+      await options.onConnect?.(client)
+    },
   })
   pool.on('error', (error: Error & { client?: unknown }) => {
     // The pool hangs the whole client on it, which is nothing for a log.
     delete error.client
     options.onIdleError(error)
   })
+  const share = createFairShare({ connections: options.connections, waitMs: CONNECT_TIMEOUT_MS })
   const retries = { serialization: 0, deadlock: 0 }
   let ended: Promise<void> | undefined
+
+  async function sharing<T>(repository: unknown, attempt: () => Promise<T>): Promise<T> {
+    try {
+      return await share.run(repository, () => retrying(attempt))
+    } catch (thrown) {
+      if (!meansUnreachable(thrown)) throw thrown
+      const away = new UnreachableError(thrown)
+      options.onUnreachable?.(away)
+      throw away
+    }
+  }
 
   async function retrying<T>(attempt: () => Promise<T>): Promise<T> {
     for (let retry = 0; ; retry++) {
       try {
         return await attempt()
       } catch (thrown) {
-        const cause = RETRYABLE_SQLSTATES.get(sqlState(thrown))
+        const cause = retryCause(thrown)
         if (cause === undefined) throw thrown
         retries[cause]++
         if (retry >= RETRIES_MAX) throw thrown
@@ -95,8 +92,8 @@ export function openDatabase(options: ConnectOptions): Database {
   }
 
   return {
-    rows: (statement, values) => retrying(() => run(pool, statement, values)),
-    transaction: (work) => retrying(() => inTransaction(pool, work)),
+    rows: (statement, values) => sharing(values?.repository, () => run(pool, statement, values)),
+    transaction: (work, of) => sharing(of?.repository, () => inTransaction(pool, work)),
     poolSize: () => ({ total: pool.totalCount, idle: pool.idleCount, waiting: pool.waitingCount }),
     retries: () => ({ ...retries }),
     async [Symbol.asyncDispose]() {
@@ -133,29 +130,17 @@ async function inTransaction<T>(pool: pg.Pool, work: (db: Queryable) => Promise<
     await client.query('commit')
     return result
   } catch (thrown) {
-    await client.query('rollback').catch((error: Error) => {
-      broken = error
-    })
-    throw thrown
+    // A connection that is lost or does not answer is closed: the server rolls back by itself.
+    if (meansUnreachable(thrown)) broken ??= thrown as Error
+    else {
+      await client.query('rollback').catch((error: Error) => {
+        broken = error
+      })
+    }
+    // Why the connection was lost tells more than that the next statement found it so.
+    throw meansUnreachable(thrown) ? broken : thrown
   } finally {
     client.off('error', lost)
     client.release(broken)
   }
 }
-
-/** The SQLSTATE or system code of a database error, else ''. */
-export function sqlState(thrown: unknown): string {
-  const code = (thrown as { code?: unknown } | null)?.code
-  return typeof code === 'string' ? code : ''
-}
-
-/** True when the database could not be reached or went away: the request may be tried again later. */
-export function isUnreachable(thrown: unknown): boolean {
-  if (UNREACHABLE.test(sqlState(thrown))) return true
-  if (thrown instanceof AggregateError) return thrown.errors.some(isUnreachable)
-  return thrown instanceof Error && UNREACHABLE_MESSAGES.test(thrown.message)
-}
-
-/** pg raises these without a code when a connection ends under it or none can be had in time. */
-const UNREACHABLE_MESSAGES =
-  /^(Connection terminated|timeout exceeded when trying to connect|Client has encountered a connection error)/

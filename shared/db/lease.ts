@@ -1,36 +1,119 @@
 // Leases: one process at a time does a named piece of work. A session-scoped advisory lock on a connection of its own,
-// so it is let go when the process dies, whatever it was doing.
+// which the holder has to keep alive: Postgres ends a session that is silent for 5 s (`idle_session_timeout`), and the lock
+// goes with it. So a holder that dies, is frozen or is cut off makes room within seconds, without anybody's judgement
+// of who is alive.
+//
+// The holder finds out by itself: the signal aborts when the connection ends, when a heartbeat is not answered, or when
+// more time has passed than the server waits. After a freeze other code may run before any timer does, so work asks
+// `requireHeld` right before each step that must not happen twice. Time is the greater of both clocks: the monotonic one
+// stands still while a virtual machine is suspended. A freeze between the question and the step remains possible: what
+// is done under a lease must be harmless when it is done twice, and only wasteful.
+//
+// Needs a session: behind a transaction pooler a heartbeat comes from another backend, which ends the lease.
 
-import pg from 'pg'
-import { connectionOptions } from './connect.ts'
+import type pg from 'pg'
+import { meansUnreachable, UnreachableError } from './failures.ts'
 import { refuseStandby } from './server.ts'
+import { endSession, limitsOf, openSession } from './session.ts'
 
 /** Our half of Postgres' two-key advisory locks; the other is the name's hash. */
 const CLASS = 7_065_813
+/** Heartbeats in the time after which the server ends a silent session. */
+const BEATS = 4
 
-/** Runs the work if nobody else is at it; false when somebody is. Its signal says that the lease was lost. */
+export class LeaseLostError extends Error {
+  override readonly name = 'LeaseLostError'
+}
+
+export interface Held {
+  /** @throws LeaseLostError when the lease is lost or may be by now. To be called before each step that others might do too. */
+  requireHeld(): void
+}
+
+export interface LeaseOptions {
+  /** After so much silence the server frees the lease. */
+  silenceMs?: number
+}
+
+/**
+ * Runs the work if nobody else is at it; false when somebody is. `lost` aborts when the lease was lost.
+ * @throws what the work throws, or a failure of the database
+ */
 export async function withLease(
   url: string,
   name: string,
-  work: (lost: AbortSignal) => Promise<void>,
+  work: (lost: AbortSignal, held: Held) => Promise<void>,
+  options: LeaseOptions = {},
 ): Promise<boolean> {
-  const client = new pg.Client(connectionOptions(url))
+  const { idleMs } = limitsOf('lease')
+  const silenceMs = options.silenceMs ?? idleMs
   const lost = new AbortController()
-  // The lock went with the connection.
-  client.on('error', () => lost.abort())
-  client.on('end', () => lost.abort())
-  await client.connect()
+  const lose = (why: unknown) => {
+    const cause = meansUnreachable(why) ? new UnreachableError(why) : why
+    lost.abort(new LeaseLostError(`the lease ${name} was lost`, { cause }))
+  }
+  let aliveAt = now()
+  const client = await openSession(url, 'lease', { limits: { idleMs: silenceMs }, onError: lose })
+  client.on('end', () => lose('its connection ended'))
+
+  const requireHeld = () => {
+    if (silentMs(aliveAt) >= silenceMs) lose(`its holder was silent for ${Math.round(silentMs(aliveAt))} ms`)
+    lost.signal.throwIfAborted()
+  }
+
+  /** The lease is good for `silenceMs` after an answered heartbeat was sent. */
+  async function beat(pid: number): Promise<void> {
+    const sentAt = now()
+    if ((await backendPid(client)) !== pid) throw new Error('another backend answered')
+    aliveAt = sentAt
+  }
+
+  let heart: NodeJS.Timeout | undefined
   try {
     // A standby has locks of its own: a lease held there excludes nobody here.
     await refuseStandby(client)
-    const { rows } = await client.query<{ held: boolean }>(
-      'select pg_try_advisory_lock($1, hashtext($2)) as held',
+    const sentAt = now()
+    const { rows } = await client.query<{ held: boolean; pid: number }>(
+      'select pg_try_advisory_lock($1, hashtext($2)) as held, pg_backend_pid() as pid',
       [CLASS, name],
     )
-    if (rows[0]?.held !== true) return false
-    await work(lost.signal)
+    const [row] = rows
+    if (row?.held !== true) return false
+    aliveAt = sentAt
+    let beating = false
+    heart = setInterval(() => {
+      if (silentMs(aliveAt) >= silenceMs)
+        lose(`its holder was silent for ${Math.round(silentMs(aliveAt))} ms`)
+      if (beating || lost.signal.aborted) return
+      beating = true
+      beat(row.pid)
+        .catch(lose)
+        .finally(() => {
+          beating = false
+        })
+    }, silenceMs / BEATS)
+    await work(lost.signal, { requireHeld })
     return true
   } finally {
-    await client.end()
+    clearInterval(heart)
+    endSession(client)
   }
+}
+
+interface Instant {
+  readonly monotonicMs: number
+  readonly wallMs: number
+}
+
+function now(): Instant {
+  return { monotonicMs: performance.now(), wallMs: Date.now() }
+}
+
+function silentMs(since: Instant): number {
+  return Math.max(performance.now() - since.monotonicMs, Date.now() - since.wallMs)
+}
+
+async function backendPid(client: pg.Client): Promise<number | undefined> {
+  const { rows } = await client.query<{ pid: number }>('select pg_backend_pid() as pid')
+  return rows[0]?.pid
 }

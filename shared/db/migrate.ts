@@ -7,15 +7,18 @@
 // node of an older release lives: each holds a shared advisory lock that names the schema it knows (`holdSchema`).
 
 import { readdir, readFile } from 'node:fs/promises'
-import pg from 'pg'
-import { connectionOptions } from './connect.ts'
+import type pg from 'pg'
+import { OperatorError } from '#shared/errors.ts'
 import { refuseStandby } from './server.ts'
+import { endSession, limitsOf, openSession } from './session.ts'
 import { maybe, type Queryable, statement } from './statement.ts'
 
 /** Any fixed number of ours: the advisory lock that starts of several nodes queue on. */
 const MIGRATION_LOCK = 7_065_811
 /** First key of the advisory locks of living nodes; the second is the number of the last migration each knows. */
 const SCHEMA_LOCK = 7_065_812
+/** How long a start waits for another's migration. */
+const MIGRATION_TURN_MS = 30 * 60_000
 const directory = new URL('./migrations/', import.meta.url)
 
 export interface Migration {
@@ -25,11 +28,11 @@ export interface Migration {
   readonly sql: string
 }
 
-export class SchemaTooNewError extends Error {
+export class SchemaTooNewError extends OperatorError {
   override readonly name = 'SchemaTooNewError'
 }
 
-export class OlderNodesError extends Error {
+export class OlderNodesError extends OperatorError {
   override readonly name = 'OlderNodesError'
 }
 
@@ -91,12 +94,15 @@ export async function retireOlderReleases(transaction: Queryable, number: number
  */
 export async function migrate(url: string, region: string, migrations?: readonly Migration[]): Promise<void> {
   const known = migrations ?? (await readMigrations())
-  const client = new pg.Client(connectionOptions(url))
-  await client.connect()
+  // What happens to the connection, the statement under way is told.
+  const client = await openSession(url, 'migration', { onError: () => {} })
   try {
     await refuseStandby(client)
     await client.query('begin')
+    // Another node's migration may take its time; a table that is in use is waited for briefly: everybody waits behind.
+    await client.query(`set local lock_timeout = ${MIGRATION_TURN_MS}`)
     await client.query('select pg_advisory_xact_lock($1)', [MIGRATION_LOCK])
+    await client.query(`set local lock_timeout = ${limitsOf('migration').lockMs}`)
     await client.query(
       `create table if not exists schema_migration (
          number integer primary key,
@@ -121,7 +127,7 @@ export async function migrate(url: string, region: string, migrations?: readonly
     await recordRegion(client, region)
     await client.query('commit')
   } finally {
-    await client.end()
+    endSession(client)
   }
 }
 
@@ -171,7 +177,7 @@ async function recordRegion(client: pg.Client, region: string): Promise<void> {
   const { rows } = await client.query<{ name: string }>('select name from region')
   const recorded = rows[0]?.name
   if (recorded !== region) {
-    throw new Error(
+    throw new OperatorError(
       `The database belongs to the region "${recorded}", not "${region}": set PORTOLAN_REGION=${recorded} or give this region a database of its own.`,
     )
   }

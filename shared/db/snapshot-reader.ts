@@ -23,7 +23,8 @@
 
 import { LRUCache } from 'lru-cache'
 import pg from 'pg'
-import { connectionOptions, isUnreachable } from './connect.ts'
+import { meansUnreachable, UnreachableError } from './failures.ts'
+import { endSession, limitedOptions, limitSession, limitsOf } from './session.ts'
 
 /** Keys read in one statement: bounds the size of an answer; the rest waits for the next. */
 const BATCH_KEYS_MAX = 512
@@ -32,7 +33,6 @@ const WAITING_MAX = 20_000
 /** How long a request is held while the database is away: container clients give up on a second 503. */
 const HOLD_MS = 8_000
 const RECONNECT_DELAY_MS = 50
-const READ_TIMEOUT_MS = 10_000
 
 /** What is asked: one statement text answers keys, and decides what a row holds. */
 export interface SnapshotQuery<Key, Row> {
@@ -129,16 +129,18 @@ export function openSnapshotReader<Key, Row>(
   const counts = { statements: 0, hits: 0, reads: 0, secondReads: 0 }
 
   async function connect(): Promise<Session<Row>> {
-    const client = new pg.Client({ ...connectionOptions(options.url), query_timeout: READ_TIMEOUT_MS })
+    const limits = limitsOf('read')
+    const client = new pg.Client(limitedOptions(options.url, limits))
     client.on('error', (error) => {
       options.onError(error)
       if (session?.client === client) session = undefined
     })
     await client.connect()
     try {
+      await limitSession(client, limits)
       await options.prepare?.(client)
     } catch (thrown) {
-      await client.end()
+      endSession(client)
       throw thrown
     }
     const { processID } = client as pg.Client & { processID: number }
@@ -214,16 +216,16 @@ export function openSnapshotReader<Key, Row>(
   async function recover(thrown: unknown, batch: readonly Waiting<Key, Row>[]): Promise<void> {
     const lost = session
     session = undefined
-    lost?.client.end().catch(options.onError)
+    if (lost !== undefined) endSession(lost.client)
     const error = thrown instanceof Error ? thrown : new Error('reading failed', { cause: thrown })
     options.onError(error)
-    const retryable = isUnreachable(thrown) || error.message === 'Query read timeout'
+    const retryable = meansUnreachable(thrown)
+    const cause = new UnreachableError(thrown)
     const nowMs = performance.now()
     const again: Waiting<Key, Row>[] = []
     for (const waiting of [...batch, ...queue]) {
       if (retryable && waiting.giveUpAtMs > nowMs) again.push(waiting)
-      else if (retryable)
-        waiting.reject(new ReaderUnavailableError('database out of reach', { cause: thrown }))
+      else if (retryable) waiting.reject(new ReaderUnavailableError('database out of reach', { cause }))
       else waiting.reject(error)
     }
     queue = again

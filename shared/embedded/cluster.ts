@@ -1,11 +1,14 @@
 // The data of the embedded Postgres: made once, by initdb, in one step that a crash cannot leave half done (it is
-// made beside and renamed), with a random password that only this user can read.
+// made beside and renamed), with a random password that only this user can read. Everything that a later start needs is on
+// the disk before the next step: the password before the data that it opens, the data before its name.
 
 import { execFile } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
+import { OperatorError } from '#shared/errors.ts'
+import { syncDirectory } from './durable-directory.ts'
 import type { Launcher } from './owner.ts'
 
 const run = promisify(execFile)
@@ -14,7 +17,7 @@ const MAJOR = '18'
 const INITDB_TIMEOUT_MS = 60_000
 const UNFINISHED = 'data.unfinished-'
 
-/** Makes the cluster if there is none; returns the password. @throws Error with a sentence for the operator */
+/** Makes the cluster if there is none; returns the password. @throws OperatorError */
 export async function initializeCluster(options: {
   directory: string
   data: string
@@ -26,19 +29,21 @@ export async function initializeCluster(options: {
   const version = await readIfThere(join(data, 'PG_VERSION'))
   if (version !== undefined) {
     if (version.trim() !== MAJOR) {
-      throw new Error(
+      throw new OperatorError(
         `${data} was written by Postgres ${version.trim()}, the embedded one is ${MAJOR}: dump it with its own release and restore it into a fresh data directory, or set PORTOLAN_DATABASE_URL.`,
       )
     }
-    const password = await readIfThere(passwordFile)
-    if (password === undefined) throw new Error(`${passwordFile} is missing: restore it, it opens ${data}.`)
-    return password.trim()
+    const password = (await readIfThere(passwordFile))?.trim()
+    if (password === undefined || password === '')
+      throw new OperatorError(`${passwordFile} is missing or empty: restore it, it opens ${data}.`)
+    return password
   }
   for (const name of await readdir(directory)) {
     if (name.startsWith(UNFINISHED)) await rm(join(directory, name), { recursive: true, force: true })
   }
   const password = randomBytes(24).toString('base64url')
-  await writeFile(passwordFile, password, { mode: 0o600 })
+  await writeFile(passwordFile, password, { mode: 0o600, flush: true })
+  await syncDirectory(directory)
   const making = join(directory, `${UNFINISHED}${randomBytes(4).toString('hex')}`)
   await mkdir(making, { mode: 0o700 })
   const handed = join(making, 'password')
@@ -55,12 +60,21 @@ export async function initializeCluster(options: {
     '--locale=C',
     '--data-checksums',
   ])
-  await run(command, args, {
-    cwd: directory,
-    timeout: INITDB_TIMEOUT_MS,
-    env: { PATH: '/usr/bin:/bin', LC_ALL: 'C' },
+  const environment = { PATH: '/usr/bin:/bin', LC_ALL: 'C' }
+  await run(command, args, { cwd: directory, timeout: INITDB_TIMEOUT_MS, env: environment }).catch(
+    (cause: Error & { stderr?: string }) => {
+      const said = (cause.stderr || cause.message).trim().slice(-500)
+      throw new OperatorError(`The embedded Postgres could not be set up in ${directory}: ${said}`, { cause })
+    },
+  )
+  await rename(target, data).catch((cause: NodeJS.ErrnoException) => {
+    if (cause.code !== 'ENOTEMPTY' && cause.code !== 'EEXIST') throw cause
+    throw new OperatorError(
+      `${data} holds files but no Postgres (PG_VERSION is missing): restore it, or move it away to begin anew.`,
+      { cause },
+    )
   })
-  await rename(target, data)
+  await syncDirectory(directory)
   await rm(making, { recursive: true, force: true })
   return password
 }

@@ -7,6 +7,8 @@ import { execFile } from 'node:child_process'
 import { access, chown, readFile, stat } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { promisify } from 'node:util'
+import { OperatorError } from '#shared/errors.ts'
+import type { ServerLock } from './server-lock.ts'
 
 const run = promisify(execFile)
 const CANDIDATES = Object.freeze(['postgres', 'nobody'])
@@ -19,8 +21,24 @@ export interface Launcher {
   own(path: string): Promise<void>
 }
 
-/** @param reached paths the owner must be able to traverse to */
-export async function postgresLauncher(reached: readonly string[]): Promise<Launcher> {
+/** @param options.reached paths the owner must be able to traverse to */
+export async function postgresLauncher(options: {
+  reached: readonly string[]
+  serverLock: ServerLock | undefined
+}): Promise<Launcher> {
+  const launcher = await launcherAs(options.reached)
+  const { serverLock } = options
+  if (serverLock === undefined) return launcher
+  return {
+    ...launcher,
+    wrap(program, args) {
+      const locked = serverLock.wrap(program, args)
+      return launcher.wrap(locked.program, locked.args)
+    },
+  }
+}
+
+async function launcherAs(reached: readonly string[]): Promise<Launcher> {
   const diesWithParent = process.platform === 'linux' && (await exists(SETPRIV))
   const setpriv = (args: readonly string[]) => ({ command: SETPRIV, args: ['--pdeathsig=INT', ...args] })
   if (process.getuid?.() !== 0) {
@@ -32,7 +50,7 @@ export async function postgresLauncher(reached: readonly string[]): Promise<Laun
   }
   const user = await unprivilegedUser()
   if (!diesWithParent) {
-    throw new Error(
+    throw new OperatorError(
       'The embedded Postgres cannot run as root here (no setpriv): start Portolan as another user.',
     )
   }
@@ -45,7 +63,7 @@ export async function postgresLauncher(reached: readonly string[]): Promise<Laun
   }
   const namespace = ['unshare', '--user', `--map-user=${user.uid}`, `--map-group=${user.gid}`]
   await run(namespace[0] ?? '', [...namespace.slice(1), 'true']).catch((cause: unknown) => {
-    throw new Error(
+    throw new OperatorError(
       "The embedded Postgres cannot run as root from a directory that only root can enter: start Portolan as another user, or move it out of root's home.",
       { cause },
     )
@@ -66,7 +84,9 @@ async function unprivilegedUser(): Promise<{ uid: number; gid: number }> {
     const fields = lines.find((line) => line.startsWith(`${name}:`))?.split(':')
     if (fields !== undefined) return { uid: Number(fields[2]), gid: Number(fields[3]) }
   }
-  throw new Error('The embedded Postgres needs a user to run as: start Portolan as another user than root.')
+  throw new OperatorError(
+    'The embedded Postgres needs a user to run as: start Portolan as another user than root.',
+  )
 }
 
 /** True when every directory above may be entered by everybody. */

@@ -12,10 +12,14 @@ import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
+import { OperatorError } from '#shared/errors.ts'
 import { postgresBinaries } from './binaries.ts'
 import { initializeCluster } from './cluster.ts'
+import { lockDirectory } from './directory-lock.ts'
+import { makeDurableDirectory } from './durable-directory.ts'
 import { type Launcher, postgresLauncher } from './owner.ts'
-import { lockDirectory, type Postmaster, readPostmaster, stopOrphan } from './postmaster.ts'
+import { clearServer, type Postmaster, readPostmaster, STOP_SIGNALS, STOP_TIMEOUT_MS } from './postmaster.ts'
+import { createServerLock } from './server-lock.ts'
 import { createServerLog } from './server-log.ts'
 
 /** Made by initdb; there is nothing else in this server, so it serves as ours. */
@@ -24,10 +28,7 @@ const DATABASE = 'postgres'
 const SOCKET_DIRECTORY_LENGTH_MAX = 90
 const START_TIMEOUT_MS = 30_000
 const READY_POLL_MS = 4
-/** SIGINT ends sessions and writes a checkpoint; SIGQUIT leaves recovery to the next start. */
-const STOP_SIGNALS = Object.freeze(['SIGINT', 'SIGQUIT', 'SIGKILL'] as const)
-const STOP_TIMEOUT_MS = 10_000
-/** After a kill -9 its orphaned backends hold the shared memory for a moment: first starts may fail. */
+/** Where nothing tells that orphaned backends still hold the shared memory, first starts may fail for a moment. */
 const FAILED_STARTS_MAX = 30
 const RESTART_DELAY_MS = 100
 const FULL_DISK_DELAY_MS = 1_000
@@ -35,7 +36,7 @@ const FULL_DISK_DELAY_MS = 1_000
 const START_BYTES_MIN = 16 * 1024 * 1024
 
 const SETTINGS: Readonly<Record<string, string>> = Object.freeze({
-  max_connections: '100',
+  max_connections: '200',
   shared_buffers: '64MB',
   max_prepared_transactions: '20',
   jit: 'off',
@@ -67,13 +68,16 @@ export interface EmbeddedPostgresOptions {
 export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): Promise<EmbeddedPostgres> {
   const directory = resolve(options.directory)
   const binaries = await postgresBinaries()
-  await mkdir(directory, { recursive: true, mode: 0o711 })
+  await makeDurableDirectory(directory, { mode: 0o711 })
   await using held = new AsyncDisposableStack()
   held.defer(await lockDirectory(directory))
   const data = join(directory, 'data')
-  const launcher = await postgresLauncher([binaries.postgres, data])
+  const serverLock = await createServerLock(join(directory, 'server-lock'))
+  const launcher = await postgresLauncher({ reached: [binaries.postgres, data], serverLock })
+  const clear = () => clearServer({ data, socketDirectory: join(directory, 'socket'), serverLock })
+  // Also an initdb that was left behind: what it made is removed next.
+  await clear()
   const password = await initializeCluster({ directory, data, initdb: binaries.initdb, launcher })
-  await stopOrphan(data)
   const address = await addressFor(directory, launcher)
   held.defer(address.remove)
   const log = createServerLog(join(directory, 'log'))
@@ -104,7 +108,7 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
     })
     const outcome = await Promise.race([waitUntilReady(data), exited])
     if (outcome !== 'ready')
-      throw new Error(`The embedded Postgres did not start (${outcome}): ${log.tail()}`)
+      throw new OperatorError(`The embedded Postgres did not start (${outcome}): ${log.tail()}`)
     void exited.then(restart)
   }
 
@@ -114,7 +118,8 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
     for (let failures = 1; !stopping; failures++) {
       try {
         await pause(RESTART_DELAY_MS)
-        await stopOrphan(data)
+        await clear()
+        if (stopping) return
         await start()
         return
       } catch (thrown) {

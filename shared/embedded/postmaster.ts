@@ -1,15 +1,25 @@
-// Who else is at a data directory: another live Portolan (refused), a Postgres whose Portolan was killed (stopped), a
-// pid file whose process is gone, is a zombie, or is somebody else's by now (removed, or Postgres would refuse to start).
+// A Postgres whose Portolan was killed. Its postmaster is told to end, and the next start waits until every process of it is
+// gone: backends outlive a postmaster that was killed, and hold its shared memory. Where the system can (server-lock.ts) that
+// is known from a lock that each of them holds, whatever their numbers and in whichever container; elsewhere from the
+// number in the pid file. Then its pid file and its socket's lock file mean nothing and are removed: by now the number in
+// them may be somebody else's, and Postgres would refuse to start.
 
 import { execFile } from 'node:child_process'
-import { link, readFile, rm, writeFile } from 'node:fs/promises'
+import { readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import { promisify } from 'node:util'
+import { OperatorError } from '#shared/errors.ts'
+import type { ServerLock } from './server-lock.ts'
 
 const run = promisify(execFile)
-const ORPHAN_STOP_MS = 15_000
 const POLL_MS = 20
+/** SIGINT ends sessions and writes a checkpoint; SIGQUIT leaves recovery to the next start. */
+export const STOP_SIGNALS = Object.freeze(['SIGINT', 'SIGQUIT', 'SIGKILL'] as const)
+/** How long a server may take over each. */
+export const STOP_TIMEOUT_MS = 10_000
+/** https://www.postgresql.org/docs/current/runtime-config-connection.html: made beside the socket of this port. */
+const SOCKET_LOCK = '.s.PGSQL.5432.lock'
 
 export interface Postmaster {
   readonly pid: number
@@ -25,23 +35,45 @@ export async function readPostmaster(data: string): Promise<Postmaster | undefin
   return { pid: Number(lines[0]), status: (lines[7] ?? '').trim() }
 }
 
-/** Ends a server that was left behind and removes a pid file that means nothing. */
-export async function stopOrphan(data: string): Promise<void> {
-  const postmaster = await readPostmaster(data)
-  if (postmaster === undefined) return
-  const giveUpAtMs = performance.now() + ORPHAN_STOP_MS
-  let signalled = false
-  while (await isPostgresOf(postmaster.pid, data)) {
-    if (performance.now() > giveUpAtMs) {
-      throw new Error(
-        `The Postgres ${postmaster.pid} at ${data} was left by another process and does not stop.`,
-      )
+/**
+ * Ends what was left behind, waits until nothing of it is alive, and removes what would keep a new server from starting.
+ * To be called by the directory's owner only. @throws OperatorError when it does not end
+ */
+export async function clearServer(options: {
+  data: string
+  socketDirectory: string | undefined
+  serverLock: ServerLock | undefined
+}): Promise<void> {
+  const { data, socketDirectory, serverLock } = options
+  for (const signal of [...STOP_SIGNALS, undefined]) {
+    const postmaster = await readPostmaster(data)
+    const alive = postmaster !== undefined && (await isPostgresOf(postmaster.pid, data))
+    if (alive && signal !== undefined) sendSignal(postmaster.pid, signal)
+    if (await isGone({ data, pid: postmaster?.pid, serverLock })) {
+      await rm(join(data, 'postmaster.pid'), { force: true })
+      if (socketDirectory !== undefined) await rm(join(socketDirectory, SOCKET_LOCK), { force: true })
+      return
     }
-    if (!signalled) process.kill(postmaster.pid, 'SIGINT')
-    signalled = true
+  }
+  throw new OperatorError(
+    `A Postgres that another process left at ${data} does not end: end every process whose working directory that is.`,
+  )
+}
+
+/** True when nothing of an earlier server is alive, or is no more within the time of one signal. */
+async function isGone(options: {
+  data: string
+  pid: number | undefined
+  serverLock: ServerLock | undefined
+}): Promise<boolean> {
+  const { data, pid, serverLock } = options
+  if (serverLock !== undefined) return serverLock.isFree(STOP_TIMEOUT_MS)
+  const giveUpAtMs = performance.now() + STOP_TIMEOUT_MS
+  while (pid !== undefined && (await isPostgresOf(pid, data))) {
+    if (performance.now() > giveUpAtMs) return false
     await pause(POLL_MS)
   }
-  await rm(join(data, 'postmaster.pid'), { force: true })
+  return true
 }
 
 async function isPostgresOf(pid: number, data: string): Promise<boolean> {
@@ -51,6 +83,15 @@ async function isPostgresOf(pid: number, data: string): Promise<boolean> {
   const state = stat?.slice(stat.lastIndexOf(')') + 2, stat.lastIndexOf(')') + 3)
   if (stat === undefined || state === 'Z' || state === 'X') return false
   return ((await readIfThere(`/proc/${pid}/cmdline`)) ?? '').split('\0').includes(data)
+}
+
+function sendSignal(pid: number, signal: NodeJS.Signals): void {
+  try {
+    process.kill(pid, signal)
+  } catch (thrown) {
+    // It ended by itself meanwhile.
+    if ((thrown as NodeJS.ErrnoException).code !== 'ESRCH') throw thrown
+  }
 }
 
 async function commandOf(pid: number): Promise<string> {
@@ -70,46 +111,6 @@ function isAlive(pid: number): boolean {
   } catch (thrown) {
     return (thrown as NodeJS.ErrnoException).code === 'EPERM'
   }
-}
-
-/**
- * Makes this process the directory's owner until the returned function is called.
- * @throws Error with a sentence when another live process is
- */
-export async function lockDirectory(directory: string): Promise<() => Promise<void>> {
-  const path = join(directory, 'owner')
-  const mine = `${process.pid} ${await startOf(process.pid)}`
-  const draft = `${path}.${process.pid}`
-  await writeFile(draft, mine, { mode: 0o600 })
-  try {
-    for (;;) {
-      try {
-        await link(draft, path)
-        return () => rm(path, { force: true })
-      } catch (thrown) {
-        if ((thrown as NodeJS.ErrnoException).code !== 'EEXIST') throw thrown
-      }
-      const recorded = (await readIfThere(path)) ?? ''
-      const [pid, start] = recorded.split(' ')
-      const owner = Number(pid)
-      if (recorded === mine)
-        throw new Error(`The data directory ${directory} is already open in this process.`)
-      if (owner > 0 && owner !== process.pid && isAlive(owner) && (await startOf(owner)) === start) {
-        throw new Error(
-          `The data directory ${directory} is in use by process ${owner}: stop it, or set PORTOLAN_DATA_DIR to another directory.`,
-        )
-      }
-      await rm(path, { force: true })
-    }
-  } finally {
-    await rm(draft, { force: true })
-  }
-}
-
-/** What tells a process from a later one with the same number: its start time, where the system shows it. */
-async function startOf(pid: number): Promise<string> {
-  const stat = await readIfThere(`/proc/${pid}/stat`)
-  return stat?.slice(stat.lastIndexOf(')') + 2).split(' ')[19] ?? 'unknown'
 }
 
 async function readIfThere(path: string): Promise<string | undefined> {

@@ -1,7 +1,8 @@
 // Listening where the operator said: `localhost` means both loopback families, because clients resolve the name to
 // either and plain http is allowed to them on both. One server per address; port 0 gives all of them the same port.
 
-import type { Server } from 'node:net'
+import { createServer, type Server } from 'node:net'
+import { OperatorError } from '#shared/errors.ts'
 
 export interface ListenTarget {
   readonly host: string
@@ -39,7 +40,13 @@ export async function listenAll<S extends Server>(
   }
 }
 
-/** @throws Error with one sentence when the port is in use or may not be had. */
+/** Listens and stops at once. @throws OperatorError when it would not be possible */
+export async function requireFree(target: ListenTarget): Promise<void> {
+  const { servers } = await listenAll(target, () => createServer())
+  await Promise.all(servers.map((server) => new Promise((closed) => server.close(closed))))
+}
+
+/** @throws OperatorError when the port is in use or may not be had. */
 function listen(server: Server, target: ListenTarget): Promise<number> {
   return new Promise((resolve, reject) => {
     const failed = (error: NodeJS.ErrnoException) => reject(withSentence(error, target))
@@ -51,12 +58,25 @@ function listen(server: Server, target: ListenTarget): Promise<number> {
   })
 }
 
-function withSentence(error: NodeJS.ErrnoException, target: ListenTarget): NodeJS.ErrnoException {
-  const where = `${target.host}:${target.port}`
-  if (error.code === 'EADDRINUSE') {
-    error.message = `${where} is in use by another program: stop it, or choose another address (PORTOLAN_LISTEN, PORTOLAN_METRICS_LISTEN).`
-  } else if (error.code === 'EACCES') {
-    error.message = `This user may not listen on ${where}: choose a port above 1023, or give it the right to.`
+function withSentence(cause: NodeJS.ErrnoException, target: ListenTarget): NodeJS.ErrnoException {
+  const sentence = sentenceOf(cause, `${target.host}:${target.port}`)
+  if (sentence === undefined) return cause
+  // The code stays: callers decide by it.
+  return Object.assign(new OperatorError(sentence, { cause }), { code: cause.code })
+}
+
+function sentenceOf({ code }: NodeJS.ErrnoException, where: string): string | undefined {
+  switch (code) {
+    case 'EADDRINUSE':
+      return `${where} is in use by another program: stop it, or choose another address (PORTOLAN_LISTEN, PORTOLAN_METRICS_LISTEN).`
+    case 'EACCES':
+      return `This user may not listen on ${where}: choose a port above 1023, or give it the right to.`
+    case 'EADDRNOTAVAIL':
+    case 'EAFNOSUPPORT':
+      return `${where} is no address of this machine: correct PORTOLAN_LISTEN or PORTOLAN_METRICS_LISTEN.`
+    case 'ENOTFOUND':
+    case 'EAI_AGAIN':
+      return `${where} has no address (${code}): correct PORTOLAN_LISTEN or PORTOLAN_METRICS_LISTEN.`
   }
-  return error
+  return undefined
 }

@@ -25,8 +25,10 @@ export async function listTags(
 ): Promise<Listed<string>> {
   const { repository, page } = options
   const tags =
-    page.limit === 0 ? [] : await tagPage(region.db, { repository, last: page.last, limit: page.limit + 1 })
-  if (tags.length === 0 && !(await repositoryExists(region.db, repository)))
+    page.limit === 0
+      ? []
+      : await tagPage(region.reads, { repository, last: page.last, limit: page.limit + 1 })
+  if (tags.length === 0 && !(await repositoryExists(region.reads, repository)))
     throw new RegistryError('NAME_UNKNOWN')
   return cut(tags, page.limit)
 }
@@ -38,7 +40,7 @@ export async function listRepositories(
 ): Promise<Listed<string>> {
   const { page, visible } = options
   if (page.limit === 0) return { items: [], next: undefined }
-  const names = await repositoryPage(region.db, { last: page.last, limit: page.limit + 1 })
+  const names = await repositoryPage(region.reads, { last: page.last, limit: page.limit + 1 })
   const { items, next } = cut(names, page.limit)
   return { items: items.filter((name) => visible(name as RepositoryName)), next }
 }
@@ -62,7 +64,7 @@ export async function listReferrers(
   options: { repository: RepositoryName; subject: Digest; artifactTypes: readonly string[]; after: string },
 ): Promise<Listed<string>> {
   const { repository, subject, artifactTypes, after } = options
-  const { rows, more } = await referrerPage(region.db, {
+  const { rows, more } = await referrerPage(region.reads, {
     repository,
     subject,
     artifactTypes,

@@ -37,7 +37,7 @@ export async function pullManifest(
   const { repository, reference } = options
   const found = await findManifest(region, options)
   if (found === undefined) {
-    const code = (await repositoryExists(region.db, repository)) ? 'MANIFEST_UNKNOWN' : 'NAME_UNKNOWN'
+    const code = (await repositoryExists(region.reads, repository)) ? 'MANIFEST_UNKNOWN' : 'NAME_UNKNOWN'
     throw new RegistryError(code, {
       details: [reference.kind === 'tag' ? { tag: reference.tag } : { digest: reference.digest }],
     })
@@ -221,7 +221,7 @@ async function whereItIs<T>(
     return await work({ store: await region.stores.named(blob.store), key: blob.key })
   } catch (thrown) {
     if (!(thrown instanceof StoreError) || thrown.kind !== 'missing' || !mayRepeat()) throw thrown
-    const now = await blobPlace(region.db, blob.digest)
+    const now = await blobPlace(region.reads, blob.digest)
     if (now === undefined || now.key === blob.key) throw thrown
     return work({ store: await region.stores.named(now.store), key: now.key })
   }

@@ -139,13 +139,16 @@ async function run(region: Region, options: Commit) {
   if (!holds(await thereNow(region, options))) return failed
   const { repository, digest } = push
   try {
-    return await region.db.transaction(async (transaction) => {
-      const outcome = await pushManifestRow(transaction, push)
-      if (outcome.kind !== 'pushed') return outcome
-      const there = await overwrittenByPush(transaction, { repository, digest, tags: judged })
-      if (!holds(there)) throw new ConditionFailed()
-      return outcome
-    })
+    return await region.db.transaction(
+      async (transaction) => {
+        const outcome = await pushManifestRow(transaction, push)
+        if (outcome.kind !== 'pushed') return outcome
+        const there = await overwrittenByPush(transaction, { repository, digest, tags: judged })
+        if (!holds(there)) throw new ConditionFailed()
+        return outcome
+      },
+      { repository },
+    )
   } catch (thrown) {
     if (thrown instanceof ConditionFailed) return failed
     throw thrown

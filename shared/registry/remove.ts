@@ -17,8 +17,10 @@ export async function deleteTag(
 ): Promise<WritePosition> {
   requireDeletes(region)
   const { repository } = options
-  const position = await region.db.transaction((transaction) =>
-    deleteTagRow(transaction, { ...options, shard: shardOf(repository), origin: region.name }),
+  const position = await region.db.transaction(
+    (transaction) =>
+      deleteTagRow(transaction, { ...options, shard: shardOf(repository), origin: region.name }),
+    { repository },
   )
   if (position !== undefined) return position
   throw await unknown(region, repository, 'MANIFEST_UNKNOWN')
@@ -36,8 +38,10 @@ export async function deleteContent(
 ): Promise<WritePosition> {
   requireDeletes(region)
   const { repository, kind } = options
-  const outcome = await region.db.transaction((transaction) =>
-    deleteMembership(transaction, { ...options, shard: shardOf(repository), origin: region.name }),
+  const outcome = await region.db.transaction(
+    (transaction) =>
+      deleteMembership(transaction, { ...options, shard: shardOf(repository), origin: region.name }),
+    { repository },
   )
   switch (outcome.kind) {
     case 'deleted':
@@ -59,8 +63,9 @@ export async function deleteRepository(
 ): Promise<WritePosition> {
   requireDeletes(region)
   const { repository, provenance } = options
-  const position = await region.db.transaction((transaction) =>
-    deleteRepositoryRow(transaction, { name: repository, origin: region.name, provenance }),
+  const position = await region.db.transaction(
+    (transaction) => deleteRepositoryRow(transaction, { name: repository, origin: region.name, provenance }),
+    { repository },
   )
   if (position === undefined) throw new RegistryError('NAME_UNKNOWN')
   return position

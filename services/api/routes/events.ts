@@ -130,7 +130,7 @@ async function startOf(
   otherwise: 'oldest' | 'head',
 ): Promise<LogPosition> {
   const { region } = exchange
-  const bounds = await logBounds(region.db)
+  const bounds = await logBounds(region.reads)
   if (text === undefined) return bounds[otherwise]
   const parsed = parsePosition(text)
   if (parsed === undefined || parsed.origin !== region.name) {
@@ -138,7 +138,7 @@ async function startOf(
       message: `after is no position of this region: ${region.name}:<epoch>:<number>`,
     })
   }
-  const after = 'pos' in parsed ? parsed : await positionOfOutbox(region.db, parsed)
+  const after = 'pos' in parsed ? parsed : await positionOfOutbox(region.reads, parsed)
   if (after === 'waiting') {
     throw new RegistryError('UNAVAILABLE', {
       message: 'this write is not in the log yet',

@@ -40,7 +40,7 @@ export function createPeerLog(): (exchange: Exchange, tail: EventTail) => Promis
       })
     }
     await note(exchange, peer, after)
-    const pages = ownLogPages(region)
+    const pages = ownLogPages({ db: region.reads, name: region.name })
     let page = await pages.page(after)
     if (page.events.length === 0 && page.gone.length === 0 && wait !== '0') {
       const waited = await tailMoves(exchange, {

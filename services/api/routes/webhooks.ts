@@ -100,7 +100,7 @@ async function deliveries(exchange: Exchange, id: string, text: string): Promise
   const state = stateOf(query.get('state'))
   const limit = numberOf('limit', query.get('limit'), { otherwise: PAGE, max: PAGE_MAX })
   const before = numberOf('before', query.get('before'), { otherwise: NUMBER_MAX, max: NUMBER_MAX })
-  const rows = await listDeliveries(region.db, { subscription: id, before, state, limit })
+  const rows = await listDeliveries(region.reads, { subscription: id, before, state, limit })
   sendJson(exchange, {
     deliveries: rows.map(({ created_at, attempted_at, due_at, ...row }) => ({
       ...row,

@@ -20,6 +20,34 @@ test('what can pass by itself is UNAVAILABLE with Retry-After; what nobody expec
     assert.equal(error.status, 503)
     assert.ok(error.headers['Retry-After'])
   }
+  const states = [
+    '40001',
+    '40P01',
+    '53100',
+    '53200',
+    '53300',
+    '57014',
+    '57P01',
+    '57P03',
+    '55P03',
+    '25006',
+    '25P03',
+    '08006',
+  ]
+  for (const code of states) {
+    const error = toRegistryError(Object.assign(new Error('from Postgres'), { code }))
+    assert.equal(error.code, 'UNAVAILABLE', code)
+    assert.ok(error.headers['Retry-After'], code)
+  }
+  for (const message of [
+    'Connection terminated unexpectedly',
+    'timeout exceeded when trying to connect',
+    'Query read timeout',
+    'Connection terminated due to connection timeout',
+  ])
+    assert.equal(toRegistryError(new Error(message)).code, 'UNAVAILABLE', message)
+  for (const code of ['23505', '42P01', 'XX000'])
+    assert.equal(toRegistryError(Object.assign(new Error('x'), { code })).code, 'UNKNOWN', code)
   assert.equal(toRegistryError(new TypeError('a bug')).code, 'UNKNOWN')
   assert.equal(toRegistryError('text').status, 500)
   const known = new RegistryError('DENIED')

@@ -69,8 +69,8 @@ test('a page costs one statement, whatever its depth', async (t) => {
   const client = ociClient(url)
   for (let count = 0; count < 30; count++) await client.pushManifest('r', `t${count}`, empty)
   const statements: string[] = []
-  const rows = region.db.rows
-  region.db.rows = (statement, values) => {
+  const rows = region.reads.rows
+  region.reads.rows = (statement, values) => {
     statements.push(statement.name)
     return rows(statement, values)
   }

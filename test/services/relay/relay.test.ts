@@ -5,7 +5,6 @@ import { fork } from 'node:child_process'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import pg from 'pg'
-import { connectionOptions } from '#shared/db/connect.ts'
 import {
   type LoggedEvent,
   logBounds,
@@ -15,6 +14,7 @@ import {
   trimEvents,
 } from '#shared/db/event-log.ts'
 import { regionRow } from '#shared/db/region.ts'
+import { connectionOptions } from '#shared/db/session.ts'
 import { one, statement } from '#shared/db/statement.ts'
 import { claimDeliveries } from '#shared/db/webhook-deliveries.ts'
 import { openRegion } from '#shared/region.ts'

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { isUnreachable, openDatabase, sqlState } from '#shared/db/connect.ts'
+import { openDatabase } from '#shared/db/connect.ts'
+import { isUnreachable, sqlState } from '#shared/db/failures.ts'
 import { one, statement } from '#shared/db/statement.ts'
 import { openTestDatabase } from '../../support/database.ts'
 import { testDatabase } from '../../support/postgres.ts'

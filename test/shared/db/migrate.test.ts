@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import pg from 'pg'
-import { connectionOptions, openDatabase } from '#shared/db/connect.ts'
+import { openDatabase } from '#shared/db/connect.ts'
 import {
   holdSchema,
   type Migration,
@@ -11,6 +11,7 @@ import {
   SchemaTooNewError,
 } from '#shared/db/migrate.ts'
 import { regionRow } from '#shared/db/region.ts'
+import { connectionOptions } from '#shared/db/session.ts'
 import { eventually } from '../../support/eventually.ts'
 import { emptyDatabase } from '../../support/postgres.ts'
 import { testRegion } from '../../support/region.ts'

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { type ChildProcess, fork, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { chmod, mkdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
+import { chmod, glob, mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import pg from 'pg'
@@ -11,6 +11,18 @@ import { execute } from '../../support/postgres.ts'
 import { testDirectory } from '../../support/region.ts'
 
 const owner = join(import.meta.dirname, '../../support/postgres-owner.ts')
+
+const UNFINISHED = 'data.unfinished-*'
+
+async function look(url: string, sql: string): Promise<pg.QueryResult> {
+  const client = new pg.Client({ connectionString: url })
+  await client.connect()
+  try {
+    return await client.query(sql)
+  } finally {
+    await client.end()
+  }
+}
 
 function isAlive(pid: number): boolean {
   try {
@@ -81,6 +93,31 @@ test('a start right after a kill -9 waits for the orphan instead of failing', as
   await execute(again.url, 'select 1')
 })
 
+test('a start right after a kill -9 of everything waits for the busy backends that are left, three times of three', async (t) => {
+  const directory = await testDirectory(t)
+  for (let round = 0; round < 3; round++) {
+    const owner = await spawnOwner(t, directory)
+    const client = new pg.Client({ connectionString: owner.url })
+    client.on('error', () => {})
+    await client.connect()
+    // Computes without looking up: it does not notice that its postmaster is gone.
+    await client.query(`set statement_timeout = '3s'`)
+    const busy = client.query('select count(*) from generate_series(1, 2000000000) as n where n % 7 = 0')
+    busy.catch(() => {})
+    await eventually('it to compute', async () => {
+      const { rows } = await look(
+        owner.url,
+        `select from pg_stat_activity where query like '%generate_series%' and state = 'active' and pid <> pg_backend_pid()`,
+      )
+      return rows.length === 1
+    })
+    process.kill(owner.pid, 'SIGKILL')
+    owner.child.kill('SIGKILL')
+    await using again = await startEmbeddedPostgres({ directory })
+    await execute(again.url, 'select 1')
+  }
+})
+
 test('kill -9 of Postgres itself: it is started again, every time, and says so', async (t) => {
   const directory = await testDirectory(t)
   const restarts: string[] = []
@@ -119,6 +156,44 @@ test("a pid file that means nothing is no obstacle: a dead process, or somebody 
   }
 })
 
+test("a socket's lock file that is left over is no obstacle, whoever has its number by now", async (t) => {
+  const directory = await testDirectory(t)
+  {
+    await using _ = await startEmbeddedPostgres({ directory })
+  }
+  // Postgres would say: is another postmaster (PID 1) running?
+  await writeFile(join(directory, 'socket', '.s.PGSQL.5432.lock'), `1\n${join(directory, 'data')}\n`)
+  await using postgres = await startEmbeddedPostgres({ directory })
+  await execute(postgres.url, 'select 1')
+})
+
+test('a first start that is killed at any point is recovered by the next', async (t) => {
+  const reached = [
+    (directory: string) => join(directory, 'password'),
+    (directory: string) => join(directory, UNFINISHED, 'data', 'PG_VERSION'),
+    (directory: string) => join(directory, UNFINISHED, 'data', 'global', 'pg_control'),
+    (directory: string) => join(directory, UNFINISHED, 'data', 'base', '4'),
+    (directory: string) => join(directory, 'data', 'PG_VERSION'),
+  ]
+  for (const path of reached) {
+    const directory = await testDirectory(t)
+    const child = fork(owner, [directory], { silent: true, env: { PATH: process.env.PATH, TMPDIR: '/tmp' } })
+    t.after(() => child.kill('SIGKILL'))
+    await eventually(path(directory), async () => {
+      for await (const _ of glob(path(directory))) return true
+      return false
+    })
+    child.kill('SIGKILL')
+    await once(child, 'exit')
+    await using postgres = await startEmbeddedPostgres({ directory })
+    await execute(postgres.url, 'select 1')
+    assert.deepEqual(
+      (await readdir(directory)).filter((name) => name.includes('unfinished')),
+      [],
+    )
+  }
+})
+
 test('an initdb that was interrupted is begun anew', async (t) => {
   const directory = await testDirectory(t)
   await mkdir(join(directory, 'data.unfinished-1234', 'data'), { recursive: true })
@@ -138,8 +213,12 @@ test('another major version and a missing password get one sentence each', async
   await writeFile(version, '17\n')
   await assert.rejects(startEmbeddedPostgres({ directory }), /was written by Postgres 17/)
   await writeFile(version, written)
+  await writeFile(join(directory, 'password'), '')
+  await assert.rejects(startEmbeddedPostgres({ directory }), /password is missing or empty/)
   await rm(join(directory, 'password'))
   await assert.rejects(startEmbeddedPostgres({ directory }), /password is missing/)
+  await rm(version)
+  await assert.rejects(startEmbeddedPostgres({ directory }), /holds files but no Postgres/)
 })
 
 test('a long path gets its socket elsewhere', async (t) => {

@@ -1,0 +1,71 @@
+// Whether the database can be reached, told once per change. When it goes away, everything that needs it fails at once and
+// again and again: relay, webhooks, janitor, feeds, every request. Each reports its failure here; a connection is tried,
+// and one line says that the database is out of reach, and one that it is back, whoever else fails meanwhile.
+//
+// A connection that was lost while others can be made (an administrator ended it, a proxy dropped it) is a warning, at
+// most one a second.
+
+import { setTimeout as pause } from 'node:timers/promises'
+import { meansUnreachable } from './failures.ts'
+import { endSession, openSession } from './session.ts'
+
+const PROBE_EVERY_MS = 1_000
+
+export interface OutageOptions {
+  url: string
+  onLost(error: unknown): void
+  onBack(seconds: number): void
+  /** One connection was lost, and another could be made. */
+  onBroken(error: unknown): void
+}
+
+export interface Outage extends AsyncDisposable {
+  /** Takes note of a failure of a connection; true when it is the database's absence, which needs no other line. */
+  report(thrown: unknown): boolean
+}
+
+export function watchOutages(options: OutageOptions): Outage {
+  const stopping = new AbortController()
+  let watching: Promise<void> | undefined
+
+  async function probe(): Promise<boolean> {
+    try {
+      const client = await openSession(options.url, 'read', { onError: () => {} })
+      endSession(client)
+      return true
+    } catch {
+      return false
+    }
+  }
+
+  /** Until the database answers again, and for a moment longer: failures that were under way are still the same. */
+  async function watch(reason: unknown): Promise<void> {
+    const startMs = performance.now()
+    let lost = false
+    while (!(await probe()) && !stopping.signal.aborted) {
+      if (!lost) options.onLost(reason)
+      lost = true
+      await pause(PROBE_EVERY_MS, undefined, { signal: stopping.signal }).catch(() => {})
+    }
+    if (stopping.signal.aborted) return
+    if (lost) options.onBack(Math.round((performance.now() - startMs) / 1_000))
+    else options.onBroken(reason)
+    await pause(PROBE_EVERY_MS, undefined, { signal: stopping.signal, ref: false }).catch(() => {})
+  }
+
+  return {
+    report(thrown) {
+      if (!meansUnreachable(thrown)) return false
+      if (!stopping.signal.aborted) {
+        watching ??= watch(thrown).finally(() => {
+          watching = undefined
+        })
+      }
+      return true
+    },
+    async [Symbol.asyncDispose]() {
+      stopping.abort()
+      await watching
+    },
+  }
+}

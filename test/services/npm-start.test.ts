@@ -1,0 +1,134 @@
+// The program as a supervisor runs it: `npm start`, of which it knows npm's process and nothing else.
+
+import assert from 'node:assert/strict'
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
+import { readdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, type TestContext, test } from 'node:test'
+import { eventually } from '../support/eventually.ts'
+import { freePort } from '../support/portolan-process.ts'
+import { testDirectory } from '../support/region.ts'
+
+const root = join(import.meta.dirname, '..', '..')
+const START_MS_MAX = 60_000
+/** What a drain of nothing takes, on a machine that is busy. */
+const END_MS_MAX = 20_000
+
+interface Started {
+  readonly npm: ChildProcess
+  readonly dataDir: string
+  readonly url: string
+  output(): string
+  /** Every process of the tree while it served. */
+  readonly pids: readonly number[]
+}
+
+/** `npm start` until it serves. In a group of its own, as a supervisor's child is. */
+async function npmStart(t: TestContext, dataDir: string): Promise<Started> {
+  const port = await freePort()
+  const environment = Object.entries(process.env).filter(
+    ([name]) => !/^(PORTOLAN_|npm_|NODE_OPTIONS)/.test(name),
+  )
+  const npm = spawn('npm', ['start'], {
+    cwd: root,
+    detached: true,
+    stdio: ['ignore', 'pipe', 'pipe'],
+    env: {
+      ...Object.fromEntries(environment),
+      PORTOLAN_LISTEN: `localhost:${port}`,
+      PORTOLAN_METRICS_LISTEN: 'off',
+      PORTOLAN_DATA_DIR: dataDir,
+      PORTOLAN_DRAIN_SECONDS: '5',
+    },
+  })
+  let output = ''
+  for (const stream of [npm.stdout, npm.stderr])
+    stream.on('data', (chunk: Buffer) => {
+      output += chunk.toString()
+    })
+  const pids: number[] = []
+  t.after(() => {
+    for (const pid of pids.filter(isAlive)) process.kill(pid, 'SIGKILL')
+  })
+  pids.push(npm.pid ?? 0)
+  await eventually(
+    'it to serve',
+    () => {
+      assert.equal(npm.exitCode, null, output)
+      return output.includes('Ctrl-C')
+    },
+    START_MS_MAX,
+  )
+  for (const pid of treeOf(npm.pid ?? 0)) if (!pids.includes(pid)) pids.push(pid)
+  assert.ok(pids.some((pid) => commandOf(pid).includes('services/main.ts')))
+  assert.ok(pids.some((pid) => /postgres/.test(commandOf(pid))))
+  return { npm, dataDir, url: `http://localhost:${port}`, output: () => output, pids }
+}
+
+function treeOf(root: number): number[] {
+  const parents = new Map<number, number>()
+  for (const name of readdirSync('/proc')) {
+    const parent = /\) \w (\d+)/.exec(statOf(Number(name)))?.[1]
+    if (parent !== undefined) parents.set(Number(name), Number(parent))
+  }
+  const tree = [root]
+  for (const pid of tree) for (const [child, parent] of parents) if (parent === pid) tree.push(child)
+  return tree
+}
+
+function statOf(pid: number): string {
+  try {
+    return readFileSync(`/proc/${pid}/stat`, 'utf8')
+  } catch {
+    return ''
+  }
+}
+
+function commandOf(pid: number): string {
+  return spawnSync('cat', [`/proc/${pid}/cmdline`], { encoding: 'utf8' }).stdout.replaceAll('\0', ' ')
+}
+
+function isAlive(pid: number): boolean {
+  return /\) [^ZX] /.test(statOf(pid))
+}
+
+function allGone({ pids }: Started): Promise<true> {
+  return eventually('every process of it to be gone', () => pids.every((pid) => !isAlive(pid)), END_MS_MAX)
+}
+
+const skip = process.platform !== 'linux' && 'reads /proc'
+
+describe('npm start', { skip }, () => {
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+    test(`${signal} to npm alone drains the server, stops its Postgres, and npm ends after them`, async (t) => {
+      const started = await npmStart(t, await testDirectory(t))
+      const ended = once(started.npm, 'exit')
+      started.npm.kill(signal)
+      await ended
+      assert.deepEqual(started.pids.filter(isAlive), [], 'npm ended last: a supervisor may start the next')
+      const log = readFileSync(join(started.dataDir, 'eu', 'postgres', 'data', 'global', 'pg_control'))
+      // https://doxygen.postgresql.org/pg__control_8h.html: DBState, 1 is DB_SHUTDOWNED.
+      assert.equal(log.readUInt32LE(16), 1, 'Postgres was shut down, not killed')
+    })
+  }
+
+  test("a terminal's Ctrl-C, which arrives twice, drains too", async (t) => {
+    const started = await npmStart(t, await testDirectory(t))
+    const ended = once(started.npm, 'exit')
+    process.kill(-(started.npm.pid ?? 0), 'SIGINT')
+    const [code] = await ended
+    assert.notEqual(code, 130, 'the second signal was the first once more')
+    await allGone(started)
+  })
+
+  test('an npm that is killed takes everything along, and the next start serves', async (t) => {
+    const dataDir = await testDirectory(t)
+    const started = await npmStart(t, dataDir)
+    started.npm.kill('SIGKILL')
+    await allGone(started)
+    const again = await npmStart(t, dataDir)
+    again.npm.kill('SIGTERM')
+    await allGone(again)
+  })
+})
