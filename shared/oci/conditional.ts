@@ -3,14 +3,14 @@
 import type { Digest } from './digest.ts'
 
 const HEADER_LENGTH_MAX = 8192
-/** A client names what it has seen of one tag; tags behind these count as not named, which costs it an answer in full. */
-const TAGS_MAX = 100
+/** Tags that a read compares. One behind them counts as not named, which costs its client an answer in full. */
+const READ_TAGS_MAX = 100
 
 /** The opaque tags of an If-Match or If-None-Match header; `*` stands for itself. Quotes and W/ are optional. */
-export function parseEntityTags(header: string | undefined): readonly string[] {
+export function parseEntityTags(header: string | undefined, tagsMax?: number): readonly string[] {
   if (header === undefined || header.length > HEADER_LENGTH_MAX) return []
   return header
-    .split(',', TAGS_MAX)
+    .split(',', tagsMax)
     .map((item) =>
       item
         .trim()
@@ -23,7 +23,7 @@ export function parseEntityTags(header: string | undefined): readonly string[] {
 /** True when If-None-Match holds the digest or `*`: the client has this content already. */
 export function hasEntityTag(header: string | undefined, digest: Digest): boolean {
   if (header === undefined) return false
-  return parseEntityTags(header).some((tag) => tag === '*' || tag === digest)
+  return parseEntityTags(header, READ_TAGS_MAX).some((tag) => tag === '*' || tag === digest)
 }
 
 /** True when a Range may be honoured: no If-Range, or one that names this very content. */
