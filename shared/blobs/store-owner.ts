@@ -12,6 +12,7 @@
 // Amazon S3, MinIO and every S3 server that knows `If-None-Match: *` guarantee that; on one that ignores the header both
 // may write within the same instant, and the check before each sweep finds out before anything is removed.
 
+import { OperatorError } from '#shared/errors.ts'
 import type { BlobStore, StoreOwner } from './blob-store.ts'
 
 /** Of the marker. A later format is refused: it may mean that more may own the store. */
@@ -20,7 +21,7 @@ const FORMAT = 1
 export const SAMPLE_MAX = 1_000
 
 /** The store belongs to somebody else, or nobody knows to whom: one sentence for the operator. */
-export class StoreOwnerError extends Error {
+export class StoreOwnerError extends OperatorError {
   override readonly name = 'StoreOwnerError'
 }
 

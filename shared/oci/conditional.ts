@@ -2,21 +2,16 @@
 
 import type { Digest } from './digest.ts'
 
-const ENTITY_TAGS_LENGTH_MAX = 8192
-/** A client names what it has seen of one tag. Tags beyond these count as not named, which costs a reader a full answer. */
-const ENTITY_TAGS_MAX = 100
-
-/** True if `parseEntityTags` would leave out tags of this header: a write must refuse such an If-None-Match. */
-export function namesTooManyEntityTags(header: string | undefined): boolean {
-  if (header === undefined) return false
-  return header.length > ENTITY_TAGS_LENGTH_MAX || header.split(',').length > ENTITY_TAGS_MAX
-}
+/** Longer headers name nothing: If-Match then fails, and a write must refuse If-None-Match. */
+export const ENTITY_TAGS_LENGTH_MAX = 8192
+/** Tags that a read compares. One behind them counts as not named, which costs its client an answer in full. */
+const READ_TAGS_MAX = 100
 
 /** The opaque tags of an If-Match or If-None-Match header; `*` stands for itself. Quotes and W/ are optional. */
-export function parseEntityTags(header: string | undefined): readonly string[] {
+export function parseEntityTags(header: string | undefined, tagsMax?: number): readonly string[] {
   if (header === undefined || header.length > ENTITY_TAGS_LENGTH_MAX) return []
   return header
-    .split(',', ENTITY_TAGS_MAX)
+    .split(',', tagsMax)
     .map((item) =>
       item
         .trim()
@@ -29,7 +24,7 @@ export function parseEntityTags(header: string | undefined): readonly string[] {
 /** True when If-None-Match holds the digest or `*`: the client has this content already. */
 export function hasEntityTag(header: string | undefined, digest: Digest): boolean {
   if (header === undefined) return false
-  return parseEntityTags(header).some((tag) => tag === '*' || tag === digest)
+  return parseEntityTags(header, READ_TAGS_MAX).some((tag) => tag === '*' || tag === digest)
 }
 
 /** True when a Range may be honoured: no If-Range, or one that names this very content. */

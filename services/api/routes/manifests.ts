@@ -3,8 +3,8 @@
 import { RegistryError } from '#shared/errors.ts'
 import { wantsSingleImage } from '#shared/oci/accept.ts'
 import {
+  ENTITY_TAGS_LENGTH_MAX,
   hasEntityTag,
-  namesTooManyEntityTags,
   parseEntityTags,
   type WriteConditions,
 } from '#shared/oci/conditional.ts'
@@ -141,8 +141,8 @@ function queryTags(query: string): Tag[] {
 
 function conditionsOf(exchange: Exchange): WriteConditions {
   const { 'if-match': ifMatch, 'if-none-match': ifNoneMatch } = exchange.request.headers
-  if (namesTooManyEntityTags(ifNoneMatch)) {
-    throw new RegistryError('REQUEST_INVALID', { message: 'If-None-Match names too many entity tags' })
+  if ((ifNoneMatch?.length ?? 0) > ENTITY_TAGS_LENGTH_MAX) {
+    throw new RegistryError('REQUEST_INVALID', { message: 'If-None-Match is too long' })
   }
   return {
     ...(ifMatch !== undefined && { ifMatch: parseEntityTags(ifMatch) }),
