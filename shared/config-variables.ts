@@ -312,6 +312,16 @@ export const variables = Object.freeze({
     '60',
     'The window of the minimum rate: a pause of this length is allowed.',
   ),
+  PORTOLAN_STREAMS_MAX: variable(
+    integer({ min: 1, max: 100_000 }),
+    '2000',
+    'Event streams and long polls open in each process; more are answered 429. Each may hold 1 MiB for a slow reader.',
+  ),
+  PORTOLAN_STREAMS_PER_ADDRESS_MAX: variable(
+    integer({ min: 1, max: 100_000 }),
+    '500',
+    'Of them, for one client address (IPv6: one /64); more are answered 429.',
+  ),
   PORTOLAN_LOG_LEVEL: variable(
     oneOf('debug', 'info', 'warn', 'error'),
     'info',

@@ -103,6 +103,9 @@ export interface Config {
     readonly readerSeconds: number
     /** 0: pulls are no events. */
     readonly pullSeconds: number
+    /** Per process. */
+    readonly streamsMax: number
+    readonly streamsPerAddressMax: number
   }
   readonly janitor: { readonly orphanGraceSeconds: number; readonly sweepSeconds: number }
   readonly bytes: {
@@ -202,6 +205,8 @@ export function loadConfig(environment: Environment): Config {
       retentionSeconds: read('PORTOLAN_EVENTS_RETENTION_SECONDS'),
       readerSeconds: read('PORTOLAN_EVENTS_READER_SECONDS'),
       pullSeconds: read('PORTOLAN_EVENTS_PULL_SECONDS'),
+      streamsMax: read('PORTOLAN_STREAMS_MAX'),
+      streamsPerAddressMax: read('PORTOLAN_STREAMS_PER_ADDRESS_MAX'),
     },
     janitor: {
       orphanGraceSeconds: read('PORTOLAN_ORPHAN_GRACE_SECONDS'),

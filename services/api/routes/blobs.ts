@@ -23,6 +23,7 @@ import {
   registryHeaders,
   sendBytes,
   sendEmpty,
+  writeHead,
 } from '../exchange.ts'
 
 interface BlobPath {
@@ -124,13 +125,13 @@ function rangesOf(
 async function sendWhole(exchange: Exchange, blob: FoundBlob, headers: Headers): Promise<void> {
   headers['Content-Length'] = blob.size
   if (isHead(exchange)) {
-    exchange.response.writeHead(200, headers)
+    writeHead(exchange, 200, headers)
     exchange.response.end()
     return
   }
   const small = smallBlobBytes(exchange.region, blob)
   if (small !== undefined) return sendBytes(exchange, { status: 200, headers, body: await small })
-  exchange.response.writeHead(200, headers)
+  writeHead(exchange, 200, headers)
   await stream(exchange, blob, [{ range: { start: 0, end: blob.size - 1 } }])
 }
 
@@ -147,7 +148,7 @@ async function sendRange(
     return sendBytes(exchange, { status: 206, headers, body })
   }
   headers['Content-Length'] = range.end - range.start + 1
-  exchange.response.writeHead(206, headers)
+  writeHead(exchange, 206, headers)
   await stream(exchange, blob, [{ range }])
 }
 
@@ -171,7 +172,7 @@ async function sendRanges(
   parts.push({ bytes: Buffer.from(`\r\n--${boundary}--\r\n`) })
   headers['Content-Type'] = `multipart/byteranges; boundary=${boundary}`
   headers['Content-Length'] = parts.reduce((sum, part) => sum + lengthOf(part), 0)
-  exchange.response.writeHead(206, headers)
+  writeHead(exchange, 206, headers)
   await stream(exchange, blob, parts)
 }
 
