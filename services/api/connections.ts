@@ -70,7 +70,12 @@ export function createConnections(region: Region): Connections {
   function unparsable(error: NodeJS.ErrnoException, socket: Socket): void {
     const connection = connections.get(socket)
     // Gone, or never used: there is no request to answer.
-    if (connection === undefined || error.code === 'ECONNRESET' || error.code === 'EPIPE' || socket.bytesRead === 0) {
+    if (
+      connection === undefined ||
+      error.code === 'ECONNRESET' ||
+      error.code === 'EPIPE' ||
+      socket.bytesRead === 0
+    ) {
       socket.destroy()
       return
     }

@@ -8,7 +8,7 @@
 import { RegistryError } from '#shared/errors.ts'
 import type { RepositoryName } from '#shared/oci/reference.ts'
 import { matchRegistryPath, type RegistryPath } from '#shared/oci/registry-path.ts'
-import { type Method, type RouteNeed, type RegistryRoute, routeNeeds } from './authorize.ts'
+import { type Method, type RegistryRoute, type RouteNeed, routeNeeds } from './authorize.ts'
 import type { Edge } from './edge.ts'
 import type { Exchange } from './exchange.ts'
 import { getRegion, removeRepository } from './routes/admin.ts'

@@ -73,15 +73,23 @@ export async function startApi(region: Region, options: { reusePort?: boolean } 
       if (edge.draining) return
       edge.draining = true
       const drainMs = config.drainSeconds * 1_000
+      const over = AbortSignal.timeout(drainMs)
       connections.closeWhenAnswered()
-      // It tells the streams to end at once; a query it has under way is not waited for before the drain.
+      // It tells the streams to end at once; a query of its own under way is waited for as long as requests are.
       const ended = tail[Symbol.asyncDispose]()
       await Promise.all(servers.map((server) => connections.drain(server, drainMs)))
-      await ended
+      await Promise.race([ended, aborted(over)])
       await app.close()
       await pulls?.[Symbol.asyncDispose]()
     },
   }
+}
+
+function aborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve()
+    else signal.addEventListener('abort', () => resolve(), { once: true })
+  })
 }
 
 /** Counted pulls to the outbox, every so often and once more at the end. */

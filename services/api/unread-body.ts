@@ -22,12 +22,14 @@ export function bodyIsUnread(request: IncomingMessage): boolean {
 export function linger(request: IncomingMessage, response: ServerResponse): void {
   let taken = 0
   const cut = () => request.destroy()
-  request.on('data', (chunk: Buffer) => {
+  // Where a handler reads the body, the bytes are its own and only the time is bounded here.
+  const isRead = request.listenerCount('readable') > 0
+  const take = (chunk: Buffer) => {
     taken += chunk.length
     if (taken <= LINGER_BYTES_MAX) return
     if (response.writableFinished) cut()
     else request.pause()
-  })
+  }
   request.on('error', cut)
   const afterwards = () => {
     const timer = setTimeout(cut, LINGER_MS)
@@ -36,5 +38,5 @@ export function linger(request: IncomingMessage, response: ServerResponse): void
   }
   if (response.writableFinished) afterwards()
   else response.once('finish', afterwards)
-  request.resume()
+  if (!isRead) request.on('data', take).resume()
 }

@@ -6,7 +6,13 @@
 // a row, which the janitor finds. A request that fails half-way puts the session back to where it was before.
 
 import { randomUUID } from 'node:crypto'
-import { type Attempt, type BlobStore, EMPTY_SESSION, type StoredSession } from '#shared/blobs/blob-store.ts'
+import {
+  type Attempt,
+  type BlobStore,
+  EMPTY_SESSION,
+  type StoredSession,
+  StoreError,
+} from '#shared/blobs/blob-store.ts'
 import { commitBlob } from '#shared/db/blobs.ts'
 import type { Provenance } from '#shared/db/provenance.ts'
 import { ensureRepository } from '#shared/db/repositories.ts'
@@ -21,6 +27,7 @@ import { RegistryError } from '#shared/errors.ts'
 import { algorithmOf, type Digest, type DigestAlgorithm } from '#shared/oci/digest.ts'
 import { type RepositoryName, shardOf } from '#shared/oci/reference.ts'
 import type { Region } from '#shared/region.ts'
+import { findBlob } from './pull.ts'
 
 /** A commit that finds its repository missing makes it and tries again; a delete may come between, but not for ever. */
 const COMMIT_TRIES_MAX = 4
@@ -112,19 +119,37 @@ export async function appendToUpload(
   return { id: options.id, size: session.size }
 }
 
+export interface FinishOptions extends UploadTarget {
+  readonly digest: Digest
+  readonly body: IncomingBody
+  readonly range: { start: number; end: number } | undefined
+  readonly provenance: Provenance
+}
+
 /**
  * Ends the session with an optional last body and makes it a blob of the repository. A digest that is not the
- * content's is 400 DIGEST_INVALID and ends the session.
+ * content's is 400 DIGEST_INVALID and ends the session. Clients repeat a request whose answer was lost (docker does): when
+ * the session is gone and the repository holds the digest, the push is done and says so; it has no new position then.
+ * 404 BLOB_UPLOAD_UNKNOWN otherwise.
  */
 export async function finishUpload(
   region: Region,
-  options: UploadTarget & {
-    digest: Digest
-    body: IncomingBody
-    range: { start: number; end: number } | undefined
-    provenance: Provenance
-  },
-): Promise<{ outboxId: number }> {
+  options: FinishOptions,
+): Promise<{ outboxId: number | undefined }> {
+  try {
+    return await finishSession(region, options)
+  } catch (thrown) {
+    const gone =
+      (thrown instanceof RegistryError && thrown.code === 'BLOB_UPLOAD_UNKNOWN') ||
+      (thrown instanceof StoreError && thrown.kind === 'lost')
+    // Only an id as this region gives them out: nothing else was ever a session to finish.
+    if (!gone || uuidOf(region, options.id) === undefined) throw thrown
+    if ((await findBlob(region, options)) === undefined) throw thrown
+    return { outboxId: undefined }
+  }
+}
+
+async function finishSession(region: Region, options: FinishOptions): Promise<{ outboxId: number }> {
   const upload = await requireUpload(region, options)
   checkRange(upload, options)
   if (options.body.length === 0) return commitSession(region, { ...options, upload, session: upload.session })

@@ -24,7 +24,11 @@ const PLACE = /^([0-7]):([1-9][0-9]{0,8}):(0|[1-9][0-9]{0,14})$/
 /** When each peer's place was noted last. By region: regions that have the key, so few. */
 export type PeerNotes = Map<string, { atMs: number; places: string }>
 
-export async function peerLog(exchange: Exchange, { query: text }: { query: string }, edge: Edge): Promise<void> {
+export async function peerLog(
+  exchange: Exchange,
+  { query: text }: { query: string },
+  edge: Edge,
+): Promise<void> {
   const { region, peer = '' } = exchange
   const query = parseQuery(text)
   const after = placesOf(query.get('after') ?? '')

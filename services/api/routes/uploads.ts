@@ -166,10 +166,15 @@ function sessionHeaders(name: RepositoryName, { id, size }: UploadPosition): Hea
   }
 }
 
-function created(exchange: Exchange, name: RepositoryName, digest: Digest, outboxId: number): void {
+function created(
+  exchange: Exchange,
+  name: RepositoryName,
+  digest: Digest,
+  outboxId: number | undefined,
+): void {
   sendEmpty(exchange, 201, {
     Location: `/v2/${name}/blobs/${digest}`,
     'Docker-Content-Digest': digest,
-    ...positionHeader(exchange, outboxId),
+    ...(outboxId !== undefined && positionHeader(exchange, outboxId)),
   })
 }

@@ -38,7 +38,14 @@ test('a Content-Type that is malformed, empty or sent twice changes nothing: 401
   const node = await accountsNode(t)
   const form = 'grant_type=password&username=x&password=y'
   for (const [method, target, status, route] of surfaces) {
-    for (const types of [['nonsense'], [''], ['a/b', 'c/d'], ['a/b;;=;'], ['/'], ['application/json; charset']]) {
+    for (const types of [
+      ['nonsense'],
+      [''],
+      ['a/b', 'c/d'],
+      ['a/b;;=;'],
+      ['/'],
+      ['application/json; charset'],
+    ]) {
       node.logLines.length = 0
       const where = `${method} ${target} ${JSON.stringify(types)}`
       const lines = types.map((type) => `Content-Type: ${type}\r\n`).join('')
@@ -49,10 +56,17 @@ test('a Content-Type that is malformed, empty or sent twice changes nothing: 401
       assert.match(answer.text, /"errors":\[\{"code":"UNAUTHORIZED"/, where)
       await eventually('the log line', () => requestLines(node.logLines).length > 0)
       const logged = requestLines(node.logLines)
-      assert.deepEqual(logged.map((line) => [line.route, line.method, line.status]), [[route, method, status]], where)
+      assert.deepEqual(
+        logged.map((line) => [line.route, line.method, line.status]),
+        [[route, method, status]],
+        where,
+      )
     }
     const metrics = await node.region.metrics.text()
-    assert.ok(metrics.includes(`portolan_requests_total{route="${route}",method="${method}",status="401"}`), route)
+    assert.ok(
+      metrics.includes(`portolan_requests_total{route="${route}",method="${method}",status="401"}`),
+      route,
+    )
   }
 })
 
@@ -60,7 +74,9 @@ test('of a body that nobody asked for, little is read on any surface, whatever i
   const node = await accountsNode(t)
   const open = await testNode(t)
   const heads: [number, string][] = [
-    ...surfaces.filter(([, target]) => target !== '/token').map(([method, target]): [number, string] => [node.port, `${method} ${target}`]),
+    ...surfaces
+      .filter(([, target]) => target !== '/token')
+      .map(([method, target]): [number, string] => [node.port, `${method} ${target}`]),
     [node.port, 'POST /nothing'],
     [node.port, 'PROPFIND /v2/a/tags/list'],
     [node.port, 'MKCOL /api/v1/webhooks'],
@@ -108,7 +124,10 @@ test('a method nobody knows is 405 with Allow, one the parser refuses is 400: en
       assert.deepEqual(statuses, [405], `${method} ${target} ${body}`)
       assert.match(text, new RegExp(`\r\nAllow: ${allow}\r\n`), `${method} ${target}`)
       assert.match(text, /"code":"UNSUPPORTED"/)
-      assert.deepEqual(logged.map(({ method: of, status }) => [of, status]), [[method, 405]])
+      assert.deepEqual(
+        logged.map(({ method: of, status }) => [of, status]),
+        [[method, 405]],
+      )
     }
   }
   for (const request of [
@@ -122,7 +141,11 @@ test('a method nobody knows is 405 with Allow, one the parser refuses is 400: en
     assert.ok([400, 405].includes(statuses[0] ?? 0), request)
     assert.match(text, /"errors":\[\{"code":"(REQUEST_INVALID|UNSUPPORTED)"/, request)
     assert.ok(closed, request)
-    assert.deepEqual(logged.map(({ status }) => status), statuses, request)
+    assert.deepEqual(
+      logged.map(({ status }) => status),
+      statuses,
+      request,
+    )
   }
   const metrics = await node.region.metrics.text()
   assert.match(metrics, /portolan_requests_total\{route="unparsable",method="other",status="400"\} 3/)
@@ -148,11 +171,20 @@ test('every surface logs each request once and counts it', async (t) => {
   ]
   for (const [target, route, status] of targets) {
     node.logLines.length = 0
-    const { statuses } = await rawHttp(node.port, [`GET ${target} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n`])
+    const { statuses } = await rawHttp(node.port, [
+      `GET ${target} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n`,
+    ])
     assert.deepEqual(statuses, [status], target)
     await eventually('the log line', () => requestLines(node.logLines).length > 0)
-    assert.deepEqual(requestLines(node.logLines).map((line) => [line.route, line.status]), [[route, status]], target)
-    assert.ok((await node.region.metrics.text()).includes(`{route="${route}",method="GET",status="${status}"}`), target)
+    assert.deepEqual(
+      requestLines(node.logLines).map((line) => [line.route, line.status]),
+      [[route, status]],
+      target,
+    )
+    assert.ok(
+      (await node.region.metrics.text()).includes(`{route="${route}",method="GET",status="${status}"}`),
+      target,
+    )
   }
 })
 
@@ -186,8 +218,18 @@ test('an absolute target is its path, and its authority is the host (RFC 9112, 3
   assert.deepEqual(statuses, [401])
   assert.match(text, /realm="http:\/\/registry\.example:5000\/token"/)
   const { port } = await testNode(t)
-  for (const target of ['http://h/v2/', 'HTTP://h/v2/', 'https://h/v2/', 'http://h/livez', 'http://h/v2/_catalog?n=1']) {
-    assert.deepEqual((await rawHttp(port, [`GET ${target} HTTP/1.1\r\nHost: h\r\n\r\n`])).statuses, [200], target)
+  for (const target of [
+    'http://h/v2/',
+    'HTTP://h/v2/',
+    'https://h/v2/',
+    'http://h/livez',
+    'http://h/v2/_catalog?n=1',
+  ]) {
+    assert.deepEqual(
+      (await rawHttp(port, [`GET ${target} HTTP/1.1\r\nHost: h\r\n\r\n`])).statuses,
+      [200],
+      target,
+    )
   }
   for (const [target, status] of [
     ['http://h', 404],
@@ -197,7 +239,11 @@ test('an absolute target is its path, and its authority is the host (RFC 9112, 3
     ['http://h/../v2/', 404],
     ['ftp://h/v2/', 400],
   ] as const) {
-    assert.deepEqual((await rawHttp(port, [`GET ${target} HTTP/1.1\r\nHost: h\r\n\r\n`])).statuses, [status], target)
+    assert.deepEqual(
+      (await rawHttp(port, [`GET ${target} HTTP/1.1\r\nHost: h\r\n\r\n`])).statuses,
+      [status],
+      target,
+    )
   }
 })
 
