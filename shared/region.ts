@@ -33,6 +33,7 @@ import { startEmbeddedPostgres } from './embedded/postgres.ts'
 import { createLog, type Log } from './observability/log.ts'
 import { createMetrics, type Metrics } from './observability/metrics.ts'
 import type { Readiness } from './observability/probe-server.ts'
+import { watchReadiness } from './observability/readiness.ts'
 import { noFailpoints, type ReachFailpoint } from './registry/failpoints.ts'
 import { createManifestCache, type ManifestCache } from './registry/manifest-cache.ts'
 import { createPullCounter, type PullCounter } from './registry/pull-counter.ts'
@@ -74,6 +75,7 @@ export interface Region extends AsyncDisposable {
   readonly databaseUrl: string
   /** Resolves when something that cannot be done without is lost for good. */
   readonly failed: Promise<Error>
+  /** What a check every few seconds says: asking costs nothing. */
   readiness(): Promise<Readiness>
 }
 
@@ -144,6 +146,9 @@ export async function openRegion(config: Config, options: RegionOptions = {}): P
     pool: () => db.poolSize(),
   })
   const auth = await authOf(config, db, log)
+  const watch = opened.use(
+    await watchReadiness({ checks: { database: () => regionRow(db), 'blob store': () => blobs.check() } }),
+  )
   const stack = opened.move()
   return {
     config,
@@ -170,7 +175,7 @@ export async function openRegion(config: Config, options: RegionOptions = {}): P
     reach: options.reach ?? noFailpoints,
     databaseUrl: database.url,
     failed: database.failed,
-    readiness: () => readiness(db, blobs),
+    readiness: async () => watch.now(),
     [Symbol.asyncDispose]: () => stack.disposeAsync(),
   }
 }
@@ -234,20 +239,4 @@ async function authOf(config: Config, db: Database, log: Log): Promise<Auth | un
     tokens: createTokens({ keys, issuer: `portolan/${config.region}`, ttlSeconds: tokenTtlSeconds }),
     admins,
   }
-}
-
-async function readiness(db: Database, blobs: BlobStore): Promise<Readiness> {
-  const parts: [string, () => Promise<unknown>][] = [
-    ['database', () => regionRow(db)],
-    ['blob store', () => blobs.check()],
-  ]
-  const reasons: string[] = []
-  for (const [part, check] of parts) {
-    try {
-      await check()
-    } catch (thrown) {
-      reasons.push(`${part}: ${thrown instanceof Error ? thrown.message : 'failed'}`)
-    }
-  }
-  return { ready: reasons.length === 0, reasons }
 }

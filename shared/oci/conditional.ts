@@ -24,7 +24,10 @@ export function hasEntityTag(header: string | undefined, digest: Digest): boolea
   return parseEntityTags(header).some((tag) => tag === '*' || tag === digest)
 }
 
-/** True when a Range may be honoured: no If-Range, or one that names this very content. */
+/**
+ * True when a Range may be honoured: no If-Range, or one that names this very content with one strong entity tag. A weak
+ * tag never matches, even an equal one (RFC 9110, 13.1.5).
+ */
 export function rangeStillValid(ifRange: string | undefined, digest: Digest): boolean {
-  return ifRange === undefined || parseEntityTags(ifRange).includes(digest)
+  return ifRange === undefined || ifRange.trim() === `"${digest}"`
 }

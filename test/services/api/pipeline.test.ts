@@ -358,3 +358,23 @@ test('a process that drains says Connection: close on each answer, also of reque
   await stopping
   kept.destroy()
 })
+
+test('asking for readiness makes no check, and clients are not told what is wrong', async (t) => {
+  const node = await testNode(t)
+  const check = node.region.blobs.check.bind(node.region.blobs)
+  let checks = 0
+  node.region.blobs.check = () => {
+    checks++
+    return check()
+  }
+  for (let asked = 0; asked < 200; asked++) assert.equal((await fetch(`${node.url}/readyz`)).status, 200)
+  assert.ok(checks < 10, `${checks} checks`)
+  node.region.blobs.check = () => Promise.reject(new Error('bucket planted-bucket is away'))
+  await eventually(
+    'the process to be unready',
+    async () => (await fetch(`${node.url}/readyz`)).status === 503,
+    20_000,
+  )
+  assert.equal(await (await fetch(`${node.url}/readyz`)).text(), 'not ready\n')
+  assert.match((await node.region.readiness()).reasons.join(), /blob store: bucket planted-bucket is away/)
+})
