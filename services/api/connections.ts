@@ -99,7 +99,8 @@ export function createConnections(region: Region): Connections {
       return
     }
     if (!socket.writable) {
-      socket.destroy()
+      // The last answer closed the connection: what it has not sent yet still goes out.
+      socket.destroySoon()
       return
     }
     const { status, code, message } = refusal

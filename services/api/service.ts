@@ -18,6 +18,8 @@ import { createStreams } from './streams.ts'
 /** Tokens and cookies of proxies can be large; Node's default of 16 KiB refuses some. */
 const HEADER_BYTES_MAX = 32 * 1024
 const HEADERS_TIMEOUT_MS = 30_000
+/** For the pulls that were counted since they were last written. */
+const LAST_WRITE_MS = 5_000
 /** Longer than balancers keep theirs, so that they close first and no request meets a closing socket. */
 const KEEP_ALIVE_TIMEOUT_MS = 75_000
 
@@ -73,23 +75,24 @@ export async function startApi(region: Region, options: { reusePort?: boolean } 
       if (edge.draining) return
       edge.draining = true
       const drainMs = config.drainSeconds * 1_000
-      const over = AbortSignal.timeout(drainMs)
+      const startMs = performance.now()
       connections.closeWhenAnswered()
       // It tells the streams to end at once; a query of its own under way is waited for as long as requests are.
       const ended = tail[Symbol.asyncDispose]()
       await Promise.all(servers.map((server) => connections.drain(server, drainMs)))
-      await Promise.race([ended, aborted(over)])
+      await within(ended, drainMs - (performance.now() - startMs))
       await app.close()
-      await pulls?.[Symbol.asyncDispose]()
+      if (pulls !== undefined) await within(pulls[Symbol.asyncDispose](), LAST_WRITE_MS)
     },
   }
 }
 
-function aborted(signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    if (signal.aborted) resolve()
-    else signal.addEventListener('abort', () => resolve(), { once: true })
-  })
+/** Waits for a promise that never rejects, but not longer: a database that stands still must not hold the process. */
+async function within(promise: PromiseLike<void>, ms: number): Promise<void> {
+  const { promise: over, resolve } = Promise.withResolvers<void>()
+  const timer = setTimeout(resolve, Math.max(0, ms))
+  await Promise.race([promise, over])
+  clearTimeout(timer)
 }
 
 /** Counted pulls to the outbox, every so often and once more at the end. */
