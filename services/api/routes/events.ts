@@ -35,6 +35,8 @@ const SCAN_MAX = 1_000
 const HEARTBEAT_MS = 15_000
 /** A stream ends after this; its reader comes back with Last-Event-ID and rights that were looked at again. */
 const STREAM_MS_MAX = 3_600_000
+/** For what was written before that to be taken. */
+const ENDING_MS_MAX = 10_000
 /** Not yet taken by a reader; beyond it the stream is cut and the reader comes back for the rest. */
 const UNSENT_BYTES_MAX = 1024 * 1024
 
@@ -222,10 +224,13 @@ function streamTimers(response: ServerResponse): Disposable {
     if (!response.writableNeedDrain && !response.writableEnded) response.write(': still here\n\n')
   }, HEARTBEAT_MS)
   const end = setTimeout(() => response.end(), STREAM_MS_MAX)
+  // A reader that takes nothing never lets the end through.
+  const cut = setTimeout(() => response.destroy(), STREAM_MS_MAX + ENDING_MS_MAX)
   return {
     [Symbol.dispose]() {
       clearInterval(beat)
       clearTimeout(end)
+      clearTimeout(cut)
     },
   }
 }

@@ -101,9 +101,9 @@ async function tailMoves<T extends { events: readonly unknown[] }>(
   }
   // All of it before the first await: a caller that leaves meanwhile leaves nothing behind.
   if (response.destroyed) return undefined
+  using following = tail.listen({ onEvents: () => moved.resolve(), onEnd: end })
   response.once('close', end)
   const timer = setTimeout(end, ms)
-  using following = tail.listen({ onEvents: () => moved.resolve(), onEnd: end })
   try {
     await following.ready
     // What was logged before the tail listened.
