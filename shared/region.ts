@@ -43,6 +43,7 @@ import { OperatorError } from './errors.ts'
 import { createLog, type Log } from './observability/log.ts'
 import { createMetrics, type Metrics } from './observability/metrics.ts'
 import type { Readiness } from './observability/probe-server.ts'
+import { watchReadiness } from './observability/readiness.ts'
 import { type BlobHealth, createBlobHealth } from './registry/blob-health.ts'
 import { noFailpoints, type ReachFailpoint } from './registry/failpoints.ts'
 import { createManifestCache, type ManifestCache } from './registry/manifest-cache.ts'
@@ -103,6 +104,7 @@ export interface Region extends AsyncDisposable {
   readonly databaseUrl: string
   /** Resolves when something that cannot be done without is lost for good. */
   readonly failed: Promise<Error>
+  /** What a check every few seconds says: asking costs nothing. */
   readiness(): Promise<Readiness>
 }
 
@@ -213,6 +215,15 @@ export async function openRegion(config: Config, options: RegionOptions = {}): P
   })
   const blobHealth = opened.use(createBlobHealth({ db, stores, log, metrics }))
   const auth = accounts && authOf(config, { db, reads, accounts, sealer, log })
+  const watch = opened.use(
+    await watchReadiness({
+      checks: {
+        database: () => regionRow(reads),
+        'blob store': () => unlessFull(() => blobs.check()),
+        "the blob store's owner": () => unlessFull(() => ownership.require()),
+      },
+    }),
+  )
   const stack = opened.move()
   return {
     config,
@@ -245,7 +256,7 @@ export async function openRegion(config: Config, options: RegionOptions = {}): P
     reach: options.reach ?? noFailpoints,
     databaseUrl: database.url,
     failed: database.failed,
-    readiness: () => readiness(db, blobs, ownership),
+    readiness: async () => watch.now(),
     [Symbol.asyncDispose]: () => stack.disposeAsync(),
   }
 }
@@ -376,20 +387,10 @@ function authOf(
 }
 
 /** A full store is ready: whoever balances by readiness must not take the pulls away too. */
-async function readiness(db: Database, blobs: BlobStore, ownership: Ownership): Promise<Readiness> {
-  const parts: [string, () => Promise<unknown>][] = [
-    ['database', () => regionRow(db)],
-    ['blob store', () => blobs.check()],
-    ['blob store', () => ownership.require()],
-  ]
-  const reasons: string[] = []
-  for (const [part, check] of parts) {
-    try {
-      await check()
-    } catch (thrown) {
-      if (thrown instanceof StoreError && thrown.kind === 'full') continue
-      reasons.push(`${part}: ${thrown instanceof Error ? thrown.message : 'failed'}`)
-    }
+async function unlessFull(check: () => Promise<unknown>): Promise<void> {
+  try {
+    await check()
+  } catch (thrown) {
+    if (!(thrown instanceof StoreError && thrown.kind === 'full')) throw thrown
   }
-  return { ready: reasons.length === 0, reasons }
 }

@@ -1,39 +1,96 @@
-// The HTTP application: fastify around handlers that write raw answers.
+// The HTTP application: fastify as the router around one pipeline.
 //
-// The protocol is exact where frameworks are helpful: bodies of any or no type, bare media types, HEAD like GET,
-// targets that must not be decoded. So fastify routes by prefix and guards the edges (bad requests, unknown paths); its
-// parsers, serializers and automatic HEAD are off, and every answer is written by exchange.ts after `hijack`.
+// The protocol is exact where frameworks are helpful: bodies of any or no type, bare media types, HEAD like GET, targets
+// that must not be decoded, an envelope on every error. So the pipeline takes every request over in fastify's first hook,
+// before it looks at methods, types or bodies; every method that Node's parser knows is routed, so that a wrong one is
+// answered by us. A route that was not declared with its needs (routes.ts) cannot be registered.
 
-import type { IncomingMessage, ServerResponse } from 'node:http'
-import type { Socket } from 'node:net'
-import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
+import { type IncomingMessage, METHODS, type ServerResponse } from 'node:http'
+import Fastify, { type FastifyInstance } from 'fastify'
 import { createAddressMatcher } from '#shared/auth/challenge.ts'
-import { RegistryError } from '#shared/errors.ts'
 import type { Region } from '#shared/region.ts'
-import { dispatch } from './dispatch.ts'
-import { replyError } from './error-reply.ts'
-import type { EventTail } from './event-tail.ts'
+import type { Edge } from './edge.ts'
 import { Exchange } from './exchange.ts'
-import { admin } from './routes/admin.ts'
-import { events } from './routes/events.ts'
-import { live, ready } from './routes/health.ts'
-import { createPeerLog } from './routes/peer-log.ts'
-import { schemas } from './routes/schemas.ts'
-import { token } from './routes/token.ts'
+import { run } from './pipeline.ts'
+import {
+  fixedMatcher,
+  fixedRoutes,
+  type Matched,
+  matchRegistry,
+  registryRoutes,
+  requireNeeds,
+  unknownRoute,
+} from './routes.ts'
 
-export interface AppState {
-  /** Set when the process drains: readiness says so. */
-  draining: boolean
+/** Longer parameters than any target we take: what is too long is for the pipeline to say. */
+const PARAMETER_LENGTH_MAX = 64 * 1024
+
+type Match = (target: string) => Matched
+
+export interface AppOptions {
+  readonly edge: Edge
+  /** Told of each exchange before anything is done for it. */
+  readonly begin: (exchange: Exchange) => void
 }
 
-type Handle = (exchange: Exchange) => void | Promise<void>
+/** @throws Error for a route that declares no need, now or when one is added later */
+export function buildApp(region: Region, { edge, begin }: AppOptions): FastifyInstance {
+  const exchangeOf = exchangeMaker(region)
+  const take = (request: IncomingMessage, response: ServerResponse, match: Match): void => {
+    const exchange = exchangeOf(request, response)
+    begin(exchange)
+    // It answers everything itself and never rejects.
+    void run(exchange, match(request.url ?? ''), edge)
+  }
+  const app = Fastify({
+    logger: false,
+    routerOptions: { ignoreDuplicateSlashes: false, maxParamLength: PARAMETER_LENGTH_MAX },
+    exposeHeadRoutes: false,
+    return503OnClosing: false,
+    // Targets that cannot be decoded: the pipeline never decodes.
+    frameworkErrors: (_error, request, reply) => {
+      reply.hijack()
+      take(request.raw, reply.raw, matchUnrouted)
+    },
+  })
+  for (const method of METHODS) app.addHttpMethod(method, { hasBody: true, overrideExisting: true })
+  app.addHook('onRoute', ({ url, config }) => {
+    if (typeof (config as { match?: unknown } | undefined)?.match !== 'function') {
+      throw new Error(`the route ${url} is not declared: it would ask nobody for anything`)
+    }
+  })
+  app.addHook('onRequest', (request, reply) => {
+    reply.hijack()
+    const { match } = request.routeOptions.config as { match?: Match }
+    take(request.raw, reply.raw, match ?? matchUnrouted)
+  })
+  const register = (url: string, match: Match) =>
+    app.route({ method: [...METHODS], url, config: { match } as object, handler: unreachable })
+  for (const [name, methods] of Object.entries(registryRoutes)) requireNeeds(name, methods)
+  register('/v2', matchRegistry)
+  register('/v2/*', matchRegistry)
+  for (const route of fixedRoutes) {
+    requireNeeds(route.name, route.methods)
+    for (const url of route.urls) register(url, fixedMatcher(route, url))
+  }
+  app.setNotFoundHandler(unreachable)
+  return app
+}
 
-export function buildApp(region: Region, state: AppState, tail: EventTail): FastifyInstance {
+function unreachable(): never {
+  throw new Error('the pipeline takes every request over before its handler')
+}
+
+/** What the router found no route for is nothing, or something under /v2 that only our own match understands. */
+function matchUnrouted(target: string): Matched {
+  return /^\/v2(?:[/?]|$)/.test(target) ? matchRegistry(target) : unknownRoute()
+}
+
+function exchangeMaker(region: Region) {
   const trusted = createAddressMatcher(region.config.trustedProxies)
   const instance = region.instance.slice(0, 8)
   let count = 0
-
-  const exchangeOf = (request: IncomingMessage, response: ServerResponse): Exchange => {
+  return (request: IncomingMessage, response: ServerResponse): Exchange => {
     const peer = request.socket.remoteAddress ?? ''
     const byProxy = trusted(peer)
     return new Exchange({
@@ -45,60 +102,6 @@ export function buildApp(region: Region, state: AppState, tail: EventTail): Fast
       trusted: byProxy,
     })
   }
-
-  const registry = (request: FastifyRequest, reply: FastifyReply): void => {
-    reply.hijack()
-    // dispatch answers everything itself and never rejects.
-    void dispatch(exchangeOf(request.raw, reply.raw))
-  }
-  const guarded =
-    (handle: Handle) =>
-    async (request: FastifyRequest, reply: FastifyReply): Promise<void> => {
-      reply.hijack()
-      const exchange = exchangeOf(request.raw, reply.raw)
-      try {
-        await handle(exchange)
-      } catch (thrown) {
-        replyError(exchange, thrown)
-      }
-    }
-
-  const app = Fastify({
-    logger: false,
-    routerOptions: { ignoreDuplicateSlashes: false, maxParamLength: 8192 },
-    exposeHeadRoutes: false,
-    // Targets that cannot be decoded are for our own router to judge: it never decodes.
-    frameworkErrors: (_error, request, reply) => registry(request as FastifyRequest, reply as FastifyReply),
-  })
-  app.removeAllContentTypeParsers()
-  app.addContentTypeParser('*', (_request, _payload, done) => done(null))
-  app.all('/v2', registry)
-  app.all('/v2/*', registry)
-  app.all('/token', guarded(token))
-  app.all(
-    '/api/v1/events',
-    guarded((exchange) => events(exchange, tail)),
-  )
-  const peerLog = createPeerLog()
-  app.all(
-    '/peer/v1/log',
-    guarded((exchange) => peerLog(exchange, tail)),
-  )
-  app.all('/api/v1/schemas', guarded(schemas))
-  app.all('/api/v1/schemas/*', guarded(schemas))
-  app.all('/api/v1/*', guarded(admin))
-  app.get('/livez', guarded(live))
-  app.get(
-    '/readyz',
-    guarded((exchange) => ready(exchange, state.draining)),
-  )
-  app.setNotFoundHandler((request, reply) => {
-    if (/^\/v2(?:[/?]|$)/.test(request.raw.url ?? '')) return registry(request, reply)
-    return guarded(() => {
-      throw new RegistryError('NOT_FOUND')
-    })(request, reply)
-  })
-  return app
 }
 
 /** The last address in X-Forwarded-For that is not itself a trusted proxy's. */
@@ -108,25 +111,5 @@ function forwardedFor(request: IncomingMessage, peer: string, trusted: (address:
   return (
     addresses.map((address) => address.trim()).findLast((address) => address !== '' && !trusted(address)) ??
     peer
-  )
-}
-
-/** What Node's parser refuses: a bad request line, headers beyond the limit, a head that takes too long. */
-export function refuseUnparsable(error: NodeJS.ErrnoException, socket: Socket): void {
-  if (error.code === 'ECONNRESET' || !socket.writable) {
-    socket.destroy()
-    return
-  }
-  const [status, reason] =
-    error.code === 'HPE_HEADER_OVERFLOW'
-      ? [431, 'Request Header Fields Too Large']
-      : error.code === 'ERR_HTTP_REQUEST_TIMEOUT'
-        ? [408, 'Request Timeout']
-        : [400, 'Bad Request']
-  const body = JSON.stringify({
-    errors: [{ code: 'REQUEST_INVALID', message: 'the request cannot be read' }],
-  })
-  socket.end(
-    `HTTP/1.1 ${status} ${reason}\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\nConnection: close\r\n\r\n${body}`,
   )
 }

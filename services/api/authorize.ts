@@ -1,5 +1,5 @@
-// What each route needs: the one table of rights. A route that is not in it does not exist (the dispatcher looks here
-// first), and test/services/api/authorize.test.ts walks it with no, wrong and right credentials.
+// What each route of /v2 needs, and the refusal that tells clients how to get it. The other surfaces declare their needs
+// in routes.ts; test/services/api/authorize.test.ts walks all of them with no, wrong and right credentials.
 
 import { type Action, allows, type Identity, mayPull, type Need } from '#shared/auth/access.ts'
 import { bearerChallenge, realmOf } from '#shared/auth/challenge.ts'
@@ -8,7 +8,7 @@ import type { RepositoryName } from '#shared/oci/reference.ts'
 import type { RegistryPath } from '#shared/oci/registry-path.ts'
 import type { Exchange } from './exchange.ts'
 
-export type Route = Exclude<RegistryPath['route'], 'unknown' | 'invalid'>
+export type RegistryRoute = Exclude<RegistryPath['route'], 'unknown' | 'invalid'>
 export type Method = 'GET' | 'HEAD' | 'POST' | 'PATCH' | 'PUT' | 'DELETE'
 
 const PULL: readonly Action[] = Object.freeze(['pull'])
@@ -17,9 +17,15 @@ const PUSH: readonly Action[] = Object.freeze(['pull', 'push'])
 const UPLOAD: readonly Action[] = Object.freeze(['push'])
 const DELETE: readonly Action[] = Object.freeze(['delete'])
 
-export type RouteNeed = readonly Action[] | 'credential' | 'catalog'
+export type RegistryNeed = readonly Action[] | 'credential' | 'catalog'
 
-export const routeNeeds: Readonly<Record<Route, Readonly<Partial<Record<Method, RouteNeed>>>>> =
+/**
+ * Beside those of /v2: `nothing`; `login`, whose credentials are the request's content and are checked by its handler;
+ * `reader`, whoever may pull anything; `admin`; `peer`, another region.
+ */
+export type RouteNeed = RegistryNeed | 'nothing' | 'login' | 'reader' | 'admin' | 'peer'
+
+export const routeNeeds: Readonly<Record<RegistryRoute, Readonly<Partial<Record<Method, RegistryNeed>>>>> =
   Object.freeze({
     base: { GET: 'credential', HEAD: 'credential' },
     catalog: { GET: 'catalog', HEAD: 'catalog' },
@@ -32,7 +38,7 @@ export const routeNeeds: Readonly<Record<Route, Readonly<Partial<Record<Method, 
   })
 
 /** Throws UNAUTHORIZED with the challenge when the identity may not do what the route needs. */
-export function authorize(exchange: Exchange, need: RouteNeed, name: RepositoryName | undefined): void {
+export function authorize(exchange: Exchange, need: RegistryNeed, name: RepositoryName | undefined): void {
   const { auth } = exchange.region
   if (auth === undefined || allows(auth.policy, exchange.identity, toNeed(need, name))) return
   throw unauthorized(exchange, {
@@ -41,13 +47,13 @@ export function authorize(exchange: Exchange, need: RouteNeed, name: RepositoryN
   })
 }
 
-function toNeed(need: RouteNeed, name: RepositoryName | undefined): Need {
+function toNeed(need: RegistryNeed, name: RepositoryName | undefined): Need {
   if (need === 'credential') return { kind: 'credential' }
   if (need === 'catalog' || name === undefined) return { kind: 'catalog' }
   return { kind: 'repository', name, actions: need }
 }
 
-function scopeOf(need: RouteNeed, name: RepositoryName | undefined): string | undefined {
+function scopeOf(need: RegistryNeed, name: RepositoryName | undefined): string | undefined {
   if (need === 'credential') return undefined
   if (need === 'catalog' || name === undefined) return 'registry:catalog:*'
   return `repository:${name}:${need.join(',')}`

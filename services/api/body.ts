@@ -48,6 +48,7 @@ function tooSlow(): RegistryError {
   })
 }
 
+/** Nobody is there to read it when the connection is gone; a client that only stopped sending gets the answer. */
 function clientGone(cause: unknown): RegistryError {
   return new RegistryError('SIZE_INVALID', {
     message: 'the body ended before all of it had arrived',

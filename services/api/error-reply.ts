@@ -1,19 +1,17 @@
 // Any thrown value -> the OCI error envelope (distribution-spec, "Error Codes"). The one place that renders errors,
 // and the one that logs bugs.
 //
-// An answer that comes before the request's body was read closes the connection: keep-alive would make us read what
-// nobody wants. A little of the body is still taken in first, because a client that is mid-write when the socket is
-// reset loses the answer it was sent.
+// A client that goes away is no error: what its leaving broke off is not logged as a failure, and its request line says
+// 499. A bug that happens meanwhile is still a bug.
 
 import { StoreError } from '#shared/blobs/blob-store.ts'
+import { SinkClosedError } from '#shared/blobs/writable-sink.ts'
 import { isPassing, isUnreachable } from '#shared/db/failures.ts'
 import { ReaderUnavailableError } from '#shared/db/snapshot-reader.ts'
 import { RegistryError, toError } from '#shared/errors.ts'
 import { type Exchange, type Headers, registryHeaders, sendBytes } from './exchange.ts'
 
-/** Body bytes taken in after an early answer, and for how long, before the socket is cut. */
-const LINGER_BYTES_MAX = 256 * 1024
-const LINGER_MS = 1_000
+const CAUSES_MAX = 8
 const RETRY_AFTER_SECONDS = '2'
 
 /**
@@ -33,29 +31,36 @@ export function replyError(exchange: Exchange, thrown: unknown): void {
 }
 
 function reply(exchange: Exchange, thrown: unknown): void {
-  const { request, response, region } = exchange
+  const { response, region } = exchange
   const error = toRegistryError(thrown)
-  exchange.errorCode = error.code
-  if (error.code === 'UNKNOWN') {
+  const gone = response.destroyed && !response.writableFinished
+  const logged = !(gone && isByClientGone(thrown))
+  if (logged && error.code === 'UNKNOWN') {
     region.log.error({ error: toError(thrown), requestId: exchange.requestId }, 'request failed unexpectedly')
-  } else if (error.code === 'UNAVAILABLE') {
+  } else if (logged && error.code === 'UNAVAILABLE' && !isUnreachable(thrown)) {
     // That the database is away is told once (db/outage.ts); the request's own line has the code.
-    if (!isUnreachable(thrown))
-      region.log.warn(
-        { error: toError(thrown), requestId: exchange.requestId },
-        'request could not be served',
-      )
+    region.log.warn({ error: toError(thrown), requestId: exchange.requestId }, 'request could not be served')
   }
-  if (response.destroyed) return
+  // Answered already: because its body stopped being one, say.
+  if (gone || response.writableEnded) return
+  exchange.errorCode = error.code
   if (response.headersSent) {
     response.destroy()
     return
   }
-  const unread = !request.complete && hasBody(exchange)
   const headers: Headers = { ...registryHeaders(), 'Content-Type': 'application/json', ...error.headers }
-  if (unread || error.closeConnection) headers.Connection = 'close'
+  if (error.closeConnection) headers.Connection = 'close'
   sendBytes(exchange, { status: error.status, headers, body: envelope(error) })
-  if (unread) linger(exchange)
+}
+
+/** True when somewhere down its causes the failure is that the client went away. */
+function isByClientGone(thrown: unknown): boolean {
+  let error = thrown
+  for (let depth = 0; depth < CAUSES_MAX && error instanceof Error; depth++) {
+    if (error instanceof SinkClosedError || error.name === 'AbortError') return true
+    error = error.cause
+  }
+  return false
 }
 
 function envelope(error: RegistryError): Buffer {
@@ -63,27 +68,6 @@ function envelope(error: RegistryError): Buffer {
   const errors =
     details.length === 0 ? [{ code, message }] : details.map((detail) => ({ code, message, detail }))
   return Buffer.from(JSON.stringify({ errors }))
-}
-
-function hasBody(exchange: Exchange): boolean {
-  const { headers } = exchange.request
-  return headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > 0
-}
-
-function linger(exchange: Exchange): void {
-  const { request } = exchange
-  let taken = 0
-  const cut = () => request.destroy()
-  const timer = setTimeout(cut, LINGER_MS)
-  timer.unref()
-  request.on('data', (chunk: Buffer) => {
-    taken += chunk.length
-    // Not cut yet: a reset would overtake the answer on its way to a client that is still writing.
-    if (taken > LINGER_BYTES_MAX) request.pause()
-  })
-  request.on('close', () => clearTimeout(timer))
-  request.on('error', cut)
-  request.resume()
 }
 
 /** Operating errors become UNAVAILABLE with Retry-After; what is not expected at all is UNKNOWN. */

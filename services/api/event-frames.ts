@@ -12,11 +12,11 @@ export type Audience = 'full' | 'plain'
 
 export interface EventFrames {
   /** https://html.spec.whatwg.org/multipage/server-sent-events.html */
-  frame(event: LoggedEvent, audience: Audience): string
+  frame(event: LoggedEvent, audience: Audience): Buffer
 }
 
 export function createEventFrames(origin: string): EventFrames {
-  const rendered: Readonly<Record<Audience, WeakMap<LoggedEvent, string>>> = {
+  const rendered: Readonly<Record<Audience, WeakMap<LoggedEvent, Buffer>>> = {
     full: new WeakMap(),
     plain: new WeakMap(),
   }
@@ -24,7 +24,7 @@ export function createEventFrames(origin: string): EventFrames {
     frame(event, audience) {
       const known = rendered[audience].get(event)
       if (known !== undefined) return known
-      const frame = render(origin, event, audience)
+      const frame = Buffer.from(render(origin, event, audience))
       rendered[audience].set(event, frame)
       return frame
     },

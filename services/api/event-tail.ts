@@ -1,7 +1,11 @@
 // The end of the log, followed once per process for everybody who listens: one cheap query per tick while anyone does,
 // none when nobody does, however many there are.
+//
+// Following is a run: it begins with the first listener, ends with the last, and owns its place, its timer and its tick.
+// A run that has ended starts nothing any more, whatever it was waiting for; the next listener gets a new one.
 
 import { type LoggedEvent, type LogPosition, logBounds, readEvents } from '#shared/db/event-log.ts'
+import { RegistryError } from '#shared/errors.ts'
 import type { Region } from '#shared/region.ts'
 import { createEventFrames, type EventFrames } from './event-frames.ts'
 
@@ -11,8 +15,13 @@ const PAGE = 200
 export interface EventTail extends AsyncDisposable {
   /** What streams send of the events they are told of. */
   readonly frames: EventFrames
-  /** Resolves when the listener is told of everything that is logged from then on. */
-  listen(listener: TailListener): Promise<{ stop(): void }>
+  /** Those who listen now. */
+  readonly listeners: number
+  /**
+   * Registers at once; dispose the answer to stop. Once `ready` has resolved, the listener is told of everything that is
+   * logged from then on; `ready` rejects when the log cannot be read. 503 after the tail has ended.
+   */
+  listen(listener: TailListener): Disposable & { readonly ready: Promise<void> }
 }
 
 /** Called in turn; must not throw or wait. */
@@ -22,68 +31,93 @@ export interface TailListener {
   onEnd(): void
 }
 
+interface Run {
+  readonly ready: Promise<void>
+  /** Resolves when the tick under way has ended. */
+  stop(): Promise<void>
+}
+
 export function createEventTail(region: Region): EventTail {
   const listeners = new Set<TailListener>()
-  let at: LogPosition | undefined
-  let timer: NodeJS.Timeout | undefined
-  let ticking: Promise<void> | undefined
-  let starting: Promise<void> | undefined
+  let run: Run | undefined
+  let ended = false
 
-  async function begin(): Promise<void> {
-    at = (await logBounds(region.reads)).head
-    timer = setInterval(() => {
-      ticking ??= tick()
-        .catch((error: unknown) => region.logFailure(error, 'following the event log failed; it goes on'))
-        .finally(() => {
-          ticking = undefined
-        })
-    }, TICK_MS)
-    timer.unref()
-  }
+  function begin(): Run {
+    let at: LogPosition | undefined
+    let timer: NodeJS.Timeout | undefined
+    let ticking: Promise<void> | undefined
+    let stopped = false
 
-  async function tick(): Promise<void> {
-    for (let full = true; full && at !== undefined; ) {
-      const events = await readEvents(region.reads, { after: at, limit: PAGE })
-      const last = events.at(-1)
-      if (last === undefined || timer === undefined) return
-      at = { epoch: last.epoch, pos: last.pos }
-      for (const listener of listeners) listener.onEvents(events)
-      full = events.length === PAGE
+    async function start(): Promise<void> {
+      at = (await logBounds(region.reads)).head
+      if (stopped) return
+      timer = setInterval(() => {
+        ticking ??= tick()
+          .catch((error: unknown) => region.logFailure(error, 'following the event log failed; it goes on'))
+          .finally(() => {
+            ticking = undefined
+          })
+      }, TICK_MS)
+      timer.unref()
     }
-  }
 
-  function end(): void {
-    clearInterval(timer)
-    timer = undefined
-    starting = undefined
-    at = undefined
+    async function tick(): Promise<void> {
+      for (let full = true; full && at !== undefined; ) {
+        const events = await readEvents(region.reads, { after: at, limit: PAGE })
+        const last = events.at(-1)
+        if (last === undefined || stopped) return
+        at = { epoch: last.epoch, pos: last.pos }
+        for (const listener of listeners) listener.onEvents(events)
+        full = events.length === PAGE
+      }
+    }
+
+    return {
+      ready: start(),
+      async stop() {
+        stopped = true
+        clearInterval(timer)
+        await ticking
+      },
+    }
   }
 
   return {
     frames: createEventFrames(region.name),
-    async listen(listener) {
+    get listeners() {
+      return listeners.size
+    },
+    listen(listener) {
+      if (ended) throw new RegistryError('UNAVAILABLE', { headers: { 'Retry-After': '1' } })
       // Registered before the tail is where it says it is: nothing falls between.
       listeners.add(listener)
-      starting ??= begin()
-      try {
-        await starting
-      } catch (thrown) {
-        listeners.delete(listener)
-        starting = undefined
+      const mine = run ?? begin()
+      run = mine
+      const ready = mine.ready.catch((thrown: unknown) => {
+        // It never began: whoever comes next begins anew.
+        if (run === mine) run = undefined
         throw thrown
-      }
+      })
+      // Whoever stops before it is ready does not want to know.
+      ready.catch(() => {})
       return {
-        stop() {
+        ready,
+        [Symbol.dispose]() {
           listeners.delete(listener)
-          if (listeners.size === 0) end()
+          if (listeners.size > 0) return
+          const last = run
+          run = undefined
+          void last?.stop()
         },
       }
     },
     async [Symbol.asyncDispose]() {
+      ended = true
+      const last = run
+      run = undefined
       for (const listener of listeners) listener.onEnd()
       listeners.clear()
-      end()
-      await ticking
+      await last?.stop()
     },
   }
 }

@@ -2,13 +2,15 @@
 //
 // Answers are written to the raw response: the protocol wants exact headers (a bare media type, Content-Length on
 // everything, HEAD like GET), and frameworks add to them. Each answer is one writeHead and at most one write, except
-// streamed blobs. What a handler needs arrives here; nothing is looked up from the framework.
+// streamed blobs. What a handler needs arrives here; nothing is looked up from the framework. An answer that leaves the
+// request's body unread closes the connection.
 
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { ANONYMOUS, type Identity } from '#shared/auth/access.ts'
 import type { Provenance } from '#shared/db/provenance.ts'
 import type { WritePosition } from '#shared/db/registers.ts'
 import type { Region } from '#shared/region.ts'
+import { bodyIsUnread, linger } from './unread-body.ts'
 
 export class Exchange {
   readonly region: Region
@@ -21,6 +23,8 @@ export class Exchange {
   readonly trusted: boolean
   /** Who asks; nobody until the request is authenticated. */
   identity: Identity = NOBODY
+  /** The region that signed the request. */
+  peer: string | undefined
   /** For the log and the error counters. */
   errorCode: string | undefined
   /** Content-Length of the answer, for the log. */
@@ -63,6 +67,18 @@ export function isHead(exchange: Exchange): boolean {
   return exchange.request.method === 'HEAD'
 }
 
+/** The head of every answer. */
+export function writeHead(exchange: Exchange, status: number, headers: Headers): void {
+  const { request, response } = exchange
+  if (!bodyIsUnread(request)) {
+    response.writeHead(status, headers)
+    return
+  }
+  headers.Connection = 'close'
+  response.writeHead(status, headers)
+  linger(request, response)
+}
+
 /** An answer with a body that is in memory; HEAD gets the same headers without it. */
 export function sendBytes(
   exchange: Exchange,
@@ -72,7 +88,7 @@ export function sendBytes(
   const headers = answer.headers
   headers['Content-Length'] = answer.body.length
   if (!isHead(exchange)) exchange.bodyBytes = answer.body.length
-  response.writeHead(answer.status, headers)
+  writeHead(exchange, answer.status, headers)
   if (isHead(exchange) || answer.status === 304) response.end()
   else response.end(answer.body)
 }
@@ -92,7 +108,7 @@ export function sendJson(
 /** An answer without a body. 204 and 304 have no Content-Length (RFC 9110, 8.6); everything else says 0. */
 export function sendEmpty(exchange: Exchange, status: number, headers: Headers = {}): void {
   const length: Headers = status === 204 || status === 304 ? {} : { 'Content-Length': 0 }
-  exchange.response.writeHead(status, { ...registryHeaders(), ...headers, ...length })
+  writeHead(exchange, status, { ...registryHeaders(), ...headers, ...length })
   exchange.response.end()
 }
 

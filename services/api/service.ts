@@ -1,20 +1,25 @@
 // The API service: listens, answers, drains. It holds no state of its own: any number of them may serve one region.
 //
-// Draining: readiness turns to 503 at once, no new connections are taken, idle ones are closed, requests under way
-// have PORTOLAN_DRAIN_SECONDS to finish, and then their connections are cut.
+// Draining: readiness turns to 503 at once, no new connections are taken, idle ones are closed, event streams end, requests
+// under way have PORTOLAN_DRAIN_SECONDS to finish, and then their connections are cut. Answers say `Connection: close`.
 
-import { createServer, type Server } from 'node:http'
-import type { Socket } from 'node:net'
+import { createServer, type RequestListener, type Server } from 'node:http'
 import { startLoop } from '#shared/loop.ts'
 import { listenAll } from '#shared/observability/listen.ts'
 import type { Region } from '#shared/region.ts'
 import type { Service } from '#shared/service.ts'
-import { type AppState, buildApp, refuseUnparsable } from './app.ts'
+import { buildApp } from './app.ts'
+import { createConnections } from './connections.ts'
+import type { Edge } from './edge.ts'
 import { createEventTail } from './event-tail.ts'
+import { toOriginForm } from './message-syntax.ts'
+import { createStreams } from './streams.ts'
 
 /** Tokens and cookies of proxies can be large; Node's default of 16 KiB refuses some. */
 const HEADER_BYTES_MAX = 32 * 1024
 const HEADERS_TIMEOUT_MS = 30_000
+/** For the pulls that were counted since they were last written. */
+const LAST_WRITE_MS = 5_000
 /** Longer than balancers keep theirs, so that they close first and no request meets a closing socket. */
 const KEEP_ALIVE_TIMEOUT_MS = 75_000
 
@@ -23,11 +28,22 @@ export interface ApiService extends Service {
 }
 
 export async function startApi(region: Region, options: { reusePort?: boolean } = {}): Promise<ApiService> {
-  const state: AppState = { draining: false }
+  const { config } = region
+  const { streamsMax, streamsPerAddressMax } = config.events
   const tail = createEventTail(region)
-  const app = buildApp(region, state, tail)
+  const edge: Edge = {
+    draining: false,
+    tail,
+    streams: createStreams({ max: streamsMax, perCallerMax: streamsPerAddressMax }),
+    peerNotes: new Map(),
+  }
+  const connections = createConnections(region)
+  const app = buildApp(region, { edge, begin: connections.begin })
   await app.ready()
-  const sockets = new Set<Socket>()
+  const serve: RequestListener = (request, response) => {
+    toOriginForm(request)
+    app.routing(request, response)
+  }
   const make = (): Server => {
     const server = createServer(
       {
@@ -36,20 +52,19 @@ export async function startApi(region: Region, options: { reusePort?: boolean } 
         keepAliveTimeout: KEEP_ALIVE_TIMEOUT_MS,
         // Uploads take as long as they take; the minimum rate guards them.
         requestTimeout: 0,
+        // Node's answer has no envelope and no log line; message-syntax.ts looks at it.
+        requireHostHeader: false,
       },
-      app.routing,
+      serve,
     )
     // Without this Node tells every client that asks to send its body before we looked at the request.
-    server.on('checkContinue', app.routing)
-    server.on('clientError', refuseUnparsable)
-    server.on('connection', (socket: Socket) => {
-      sockets.add(socket)
-      socket.once('close', () => sockets.delete(socket))
-    })
+    server.on('checkContinue', serve)
+    server.on('checkExpectation', serve)
+    connections.follow(server)
     return server
   }
   const { servers, port } = await listenAll(
-    { ...region.config.listen, ...(options.reusePort === true && { reusePort: true }) },
+    { ...config.listen, ...(options.reusePort === true && { reusePort: true }) },
     make,
   )
   const pulls = writePulls(region)
@@ -57,14 +72,27 @@ export async function startApi(region: Region, options: { reusePort?: boolean } 
     name: 'api',
     port,
     async [Symbol.asyncDispose]() {
-      if (state.draining) return
-      state.draining = true
-      await tail[Symbol.asyncDispose]()
-      await Promise.all(servers.map((server) => drain(server, region.config.drainSeconds * 1_000, sockets)))
+      if (edge.draining) return
+      edge.draining = true
+      const drainMs = config.drainSeconds * 1_000
+      const startMs = performance.now()
+      connections.closeWhenAnswered()
+      // It tells the streams to end at once; a query of its own under way is waited for as long as requests are.
+      const ended = tail[Symbol.asyncDispose]()
+      await Promise.all(servers.map((server) => connections.drain(server, drainMs)))
+      await within(ended, drainMs - (performance.now() - startMs))
       await app.close()
-      await pulls?.[Symbol.asyncDispose]()
+      if (pulls !== undefined) await within(pulls[Symbol.asyncDispose](), LAST_WRITE_MS)
     },
   }
+}
+
+/** Waits for a promise that never rejects, but not longer: a database that stands still must not hold the process. */
+async function within(promise: PromiseLike<void>, ms: number): Promise<void> {
+  const { promise: over, resolve } = Promise.withResolvers<void>()
+  const timer = setTimeout(resolve, Math.max(0, ms))
+  await Promise.race([promise, over])
+  clearTimeout(timer)
 }
 
 /** Counted pulls to the outbox, every so often and once more at the end. */
@@ -81,20 +109,4 @@ function writePulls(region: Region): AsyncDisposable | undefined {
       await write().catch(onError)
     },
   }
-}
-
-/** How often connections that have become idle are closed: a kept-alive one would hold the process for its timeout. */
-const IDLE_LOOK_MS = 50
-
-async function drain(server: Server, drainMs: number, sockets: ReadonlySet<Socket>): Promise<void> {
-  const closed = new Promise((done) => server.close(done))
-  const idle = setInterval(() => {
-    server.closeIdleConnections()
-    // Connections that clients opened in advance are not idle to Node before they were used once.
-    for (const socket of sockets) if (socket.bytesRead === 0) socket.destroy()
-  }, IDLE_LOOK_MS)
-  const cut = setTimeout(() => server.closeAllConnections(), drainMs)
-  await closed
-  clearInterval(idle)
-  clearTimeout(cut)
 }

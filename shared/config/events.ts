@@ -20,6 +20,16 @@ export const eventVariables = Object.freeze({
     '2592000',
     'How long events beyond the retention wait for a silent reader: Kafka, webhooks, another region.',
   ),
+  PORTOLAN_STREAMS_MAX: variable(
+    integer({ min: 1, max: 100_000 }),
+    '2000',
+    'Event streams and long polls of each process. More are answered 429. Each may hold 1 MiB for a slow reader.',
+  ),
+  PORTOLAN_STREAMS_PER_ADDRESS_MAX: variable(
+    integer({ min: 1, max: 100_000 }),
+    '500',
+    'Event streams and long polls of one client address (IPv6: one /64). More are answered 429.',
+  ),
 })
 
 export interface EventsConfig {
@@ -27,6 +37,9 @@ export interface EventsConfig {
   readonly readerSeconds: number
   /** 0: pulls are not events. */
   readonly pullSeconds: number
+  /** Per process. */
+  readonly streamsMax: number
+  readonly streamsPerAddressMax: number
 }
 
 export function eventsConfig(values: Values<typeof eventVariables>): EventsConfig {
@@ -34,5 +47,7 @@ export function eventsConfig(values: Values<typeof eventVariables>): EventsConfi
     retentionSeconds: values.PORTOLAN_EVENTS_RETENTION_SECONDS,
     readerSeconds: values.PORTOLAN_EVENTS_READER_SECONDS,
     pullSeconds: values.PORTOLAN_EVENTS_PULL_SECONDS,
+    streamsMax: values.PORTOLAN_STREAMS_MAX,
+    streamsPerAddressMax: values.PORTOLAN_STREAMS_PER_ADDRESS_MAX,
   }
 }

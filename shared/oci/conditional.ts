@@ -27,9 +27,12 @@ export function hasEntityTag(header: string | undefined, digest: Digest): boolea
   return parseEntityTags(header, READ_TAGS_MAX).some((tag) => tag === '*' || tag === digest)
 }
 
-/** True when a Range may be honoured: no If-Range, or one that names this very content. */
+/**
+ * True when a Range may be honoured: no If-Range, or one that names this very content with one strong entity tag. A weak
+ * tag never matches, even an equal one (RFC 9110, 13.1.5).
+ */
 export function rangeStillValid(ifRange: string | undefined, digest: Digest): boolean {
-  return ifRange === undefined || parseEntityTags(ifRange).includes(digest)
+  return ifRange === undefined || ifRange.trim() === `"${digest}"`
 }
 
 /** Conditions of a write; a field that is undefined is no condition. `*` stands for whatever is there. */

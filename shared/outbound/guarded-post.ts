@@ -8,7 +8,7 @@
 import { lookup as resolve } from 'node:dns/promises'
 import { request as httpRequest, type IncomingMessage } from 'node:http'
 import { request as httpsRequest } from 'node:https'
-import { isIP, type LookupFunction } from 'node:net'
+import { isIP, isIPv6, type LookupFunction } from 'node:net'
 import ipaddr from 'ipaddr.js'
 
 const REDIRECTS_MAX = 3
@@ -85,10 +85,35 @@ async function judgedAddress(url: URL, post: GuardedPost): Promise<string> {
 
 const PRIVATE: ReadonlySet<string> = new Set(['loopback', 'private', 'uniqueLocal', 'carrierGradeNat'])
 
+/**
+ * Where clouds answer their machines with credentials outside 169.254.0.0/16: Azure, Alibaba, AWS and Google over IPv6,
+ * Oracle. Private addresses may be opened; these are not among them.
+ */
+const METADATA: ReadonlySet<string> = new Set([
+  '168.63.129.16',
+  '100.100.100.200',
+  'fd00:ec2::254',
+  'fd20:ce::254',
+  '192.0.0.192',
+])
+
+/**
+ * Judges an address. IPv4 in an IPv4-mapped address counts as IPv4. In IPv6 only the global range (2000::/3, RFC 4291) is
+ * public, so whatever else wraps an IPv4 address is not: IPv4-compatible, translated, NAT64 (RFC 6052), 6to4, Teredo.
+ */
 export function isAllowed(address: string, allowPrivate: boolean): boolean {
-  if (!ipaddr.isValid(address)) return false
-  const range = ipaddr.process(address).range()
-  return range === 'unicast' || (allowPrivate && PRIVATE.has(range))
+  // In one spelling: ipaddr.js takes ::127.0.0.1 for ::ffff:127.0.0.1, and kernels do not.
+  const canonical = isIPv6(address) ? URL.parse(`http://[${address}]`)?.hostname.slice(1, -1) : address
+  if (canonical === undefined || !ipaddr.isValid(canonical)) return false
+  const parsed = ipaddr.process(canonical)
+  if (METADATA.has(parsed.toString())) return false
+  const range = parsed.range()
+  if (allowPrivate && PRIVATE.has(range)) return true
+  return range === 'unicast' && (parsed instanceof ipaddr.IPv4 || isGlobal(parsed))
+}
+
+function isGlobal(address: ipaddr.IPv6): boolean {
+  return ((address.parts[0] ?? 0) & 0xe000) === 0x2000
 }
 
 function send(options: {

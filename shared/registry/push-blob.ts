@@ -36,6 +36,7 @@ import { algorithmOf, type Digest, type DigestAlgorithm } from '#shared/oci/dige
 import { type RepositoryName, shardOf } from '#shared/oci/reference.ts'
 import type { Region } from '#shared/region.ts'
 import { keepAttempt } from './keep-attempt.ts'
+import { findBlob } from './pull.ts'
 import { settleBlob } from './settle-blob.ts'
 
 /** A commit that finds its repository missing makes it and tries again; a delete may come between, but not for ever. */
@@ -129,19 +130,37 @@ export async function appendToUpload(
   return { id: options.id, size: session.size }
 }
 
+export interface FinishOptions extends UploadTarget {
+  readonly digest: Digest
+  readonly body: IncomingBody
+  readonly range: { start: number; end: number } | undefined
+  readonly provenance: Provenance
+}
+
 /**
  * Ends the session with an optional last body and makes it a blob of the repository. A digest that is not the
- * content's is 400 DIGEST_INVALID and ends the session.
+ * content's is 400 DIGEST_INVALID and ends the session. Clients repeat a request whose answer was lost (docker does): when
+ * the session is gone and the repository holds the digest, the push is done and says so; it has no new position then.
+ * 404 BLOB_UPLOAD_UNKNOWN otherwise.
  */
 export async function finishUpload(
   region: Region,
-  options: UploadTarget & {
-    digest: Digest
-    body: IncomingBody
-    range: { start: number; end: number } | undefined
-    provenance: Provenance
-  },
-): Promise<WritePosition> {
+  options: FinishOptions,
+): Promise<WritePosition | undefined> {
+  try {
+    return await finishSession(region, options)
+  } catch (thrown) {
+    const gone =
+      (thrown instanceof RegistryError && thrown.code === 'BLOB_UPLOAD_UNKNOWN') ||
+      (thrown instanceof StoreError && thrown.kind === 'lost')
+    // Only an id as this region gives them out: nothing else was ever a session to finish.
+    if (!gone || uuidOf(region, options.id) === undefined) throw thrown
+    if ((await findBlob(region, options)) === undefined) throw thrown
+    return undefined
+  }
+}
+
+async function finishSession(region: Region, options: FinishOptions): Promise<WritePosition> {
   const upload = await requireUpload(region, options)
   checkRange(upload, options)
   if (options.body.length === 0) return commitSession(region, { ...options, upload, session: upload.session })

@@ -335,6 +335,28 @@ test('a connection that was opened in advance and never used does not hold a pro
   await closed
 })
 
+test('aborted readers of the event stream do not keep a process that is told to stop', async (t) => {
+  const portolan = await startPortolan({
+    dataDir: await testDirectory(t),
+    env: { PORTOLAN_DRAIN_SECONDS: '2' },
+  })
+  const port = Number(portolan.host.split(':')[1])
+  for (let each = 0; each < 20; each++) {
+    const socket = connect(port, '127.0.0.1')
+    await once(socket, 'connect')
+    await new Promise((written) =>
+      socket.write('GET /api/v1/events HTTP/1.1\r\nHost: h\r\nAccept: text/event-stream\r\n\r\n', written),
+    )
+    socket.destroy()
+  }
+  const open = connect(port, '127.0.0.1')
+  open.write('GET /api/v1/events HTTP/1.1\r\nHost: h\r\nAccept: text/event-stream\r\n\r\n')
+  await once(open, 'data')
+  open.pause()
+  assert.equal(await portolan.stop(), 0)
+  open.destroy()
+})
+
 test('under a Node that is too old there is one sentence', async () => {
   const old = spawn('/usr/bin/node', ['--version'], { stdio: ['ignore', 'pipe', 'ignore'] })
   const version = await new Promise<string>((resolve) => {

@@ -38,3 +38,37 @@ export function rawHttp(
     })
   })
 }
+
+/** Sends a head and then zeros as fast as the server takes them, until it closes or `bytesMax` are gone. */
+export async function floodHttp(
+  port: number,
+  head: string,
+  bytesMax: number,
+): Promise<RawAnswer & { readonly bytesTaken: number }> {
+  const socket = connect(port, '127.0.0.1')
+  const chunk = Buffer.alloc(64 * 1024)
+  let text = ''
+  let bytesTaken = 0
+  socket.on('data', (data) => {
+    text += data.toString('latin1')
+  })
+  socket.on('error', () => {})
+  const closed = new Promise<boolean>((resolve) => socket.once('close', () => resolve(true)))
+  const sending = (async () => {
+    socket.write(head)
+    while (bytesTaken < bytesMax && !socket.destroyed) {
+      const error = await new Promise((resolve) => socket.write(chunk, resolve))
+      if (error) break
+      bytesTaken += chunk.length
+    }
+    return false
+  })()
+  const ended = await Promise.race([closed, sending.then(() => Promise.race([closed, quiet()]))])
+  socket.destroy()
+  const statuses = [...text.matchAll(/HTTP\/1\.1 (\d{3}) /g)].map((match) => Number(match[1]))
+  return { text, statuses: statuses.filter((status) => status !== 100), closed: ended, bytesTaken }
+}
+
+function quiet(): Promise<boolean> {
+  return new Promise((resolve) => setTimeout(resolve, 3_000, false))
+}

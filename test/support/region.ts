@@ -52,6 +52,8 @@ export interface TestNode extends TestRegion {
   /** http://127.0.0.1:port */
   readonly url: string
   readonly port: number
+  /** Ends the API; the region stays. */
+  stop(): Promise<void>
 }
 
 /** A region with its API listening. */
@@ -59,11 +61,11 @@ export async function testNode(t: Cleanup, options: TestRegionOptions = {}): Pro
   const opened = await testRegion(t, options)
   const api = await startApi(opened.region)
   // Hooks run in the order they were added, and the API has to end before what it stands on.
-  const stop = () => api[Symbol.asyncDispose]()
+  const stop = async () => api[Symbol.asyncDispose]()
   const dispose = opened.region[Symbol.asyncDispose].bind(opened.region)
   opened.region[Symbol.asyncDispose] = async () => {
     await stop()
     await dispose()
   }
-  return { ...opened, url: `http://127.0.0.1:${api.port}`, port: api.port }
+  return { ...opened, url: `http://127.0.0.1:${api.port}`, port: api.port, stop }
 }

@@ -33,6 +33,7 @@ import {
   registryHeaders,
   sendBytes,
   sendEmpty,
+  writeHead,
 } from '../exchange.ts'
 
 interface BlobPath {
@@ -135,7 +136,7 @@ async function sendWhole(exchange: Exchange, blob: FoundBlob, headers: Headers):
   headers['Content-Length'] = blob.size
   if (isHead(exchange)) {
     await requireObject(exchange.region, blob)
-    exchange.response.writeHead(200, headers)
+    writeHead(exchange, 200, headers)
     exchange.response.end()
     return
   }
@@ -203,7 +204,7 @@ async function stream(
     watch.progress(bytes)
     exchange.bodyBytes += bytes
   })
-  const sink = afterHead(body, () => response.writeHead(answer.status, answer.headers))
+  const sink = afterHead(body, () => writeHead(exchange, answer.status, answer.headers))
   try {
     for (const part of answer.parts) {
       if ('bytes' in part) await sink.write(part.bytes)

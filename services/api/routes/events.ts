@@ -12,7 +12,9 @@
 // its `references` and says so by `abridged`. A position whose events were trimmed is 410 with the oldest that is left;
 // that of a write which is not numbered yet is 503; one that was never given is 400.
 
+import type { ServerResponse } from 'node:http'
 import { maySeeActor } from '#shared/auth/access.ts'
+import { networkOf } from '#shared/auth/client-network.ts'
 import {
   type LoggedEvent,
   type LogPosition,
@@ -26,11 +28,10 @@ import { TYPE_PREFIX } from '#shared/events/event-types.ts'
 import { formatPosition, parsePosition } from '#shared/events/position.ts'
 import { parseQuery, type Query } from '#shared/oci/query.ts'
 import type { RepositoryName } from '#shared/oci/reference.ts'
-import { authenticate } from '../authenticate.ts'
 import { callerMayPull } from '../authorize.ts'
+import type { Edge } from '../edge.ts'
 import type { Audience } from '../event-frames.ts'
-import type { EventTail } from '../event-tail.ts'
-import { type Exchange, isHead, sendJson } from '../exchange.ts'
+import { type Exchange, isHead, sendJson, writeHead } from '../exchange.ts'
 
 const LIMIT = 100
 const LIMIT_MAX = 1_000
@@ -39,20 +40,17 @@ const SCAN_MAX = 1_000
 const HEARTBEAT_MS = 15_000
 /** A stream ends after this; its reader comes back with Last-Event-ID and rights that were looked at again. */
 const STREAM_MS_MAX = 3_600_000
+/** For what was written before that to be taken. */
+const ENDING_MS_MAX = 10_000
 /** Not yet taken by a reader; beyond it the stream is cut and the reader comes back for the rest. */
 const UNSENT_BYTES_MAX = 1024 * 1024
 
-export async function events(exchange: Exchange, tail: EventTail): Promise<void> {
-  const { method, url = '' } = exchange.request
-  if (method !== 'GET' && method !== 'HEAD') {
-    throw new RegistryError('UNSUPPORTED', { headers: { Allow: 'GET, HEAD' } })
-  }
-  await requireReader(exchange)
-  const query = parseQuery(url.split('?')[1] ?? '')
+export async function events(exchange: Exchange, path: { query: string }, edge: Edge): Promise<void> {
+  const query = parseQuery(path.query)
   const wanted = filterOf(exchange, query)
   const accept = exchange.request.headers.accept ?? ''
   if (accept.includes('text/event-stream') && !isHead(exchange))
-    return stream(exchange, { query, wanted, tail })
+    return stream(exchange, { query, wanted, edge })
   const limit = limitOf(query)
   const after = await startOf(exchange, query.get('after'), 'oldest')
   const rows = await pageAfter(exchange, { after, limit: SCAN_MAX })
@@ -72,15 +70,6 @@ export async function events(exchange: Exchange, tail: EventTail): Promise<void>
     }),
     next: formatPosition({ origin, epoch: next.epoch, pos: next.pos }),
   })
-}
-
-async function requireReader(exchange: Exchange): Promise<void> {
-  const { auth } = exchange.region
-  if (auth === undefined) return
-  exchange.identity = await authenticate(exchange)
-  if (exchange.identity.actor.kind === 'anonymous' && !auth.policy.anonymousPull) {
-    throw new RegistryError('UNAUTHORIZED', { headers: { 'WWW-Authenticate': 'Basic realm="portolan"' } })
-  }
 }
 
 function audienceOf({ region, identity }: Exchange): (event: LoggedEvent) => Audience {
@@ -178,62 +167,96 @@ function isBefore(one: LogPosition, other: LogPosition): boolean {
   return one.epoch < other.epoch || (one.epoch === other.epoch && one.pos < other.pos)
 }
 
+/**
+ * Runs for as long as the stream is open. What it holds is held by this scope and taken before the first await, so a
+ * reader that leaves at any moment leaves nothing behind. 429 beyond the bounds of streams.ts.
+ */
 async function stream(
   exchange: Exchange,
-  options: { query: Query; wanted: (event: LoggedEvent) => boolean; tail: EventTail },
+  options: { query: Query; wanted: (event: LoggedEvent) => boolean; edge: Edge },
 ): Promise<void> {
-  const { query, wanted, tail } = options
+  const { query, wanted, edge } = options
   const { request, response } = exchange
+  const closed = closeOf(response)
+  using _place = edge.streams.take(networkOf(exchange.remoteAddress))
   const lastEventId = request.headers['last-event-id']
   const text = (typeof lastEventId === 'string' ? lastEventId : undefined) ?? query.get('after')
   const audience = audienceOf(exchange)
   let at = await startOf(exchange, text, 'head')
+  if (response.destroyed) return
   let caughtUp = false
   let missed = true
   const send = (events: readonly LoggedEvent[]): void => {
+    if (response.writableEnded) return
     for (const event of events) {
       if (!isBefore(at, event)) continue
       at = event
-      if (wanted(event)) response.write(tail.frames.frame(event, audience(event)))
+      if (wanted(event)) response.write(edge.tail.frames.frame(event, audience(event)))
     }
     // What it misses it asks for by Last-Event-ID; until then it costs nothing.
     if (response.writableLength > UNSENT_BYTES_MAX) response.destroy()
   }
-  const following = await tail.listen({
+  using following = edge.tail.listen({
     onEvents(events) {
       if (caughtUp) send(events)
       else missed = true
     },
-    onEnd: () => response.end(),
+    onEnd: () => endStream(response),
   })
-  const beat = setInterval(() => {
-    if (!response.writableNeedDrain) response.write(': still here\n\n')
-  }, HEARTBEAT_MS)
-  const end = setTimeout(() => response.end(), STREAM_MS_MAX)
-  response.once('close', () => {
-    following.stop()
-    clearInterval(beat)
-    clearTimeout(end)
-  })
-  response.writeHead(200, {
+  await following.ready
+  if (response.destroyed) return
+  using _timers = streamTimers(response)
+  writeHead(exchange, 200, {
     'Content-Type': 'text/event-stream',
     'Cache-Control': 'no-store',
     'X-Accel-Buffering': 'no',
     'X-Content-Type-Options': 'nosniff',
   })
   response.write(': hello\n\n')
+  const isOpen = () => !response.destroyed && !response.writableEnded
   // What the tail brings while we are behind is read again here, so that nothing is kept for a slow reader.
-  while (missed && !response.destroyed) {
+  while (missed && isOpen()) {
     missed = false
-    for (let page = await nextPage(); page.length > 0 && !response.destroyed; page = await nextPage()) {
+    for (let page = await nextPage(); page.length > 0 && isOpen(); page = await nextPage()) {
       send(page)
       if (response.writableNeedDrain) await drained(exchange)
     }
   }
   caughtUp = true
+  await closed
 
   function nextPage(): Promise<LoggedEvent[]> {
     return pageAfter(exchange, { after: at, limit: LIMIT_MAX })
+  }
+}
+
+/** Resolves when the answer is out or its reader gone. */
+function closeOf(response: ServerResponse): Promise<void> {
+  return new Promise((resolve) => {
+    if (response.destroyed) resolve()
+    else response.once('close', resolve)
+  })
+}
+
+/** Ends a stream whose head may not be written yet; a reader that takes nothing is cut by the drain. */
+function endStream(response: ServerResponse): void {
+  if (response.headersSent) response.end()
+  else response.destroy()
+}
+
+function streamTimers(response: ServerResponse): Disposable {
+  const beat = setInterval(() => {
+    if (!response.writableNeedDrain && !response.writableEnded) response.write(': still here\n\n')
+  }, HEARTBEAT_MS)
+  const end = setTimeout(() => response.end(), STREAM_MS_MAX)
+  // A reader that takes nothing never lets the end through.
+  const cut = setTimeout(() => response.destroy(), STREAM_MS_MAX + ENDING_MS_MAX)
+  return {
+    [Symbol.dispose]() {
+      clearInterval(beat)
+      clearTimeout(end)
+      clearTimeout(cut)
+    },
   }
 }
 

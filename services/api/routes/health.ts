@@ -6,11 +6,10 @@ export function live(exchange: Exchange): void {
   sendText(exchange, 200, 'ok\n')
 }
 
-/** 503 with the reasons while the database or the store is away, and while this process drains. */
-export async function ready(exchange: Exchange, draining: boolean): Promise<void> {
-  const { ready: isReady, reasons } = await exchange.region.readiness()
-  const all = draining ? [...reasons, 'this process is stopping'] : reasons
-  sendText(exchange, isReady && !draining ? 200 : 503, all.length === 0 ? 'ok\n' : `${all.join('\n')}\n`)
+/** 503 while the database or the store is away and while this process drains. The reasons are on the metrics port. */
+export async function ready(exchange: Exchange, _path: unknown, edge: { draining: boolean }): Promise<void> {
+  const isReady = !edge.draining && (await exchange.region.readiness()).ready
+  sendText(exchange, isReady ? 200 : 503, isReady ? 'ok\n' : 'not ready\n')
 }
 
 function sendText(exchange: Exchange, status: number, text: string): void {

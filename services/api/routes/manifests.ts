@@ -90,7 +90,8 @@ export async function putManifest(exchange: Exchange, path: ManifestPath): Promi
     repository: path.name,
     reference,
     tags,
-    contentType: request.headers['content-type'],
+    // Node keeps the first of several; what two readers could take for two types is refused.
+    contentType: request.headersDistinct['content-type']?.join(', '),
     bytes,
     conditions: conditionsOf(exchange),
     provenance: provenanceOf(exchange),

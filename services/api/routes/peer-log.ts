@@ -12,6 +12,7 @@ import { RegistryError } from '#shared/errors.ts'
 import { SHARDS, type ShardPosition } from '#shared/events/event-id.ts'
 import { parseQuery } from '#shared/oci/query.ts'
 import { ownLogPages } from '#shared/registry/log-pages.ts'
+import type { Edge } from '../edge.ts'
 import type { EventTail } from '../event-tail.ts'
 import { type Exchange, sendJson } from '../exchange.ts'
 
@@ -20,51 +21,53 @@ const WAIT_SECONDS_MAX = 25
 const NOTE_EVERY_MS = 5_000
 const PLACE = /^([0-7]):([1-9][0-9]{0,8}):(0|[1-9][0-9]{0,14})$/
 
-export function createPeerLog(): (exchange: Exchange, tail: EventTail) => Promise<void> {
-  /** By region: regions that have the key, so few. */
-  const noted = new Map<string, { atMs: number; places: string }>()
+/** When each peer's place was noted last. By region: regions that have the key, so few. */
+export type PeerNotes = Map<string, { atMs: number; places: string }>
 
-  return async (exchange, tail) => {
-    const { region, request } = exchange
-    const { method = '', url = '', headers } = request
-    if (method !== 'GET') throw new RegistryError('UNSUPPORTED', { headers: { Allow: 'GET' } })
-    if (region.peers === undefined)
-      throw new RegistryError('NOT_FOUND', { message: 'this region has no peers' })
-    const peer = region.peers.verify({ method, target: url, headers })
-    const query = parseQuery(url.split('?')[1] ?? '')
-    const after = placesOf(query.get('after') ?? '')
-    const wait = query.get('wait') ?? '0'
-    if (!/^[0-9]{1,2}$/.test(wait) || Number(wait) > WAIT_SECONDS_MAX) {
-      throw new RegistryError('REQUEST_INVALID', {
-        message: `wait is a number from 0 to ${WAIT_SECONDS_MAX}`,
-      })
-    }
-    await note(exchange, peer, after)
-    const pages = ownLogPages({ db: region.reads, name: region.name })
-    let page = await pages.page(after)
-    if (page.events.length === 0 && page.gone.length === 0 && wait !== '0') {
-      const waited = await tailMoves(exchange, {
-        tail,
-        ms: Number(wait) * 1_000,
-        look: () => pages.page(after),
-      })
-      if (waited !== undefined) page = waited
-    }
-    sendJson(exchange, { origin: region.name, ...page, behind: await pages.lag(after) })
+export async function peerLog(
+  exchange: Exchange,
+  { query: text }: { query: string },
+  edge: Edge,
+): Promise<void> {
+  const { region, peer = '' } = exchange
+  const query = parseQuery(text)
+  const after = placesOf(query.get('after') ?? '')
+  const wait = query.get('wait') ?? '0'
+  if (!/^[0-9]{1,2}$/.test(wait) || Number(wait) > WAIT_SECONDS_MAX) {
+    throw new RegistryError('REQUEST_INVALID', {
+      message: `wait is a number from 0 to ${WAIT_SECONDS_MAX}`,
+    })
   }
+  using _place = edge.streams.take(`peer ${peer}`)
+  await note(exchange, { notes: edge.peerNotes, peer, after })
+  const pages = ownLogPages({ db: region.reads, name: region.name })
+  let page = await pages.page(after)
+  if (page.events.length === 0 && page.gone.length === 0 && wait !== '0') {
+    const waited = await tailMoves(exchange, {
+      tail: edge.tail,
+      ms: Number(wait) * 1_000,
+      look: () => pages.page(after),
+    })
+    if (waited !== undefined) page = waited
+  }
+  if (exchange.response.destroyed) return
+  sendJson(exchange, { origin: region.name, ...page, behind: await pages.lag(after) })
+}
 
-  async function note({ region }: Exchange, peer: string, after: readonly ShardPosition[]): Promise<void> {
-    // One shard alone is somebody who fills a hole: it stands elsewhere.
-    if (after.length < SHARDS) return
-    const places = JSON.stringify(after)
-    const before = noted.get(peer)
-    const nowMs = performance.now()
-    if (before !== undefined && nowMs - before.atMs < NOTE_EVERY_MS) return
-    noted.set(peer, { atMs: nowMs, places })
-    // One that stays where it is only has to be heard of now and then.
-    if (before?.places === places && nowMs - before.atMs < NOTE_EVERY_MS * 12) return
-    await noteReader(region.db, `peer:${peer}`, after)
-  }
+async function note(
+  { region }: Exchange,
+  { notes, peer, after }: { notes: PeerNotes; peer: string; after: readonly ShardPosition[] },
+): Promise<void> {
+  // One shard alone is somebody who fills a hole: it stands elsewhere.
+  if (after.length < SHARDS) return
+  const places = JSON.stringify(after)
+  const before = notes.get(peer)
+  const nowMs = performance.now()
+  if (before !== undefined && nowMs - before.atMs < NOTE_EVERY_MS) return
+  notes.set(peer, { atMs: nowMs, places })
+  // One that stays where it is only has to be heard of now and then.
+  if (before?.places === places && nowMs - before.atMs < NOTE_EVERY_MS * 12) return
+  await noteReader(region.db, `peer:${peer}`, after)
 }
 
 function placesOf(text: string): ShardPosition[] {
@@ -89,25 +92,29 @@ async function tailMoves<T extends { events: readonly unknown[] }>(
   options: { tail: EventTail; ms: number; look(): Promise<T> },
 ): Promise<T | undefined> {
   const { tail, ms, look } = options
-  const deadlineMs = performance.now() + ms
-  let moved = Promise.withResolvers<'moved' | 'over'>()
-  const following = await tail.listen({
-    onEvents: () => moved.resolve('moved'),
-    onEnd: () => moved.resolve('over'),
-  })
-  const over = setTimeout(() => moved.resolve('over'), ms)
-  const gone = () => moved.resolve('over')
-  exchange.response.once('close', gone)
+  const { response } = exchange
+  let over = false
+  let moved = Promise.withResolvers<void>()
+  const end = () => {
+    over = true
+    moved.resolve()
+  }
+  // All of it before the first await: a caller that leaves meanwhile leaves nothing behind.
+  if (response.destroyed) return undefined
+  using following = tail.listen({ onEvents: () => moved.resolve(), onEnd: end })
+  response.once('close', end)
+  const timer = setTimeout(end, ms)
   try {
+    await following.ready
     // What was logged before the tail listened.
     for (let page = await look(); ; page = await look()) {
       if (page.events.length > 0) return page
-      if ((await moved.promise) === 'over' || performance.now() > deadlineMs) return undefined
+      await moved.promise
+      if (over) return undefined
       moved = Promise.withResolvers()
     }
   } finally {
-    clearTimeout(over)
-    exchange.response.off('close', gone)
-    following.stop()
+    clearTimeout(timer)
+    response.off('close', end)
   }
 }

@@ -5,11 +5,7 @@ import { eventSchema, eventTypes, schemaPath, TYPE_PREFIX } from '#shared/events
 import { type Exchange, sendJson } from '../exchange.ts'
 
 export async function schemas(exchange: Exchange): Promise<void> {
-  const { method, url = '' } = exchange.request
-  if (method !== 'GET' && method !== 'HEAD') {
-    throw new RegistryError('UNSUPPORTED', { headers: { Allow: 'GET, HEAD' } })
-  }
-  const [path = ''] = url.split('?')
+  const [path = ''] = (exchange.request.url ?? '').split('?')
   if (/^\/api\/v1\/schemas\/?$/.test(path)) {
     const types = Object.keys(eventTypes).map((name) => TYPE_PREFIX + name)
     return sendJson(exchange, { types: types.map((type) => ({ type, schema: schemaPath(type) })) })

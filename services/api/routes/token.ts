@@ -15,12 +15,8 @@ export async function token(exchange: Exchange): Promise<void> {
   const { auth } = exchange.region
   if (auth === undefined)
     throw new RegistryError('NOT_FOUND', { message: 'this registry asks nobody for a token' })
-  const { method } = exchange.request
-  if (method !== 'GET' && method !== 'POST') {
-    throw new RegistryError('UNSUPPORTED', { headers: { Allow: 'GET, POST' } })
-  }
   try {
-    const request = method === 'GET' ? fromQuery(exchange) : await fromForm(exchange)
+    const request = exchange.request.method === 'GET' ? fromQuery(exchange) : await fromForm(exchange)
     const answer = await answerTokenRequest(auth, request)
     sendJson(exchange, answer)
   } catch (thrown) {

@@ -167,10 +167,15 @@ function sessionHeaders(name: RepositoryName, { id, size }: UploadPosition): Hea
   }
 }
 
-function created(exchange: Exchange, name: RepositoryName, digest: Digest, position: WritePosition): void {
+function created(
+  exchange: Exchange,
+  name: RepositoryName,
+  digest: Digest,
+  position: WritePosition | undefined,
+): void {
   sendEmpty(exchange, 201, {
     Location: `/v2/${name}/blobs/${digest}`,
     'Docker-Content-Digest': digest,
-    ...positionHeader(exchange, position),
+    ...(position !== undefined && positionHeader(exchange, position)),
   })
 }

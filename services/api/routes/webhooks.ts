@@ -35,67 +35,63 @@ const PAGE_MAX = 1_000
 const NUMBER_MAX = Number.MAX_SAFE_INTEGER
 const STATES = ['waiting', 'delivered', 'parked']
 
-/** `path` is what follows /api/v1/webhooks; the caller is an admin. */
-export async function webhooks(exchange: Exchange, path: string, query: string): Promise<void> {
-  const { region } = exchange
-  const { method = '' } = exchange.request
-  const [, id, what, ...more] = path.split('/')
-  if (id === undefined) {
-    if (method === 'GET' || method === 'HEAD') {
-      const { readable, unreadable } = await subscriptions(region)
-      const webhooks = readable.map(({ id, webhook }) => describeWebhook(id, webhook))
-      return sendJson(exchange, { webhooks, unreadable })
-    }
-    requireMethod(exchange, ['GET', 'HEAD', 'POST'], 'POST')
-    const given = parseWebhook(await jsonBody(exchange))
-    const added = await addWebhook(region, { given, provenance: provenanceOf(exchange) })
-    const described = { ...describeWebhook(added.id, added.webhook), secret: added.webhook.secret }
-    return sendJson(exchange, described, {
-      status: 201,
-      headers: { Location: `/api/v1/webhooks/${added.id}` },
-    })
-  }
-  if (!UUID.test(id) || more.length > 0) throw new RegistryError('NOT_FOUND')
-  if (what === undefined) return one(exchange, id)
-  switch (what) {
-    case 'deliveries':
-      requireMethod(exchange, ['GET', 'HEAD'])
-      return deliveries(exchange, id, query)
-    case 'test':
-      requireMethod(exchange, ['POST'])
-      await subscription(region, id)
-      return sendJson(exchange, { delivery: await sendTest(region, id) }, { status: 202 })
-    case 'replay':
-      requireMethod(exchange, ['POST'])
-      return replayFrom(exchange, id)
-    case 'redeliver':
-      requireMethod(exchange, ['POST'])
-      return redeliverSome(exchange, id)
-    default:
-      throw new RegistryError('NOT_FOUND')
-  }
+interface WebhookPath {
+  readonly id: string
+  readonly query: string
 }
 
-async function one(exchange: Exchange, id: string): Promise<void> {
-  const { region, request } = exchange
-  const provenance = provenanceOf(exchange)
-  if (request.method === 'DELETE') {
-    await removeWebhook(region, { id, provenance })
-    return sendEmpty(exchange, 204)
-  }
-  if (request.method === 'PATCH') {
-    const change = parseWebhook(await jsonBody(exchange))
-    const { webhook } = await changeWebhook(region, { id, change, provenance })
-    return sendJson(exchange, describeWebhook(id, webhook))
-  }
-  requireMethod(exchange, ['GET', 'HEAD', 'PATCH', 'DELETE'])
-  const found = await subscription(region, id)
+export async function getWebhooks(exchange: Exchange): Promise<void> {
+  const { readable, unreadable } = await subscriptions(exchange.region)
+  sendJson(exchange, {
+    webhooks: readable.map(({ id, webhook }) => describeWebhook(id, webhook)),
+    unreadable,
+  })
+}
+
+export async function postWebhook(exchange: Exchange): Promise<void> {
+  const given = parseWebhook(await jsonBody(exchange))
+  const added = await addWebhook(exchange.region, { given, provenance: provenanceOf(exchange) })
+  const described = { ...describeWebhook(added.id, added.webhook), secret: added.webhook.secret }
+  sendJson(exchange, described, {
+    status: 201,
+    headers: { Location: `/api/v1/webhooks/${added.id}` },
+  })
+}
+
+export async function getWebhook(exchange: Exchange, path: WebhookPath): Promise<void> {
+  const id = requireId(path)
+  const found = await subscription(exchange.region, id)
   sendJson(exchange, 'webhook' in found ? describeWebhook(id, found.webhook) : found)
 }
 
-async function deliveries(exchange: Exchange, id: string, text: string): Promise<void> {
+export async function changeOneWebhook(exchange: Exchange, path: WebhookPath): Promise<void> {
+  const id = requireId(path)
+  const change = parseWebhook(await jsonBody(exchange))
+  const { webhook } = await changeWebhook(exchange.region, { id, change, provenance: provenanceOf(exchange) })
+  sendJson(exchange, describeWebhook(id, webhook))
+}
+
+export async function removeOneWebhook(exchange: Exchange, path: WebhookPath): Promise<void> {
+  await removeWebhook(exchange.region, { id: requireId(path), provenance: provenanceOf(exchange) })
+  sendEmpty(exchange, 204)
+}
+
+export async function postTest(exchange: Exchange, path: WebhookPath): Promise<void> {
   const { region } = exchange
-  const query = parseQuery(text)
+  const id = requireId(path)
+  await subscription(region, id)
+  sendJson(exchange, { delivery: await sendTest(region, id) }, { status: 202 })
+}
+
+function requireId({ id }: WebhookPath): string {
+  if (!UUID.test(id)) throw new RegistryError('NOT_FOUND')
+  return id
+}
+
+export async function getDeliveries(exchange: Exchange, path: WebhookPath): Promise<void> {
+  const { region } = exchange
+  const id = requireId(path)
+  const query = parseQuery(path.query)
   await subscription(region, id)
   const state = stateOf(query.get('state'))
   const limit = numberOf('limit', query.get('limit'), { otherwise: PAGE, max: PAGE_MAX })
@@ -111,8 +107,9 @@ async function deliveries(exchange: Exchange, id: string, text: string): Promise
   })
 }
 
-async function replayFrom(exchange: Exchange, id: string): Promise<void> {
+export async function postReplay(exchange: Exchange, path: WebhookPath): Promise<void> {
   const { region } = exchange
+  const id = requireId(path)
   const { after: text } = (await jsonBody(exchange)) as { after?: unknown }
   const after = typeof text === 'string' ? parsePosition(text) : undefined
   if (after === undefined || !('pos' in after) || after.origin !== region.name) {
@@ -124,8 +121,9 @@ async function replayFrom(exchange: Exchange, id: string): Promise<void> {
   sendJson(exchange, { planned, next: formatPosition({ origin: region.name, ...next }) }, { status: 202 })
 }
 
-async function redeliverSome(exchange: Exchange, id: string): Promise<void> {
+export async function postRedeliver(exchange: Exchange, path: WebhookPath): Promise<void> {
   const { region } = exchange
+  const id = requireId(path)
   const body = (await jsonBody(exchange)) as { id?: unknown; state?: unknown; from?: unknown; to?: unknown }
   await subscription(region, id)
   const again = await redeliver(region.db, {
@@ -171,10 +169,4 @@ function numberOf(
   const number = typeof value === 'string' && !/^[0-9]{1,16}$/.test(value) ? Number.NaN : Number(value)
   if (Number.isSafeInteger(number) && number >= 0 && number <= max) return number
   throw new RegistryError('REQUEST_INVALID', { message: `${name} is no number from 0 to ${max}` })
-}
-
-function requireMethod(exchange: Exchange, allowed: readonly string[], method?: string): void {
-  const asked = exchange.request.method ?? ''
-  if (method === undefined ? allowed.includes(asked) : asked === method) return
-  throw new RegistryError('UNSUPPORTED', { headers: { Allow: allowed.join(', ') } })
 }

@@ -3,7 +3,7 @@
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { type Method, type Route, routeNeeds } from '../../../services/api/authorize.ts'
+import { type Method, type RegistryRoute, routeNeeds } from '../../../services/api/authorize.ts'
 import { ALICE, accountsNode, basic, ROOT } from '../../support/accounts.ts'
 import { sha256, testImage } from '../../support/image.ts'
 import { ociClient } from '../../support/oci-client.ts'
@@ -11,7 +11,7 @@ import { ociClient } from '../../support/oci-client.ts'
 const image = testImage()
 const layer = sha256(image.blobs[1] ?? '')
 
-const paths: Readonly<Record<Route, string>> = {
+const paths: Readonly<Record<RegistryRoute, string>> = {
   base: '/v2/',
   catalog: '/v2/_catalog',
   tags: '/v2/a/x/tags/list',
@@ -24,7 +24,7 @@ const paths: Readonly<Record<Route, string>> = {
 
 const routes = Object.entries(routeNeeds).flatMap(([route, methods]) =>
   Object.entries(methods).map(([method, need]) => ({
-    route: route as Route,
+    route: route as RegistryRoute,
     method: method as Method,
     need,
   })),

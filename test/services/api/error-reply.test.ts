@@ -1,9 +1,11 @@
 import assert from 'node:assert/strict'
+import { connect } from 'node:net'
 import { test } from 'node:test'
 import { StoreError } from '#shared/blobs/blob-store.ts'
 import { ReaderUnavailableError } from '#shared/db/snapshot-reader.ts'
 import { RegistryError } from '#shared/errors.ts'
 import { toRegistryError } from '../../../services/api/error-reply.ts'
+import { eventually } from '../../support/eventually.ts'
 import { sha256, testImage } from '../../support/image.ts'
 import { ociClient } from '../../support/oci-client.ts'
 import { testNode } from '../../support/region.ts'
@@ -83,4 +85,31 @@ test('a blob whose bytes are gone is 503, not 404: clients delete what they are 
   const got = await client.get(`/v2/a/blobs/${sha256(image.blobs[1] ?? '')}`)
   assert.equal(got.status, 503)
   assert.match(got.body.toString(), /UNAVAILABLE/)
+})
+
+test('a client that leaves while the store makes it wait is no failure; a bug meanwhile is one', async (t) => {
+  const { port, url, region, logLines } = await testNode(t)
+  const location = (await ociClient(url).request('POST', '/v2/a/blobs/uploads/')).headers.get('location')
+  const failures = () => logLines.filter((line) => !line.includes('"level":"info"'))
+  const leave = async (thrown: (reason: unknown) => unknown) => {
+    const { promise: waiting, resolve: waits } = Promise.withResolvers<void>()
+    region.blobs.begin = (_session, { signal = new AbortController().signal }) => {
+      waits()
+      return new Promise((_, reject) => signal.addEventListener('abort', () => reject(thrown(signal.reason))))
+    }
+    const socket = connect(port, '127.0.0.1')
+    socket.write(`PATCH ${location} HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\nfirst`)
+    await waiting
+    logLines.length = 0
+    socket.resetAndDestroy()
+    await eventually('the log line', () => logLines.some((line) => line.includes('"status":499')))
+    // What is logged of the failure comes in the same turn or not at all.
+    await new Promise((resolve) => setImmediate(resolve))
+  }
+  await leave((reason) => reason)
+  assert.deepEqual(failures(), [])
+  await leave((reason) => new StoreError('unavailable', 'broken off', { cause: reason }))
+  assert.deepEqual(failures(), [])
+  await leave(() => new TypeError('a bug'))
+  assert.match(failures().join(), /a bug/)
 })

@@ -16,6 +16,8 @@ test('a digest matches quoted, bare, weak, in a list, and by the star', () => {
 test('a range holds when nothing is asked or the content is the one that was asked for', () => {
   assert.equal(rangeStillValid(undefined, digest), true)
   assert.equal(rangeStillValid(`"${digest}"`, digest), true)
+  for (const weak of [`W/"${digest}"`, `w/"${digest}"`, `"x", "${digest}"`, '*', `"${digest}`])
+    assert.equal(rangeStillValid(weak, digest), false, `${weak} is no strong tag (RFC 9110, 13.1.5)`)
   assert.equal(rangeStillValid('"other"', digest), false)
   assert.equal(rangeStillValid('Wed, 21 Oct 2015 07:28:00 GMT', digest), false)
 })

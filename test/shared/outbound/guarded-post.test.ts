@@ -59,6 +59,19 @@ test('S1: loopback, private, link-local and reserved addresses are refused in ev
     '[2002:7f00:1::]',
     '224.0.0.1',
     '255.255.255.255',
+    '[::127.0.0.1]',
+    '[::7f00:1]',
+    '[::a9fe:a9fe]',
+    '[::ffff:0:127.0.0.1]',
+    '[64:ff9b::a9fe:a9fe]',
+    '[64:ff9b:1::a00:1]',
+    '[4000::1]',
+    '168.63.129.16',
+    '[::ffff:168.63.129.16]',
+    '100.100.100.200',
+    '[fd00:ec2::254]',
+    '[fd20:ce::254]',
+    '192.0.0.192',
     'localhost',
   ]) {
     await assert.rejects(post(`http://${host}:9/`), AddressRefusedError, host)
@@ -76,10 +89,30 @@ test('S1: loopback, private, link-local and reserved addresses are refused in ev
 test('S1: leave opens private addresses, and never those where clouds keep credentials', () => {
   for (const address of ['127.0.0.1', '::1', '10.0.0.1', 'fd00::1'])
     assert.ok(isAllowed(address, true), address)
-  for (const address of ['169.254.169.254', 'fe80::1', '0.0.0.0', '224.0.0.1', 'nonsense']) {
+  for (const address of [
+    '169.254.169.254',
+    '169.254.170.2',
+    '168.63.129.16',
+    '::ffff:168.63.129.16',
+    '100.100.100.200',
+    'fd00:ec2::254',
+    'fd20:ce::254',
+    '192.0.0.192',
+    '::127.0.0.1',
+    '::7f00:1',
+    '64:ff9b::7f00:1',
+    '2002:7f00:1::',
+    'fe80::1',
+    '0.0.0.0',
+    '::',
+    '224.0.0.1',
+    'nonsense',
+  ]) {
     assert.ok(!isAllowed(address, true), address)
   }
-  assert.ok(isAllowed('93.184.216.34', false))
+  for (const address of ['93.184.216.34', '2606:2800:21f:cb07:6820:80da:af6b:8b2c']) {
+    assert.ok(isAllowed(address, false), address)
+  }
 })
 
 test('S1: a name is resolved once, judged, and that address is dialled: rebinding changes nothing', async (t) => {

@@ -1,0 +1,54 @@
+// The log line and the numbers of every request on every surface, when its answer is out or its client is gone. A client
+// that left before its answer began is status 499, an information: it is no failure of ours.
+
+import { logRequest } from '#shared/observability/log.ts'
+import type { Exchange } from './exchange.ts'
+
+/** What is known of a request from its target alone. */
+export interface Observed {
+  /** One of a closed set: it labels metrics. */
+  readonly name: string
+  readonly repository?: string | undefined
+  readonly reference?: string | undefined
+}
+
+export function observe(exchange: Exchange, { name, repository, reference }: Observed): void {
+  const startMs = performance.now()
+  const { region, request, response } = exchange
+  response.once('close', () => {
+    const durationMs = performance.now() - startMs
+    const status = response.headersSent ? response.statusCode : 499
+    const sent = exchange.bodyBytes
+    const method = request.method ?? ''
+    const { actor } = exchange.identity
+    region.metrics.request({
+      method: knownMethod(method),
+      route: name,
+      status,
+      seconds: durationMs / 1_000,
+      bytesOut: sent,
+    })
+    if (exchange.errorCode !== undefined) region.metrics.error(exchange.errorCode)
+    logRequest(region.log, {
+      id: exchange.requestId,
+      method,
+      route: name,
+      repository,
+      reference,
+      status,
+      bytes: sent,
+      durationMs,
+      actor: exchange.peer ?? (actor.kind === 'account' ? actor.name : ''),
+      address: exchange.remoteAddress,
+      userAgent: request.headers['user-agent'],
+      code: exchange.errorCode,
+    })
+  })
+}
+
+const METHODS: readonly string[] = Object.freeze(['GET', 'HEAD', 'POST', 'PATCH', 'PUT', 'DELETE'])
+
+/** Metric labels are a closed set: a client may not make new ones. */
+function knownMethod(method: string): string {
+  return METHODS.includes(method) ? method : 'other'
+}

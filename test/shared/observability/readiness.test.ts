@@ -1,0 +1,54 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { watchReadiness } from '#shared/observability/readiness.ts'
+import { eventually } from '../../support/eventually.ts'
+
+test('readiness is what the last round said: asking starts no check', async () => {
+  let checks = 0
+  await using watch = await watchReadiness({ checks: { store: async () => ++checks }, everyMs: 60_000 })
+  const before = checks
+  for (let asked = 0; asked < 1_000; asked++) assert.deepEqual(watch.now(), { ready: true, reasons: [] })
+  assert.equal(checks, before)
+})
+
+test('a part that fails is named, and that it is back is seen', async () => {
+  let away = true
+  await using watch = await watchReadiness({
+    checks: {
+      database: async () => {},
+      store: () => (away ? Promise.reject(new Error('gone')) : Promise.resolve()),
+    },
+    everyMs: 5,
+  })
+  assert.deepEqual(watch.now(), { ready: false, reasons: ['store: gone'] })
+  away = false
+  await eventually('readiness', () => watch.now().ready)
+})
+
+test('a check that does not answer is not ready, is not started again, and ends nothing else', async () => {
+  let started = 0
+  let rounds = 0
+  await using watch = await watchReadiness({
+    checks: {
+      stuck: () => {
+        started++
+        return new Promise(() => {})
+      },
+      fine: async () => ++rounds,
+    },
+    everyMs: 1,
+    checkMsMax: 10,
+  })
+  await eventually('some rounds', () => rounds > 5)
+  assert.deepEqual(watch.now(), { ready: false, reasons: ['stuck: no answer within 0.01 s'] })
+  assert.equal(started, 1)
+})
+
+test('what was ready long ago is not ready', async () => {
+  let now = 0
+  await using watch = await watchReadiness({ checks: {}, everyMs: 3_600_000, nowMs: () => now })
+  assert.equal(watch.now().ready, true)
+  await new Promise((resolve) => setImmediate(resolve))
+  now = 31_000
+  assert.deepEqual(watch.now(), { ready: false, reasons: ['the last check is too old'] })
+})
