@@ -76,15 +76,22 @@ test('an error that cannot be written ends the connection, not the process', asy
   assert.equal((await client.get('/v2/')).status, 200)
 })
 
-test('a blob whose bytes are gone is 503, not 404: clients delete what they are told is unknown', async (t) => {
+test('bytes that are out of reach are 503; bytes that are gone are 404 with the reason, so clients push them again', async (t) => {
   const { url, region } = await testNode(t)
   const client = ociClient(url)
   const image = testImage()
   await client.pushImage('a', image)
+  const path = `/v2/a/blobs/${sha256(image.blobs[1] ?? '')}`
+  const { read } = region.blobs
+  region.blobs.read = () => Promise.reject(new StoreError('unavailable', 'away'))
+  const away = await client.get(path)
+  assert.equal(away.status, 503)
+  assert.match(away.body.toString(), /UNAVAILABLE/)
+  region.blobs.read = read
   await region.blobs.remove((await region.blobs.list('', 10)).map(({ key }) => key))
-  const got = await client.get(`/v2/a/blobs/${sha256(image.blobs[1] ?? '')}`)
-  assert.equal(got.status, 503)
-  assert.match(got.body.toString(), /UNAVAILABLE/)
+  const gone = await client.get(path)
+  assert.equal(gone.status, 404)
+  assert.match(gone.body.toString(), /BLOB_UNKNOWN.*push it again/)
 })
 
 test('a client that leaves while the store makes it wait is no failure; a bug meanwhile is one', async (t) => {
