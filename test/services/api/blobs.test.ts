@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
-import { readdir, truncate } from 'node:fs/promises'
+import { truncate } from 'node:fs/promises'
 import { connect } from 'node:net'
 import { join } from 'node:path'
 import { test } from 'node:test'
@@ -76,10 +76,8 @@ test('a blob whose file is short breaks the connection instead of ending early',
   const bytes = randomBytes(3_000_000)
   await ociClient(url).pushBlob('a', bytes)
   const directory = join(region.config.dataDir, 'eu', 'blobs')
-  for (const folder of await readdir(directory)) {
-    for (const key of await readdir(join(directory, folder)))
-      await truncate(join(directory, folder, key), 2_000_000)
-  }
+  for (const { key } of await region.blobs.list('', 10))
+    await truncate(join(directory, key.slice(0, 2), key), 2_000_000)
   const answer = await rawHttp(port, [`GET /v2/a/blobs/${sha256(bytes)} HTTP/1.1\r\nHost: h\r\n\r\n`], 2_000)
   assert.equal(answer.closed, true)
   assert.ok(answer.text.length < 3_000_000)
