@@ -22,9 +22,9 @@ const timers = () => process.getActiveResourcesInfo().filter((kind) => kind === 
 
 /** Counts queries of the log's end: each is somebody who is still followed for. */
 function countReads({ region }: TestNode): () => number {
-  const rows = region.db.rows.bind(region.db)
+  const rows = region.reads.rows.bind(region.reads)
   let reads = 0
-  region.db.rows = (statement, values) => {
+  region.reads.rows = (statement, values) => {
     if (/events|bounds/.test(statement.name)) reads++
     return rows(statement, values)
   }
@@ -193,9 +193,9 @@ test('the tail: who stops while it starts, a start that fails and an end leave n
   const { region } = await testRegion(t)
   const node = { region } as TestNode
   const listener = { onEvents: () => {}, onEnd: () => {} }
-  const rows = region.db.rows
+  const rows = region.reads.rows
   const { promise: held, resolve: release } = Promise.withResolvers<void>()
-  region.db.rows = async (statement, values) => {
+  region.reads.rows = async (statement, values) => {
     await held
     return rows(statement, values)
   }
@@ -205,10 +205,10 @@ test('the tail: who stops while it starts, a start that fails and an end leave n
   early[Symbol.dispose]()
   release()
   await quiet(reads)
-  region.db.rows = () => Promise.reject(new Error('away'))
+  region.reads.rows = () => Promise.reject(new Error('away'))
   const failing = [tail.listen(listener), tail.listen({ ...listener })]
   for (const each of failing) await assert.rejects(each.ready, /away/)
-  region.db.rows = rows
+  region.reads.rows = rows
   const again = countReads(node)
   const good = tail.listen(listener)
   await good.ready
