@@ -107,7 +107,7 @@ test('what an operator can mend is one clear sentence and exit code 1', async (t
       { PORTOLAN_LISTEN: `localhost:${port}`, PORTOLAN_DATA_DIR: dataDir },
       /^127\.0\.0\.1:\d+ is in use by another program: .*PORTOLAN_LISTEN/,
     ],
-    [[], { PORTOLAN_REGION: 'EU' }, /PORTOLAN_REGION is no lower-case word/],
+    [[], { PORTOLAN_REGION: 'EU' }, /PORTOLAN_REGION is not a lower-case word/],
     [['apy'], {}, /no service "apy"; the nearest is api: choose from all, api, relay, webhooks, janitor/],
     [['move-blob'], {}, /no service "move-blob"; the nearest is move-blobs/],
     [['--print-confg'], {}, /no option "--print-confg"; the nearest is --print-config/],
@@ -209,7 +209,7 @@ test('--print-config shows what is in force, secrets masked', async () => {
     PORTOLAN_REGION: 'us',
   })
   assert.equal(code, 0)
-  assert.equal((JSON.parse(stdout) as { region: string }).region, 'us')
+  assert.match(stdout, /^PORTOLAN_REGION=us$/m)
   assert.doesNotMatch(stdout, /hunter2/)
 })
 

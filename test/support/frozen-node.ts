@@ -9,12 +9,14 @@ import { startApi } from '../../services/api/service.ts'
 import { startJanitor } from '../../services/janitor/service.ts'
 import { startRelay } from '../../services/relay/service.ts'
 import { startWebhooks } from '../../services/webhooks/service.ts'
+import { TEST_SECRETS_KEY } from './region.ts'
 
 const [service = '', databaseUrl = '', dataDir = '', failpoint = ''] = process.argv.slice(2)
 let frozen = false
 const config = loadConfig({
   PORTOLAN_DATABASE_URL: databaseUrl,
   PORTOLAN_DATA_DIR: dataDir,
+  PORTOLAN_SECRETS_KEY: TEST_SECRETS_KEY,
   PORTOLAN_LISTEN: '127.0.0.1:0',
   PORTOLAN_METRICS_LISTEN: 'off',
   PORTOLAN_LOG_LEVEL: 'error',

@@ -164,6 +164,7 @@ test('the drain ends within its time beside aborted, standing and stuck streams'
   const open = await drains(t, async ({ port }) => {
     for (let each = 0; each < 20; each++) {
       const socket = connect(port, '127.0.0.1')
+      t.after(() => socket.destroy())
       socket.write(STREAM)
       await once(socket, 'data')
       socket.pause()
@@ -172,17 +173,19 @@ test('the drain ends within its time beside aborted, standing and stuck streams'
   assert.ok(open < 3_000, `open: ${open} ms`)
   const stuck = await drains(t, async ({ port, region }) => {
     const socket = connect(port, '127.0.0.1')
+    t.after(() => socket.destroy())
     socket.on('error', () => {})
     socket.write(STREAM)
     await once(socket, 'data')
     // The database stands still: neither the tick under way nor a reader that begins is ever answered.
     const asked = Promise.withResolvers<void>()
-    region.db.rows = () => {
+    region.reads.rows = () => {
       asked.resolve()
       return new Promise(() => {})
     }
     await asked.promise
     const late = connect(port, '127.0.0.1')
+    t.after(() => late.destroy())
     late.on('error', () => {})
     await new Promise((written) => late.write(STREAM, written))
   })

@@ -86,7 +86,7 @@ test('a store that changes hands under a running region is swept no more and tak
   assert.equal(told.length, 1, 'one line per change')
   assert.match(await node.region.metrics.text(), /portolan_sweep_blocked\{reason="owner"\} 1/)
   assert.equal((await client.request('PATCH', location, { body: Buffer.from('x') })).status, 503)
-  assert.equal((await fetch(`${node.url}/readyz`)).status, 503)
+  await eventually('readiness to say so', async () => (await fetch(`${node.url}/readyz`)).status === 503)
 })
 
 test('adopt-store says what it would take, takes it only when told to, and the limits hold afterwards', async (t) => {
