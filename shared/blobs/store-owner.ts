@@ -74,12 +74,19 @@ function refused(reason: string): OwnerVerdict {
   return { kind: 'refused', reason }
 }
 
+/**
+ * Looks for the marker before the objects and again after them: another node of this region may be starting, and what it
+ * writes (a probe, a blob) comes after the marker that it writes first.
+ */
 export async function findStoreFacts(store: BlobStore, rows: KnownRows): Promise<StoreFacts> {
-  const marker = await store.readMarker()
-  if (marker !== undefined) return { marker, sampled: 0, known: 0, rows: false }
+  const before = await store.readMarker()
+  if (before !== undefined) return { marker: before, sampled: 0, known: 0, rows: false }
   const sample = await store.list('', SAMPLE_MAX)
   const known = sample.length === 0 ? new Set() : await rows.among(sample.map(({ key }) => key))
-  return { marker, sampled: sample.length, known: known.size, rows: await rows.any() }
+  const any = await rows.any()
+  const marker = await store.readMarker()
+  if (marker !== undefined) return { marker, sampled: 0, known: 0, rows: false }
+  return { marker, sampled: sample.length, known: known.size, rows: any }
 }
 
 /**

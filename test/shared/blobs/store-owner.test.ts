@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { type BlobStore, EMPTY_SESSION } from '#shared/blobs/blob-store.ts'
 import { createByteBudget } from '#shared/blobs/byte-budget.ts'
 import { openFileStore } from '#shared/blobs/file-store.ts'
 import {
@@ -69,4 +70,23 @@ test('two databases that claim an empty store at once: one has it, the other is 
   await takeStore(store, loser)
   assert.equal((await requireOwner(store, loser)).founded, false, 'what is in it came from elsewhere')
   await assert.rejects(requireOwner(store, winner), StoreOwnerError)
+})
+
+test('nodes of one region that start at once on a new store: what the first has written refuses no other', async (t) => {
+  const directory = await testDirectory(t)
+  const budget = createByteBudget({ bytesMax: 2 ** 20 })
+  const store = await openFileStore({ directory, budget, freeBytesMin: 0 })
+  t.after(() => store[Symbol.asyncDispose]())
+  const between: BlobStore = {
+    ...store,
+    // Between this node's look for the marker and its look at the objects another one claims the store and uploads.
+    async list(after, limit) {
+      await claimStore(store, MINE, NO_ROWS)
+      await using attempt = await store.begin(EMPTY_SESSION, { algorithm: 'sha256' })
+      await attempt.write(Buffer.from('a blob'))
+      await attempt.finish()
+      return store.list(after, limit)
+    },
+  }
+  assert.equal((await claimStore(between, MINE, NO_ROWS)).founded, true)
 })
