@@ -26,6 +26,10 @@ export async function initializeCluster(options: {
 }): Promise<string> {
   const { directory, data, initdb, launcher } = options
   const passwordFile = join(directory, 'password')
+  // Also beside finished data: a first start may die between the rename and its tidying up.
+  for (const name of await readdir(directory)) {
+    if (name.startsWith(UNFINISHED)) await rm(join(directory, name), { recursive: true, force: true })
+  }
   const version = await readIfThere(join(data, 'PG_VERSION'))
   if (version !== undefined) {
     if (version.trim() !== MAJOR) {
@@ -37,9 +41,6 @@ export async function initializeCluster(options: {
     if (password === undefined || password === '')
       throw new OperatorError(`${passwordFile} is missing or empty: restore it, it opens ${data}.`)
     return password
-  }
-  for (const name of await readdir(directory)) {
-    if (name.startsWith(UNFINISHED)) await rm(join(directory, name), { recursive: true, force: true })
   }
   const password = randomBytes(24).toString('base64url')
   await writeFile(passwordFile, password, { mode: 0o600, flush: true })
