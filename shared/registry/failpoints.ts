@@ -1,6 +1,6 @@
 // Named places between two durable steps, where a test may stop the process. In production they are never set and
 // cost a function call that does nothing; they exist so that "nothing acknowledged is lost" is shown step by step
-// (test/services/api/crash.test.ts kills a node at each of them under load).
+// (test/faults/api/crash.test.ts kills a node at each of them under load).
 
 export const FAILPOINTS = [
   'attempt-durable',

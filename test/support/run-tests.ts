@@ -1,11 +1,12 @@
-// What `npm test` runs: every test that needs nothing but Node and the embedded Postgres. Suites with real clients,
-// object stores, conformance and benches have scripts of their own. Paths on the command line narrow it: `npm test -- test/shared/oci`.
+// What `npm test` runs: every test that needs nothing but Node and the embedded Postgres, and ends soon. Suites with real
+// clients, object stores, Kafka, faults that take long, conformance and benches run by themselves. Paths on the command
+// line narrow it: `npm test -- test/shared/oci`.
 
 import { spawn } from 'node:child_process'
 import { glob } from 'node:fs/promises'
 import { join } from 'node:path'
 
-const ELSEWHERE = ['clients', 'conformance', 'bench', 'kafka', 'long', 'stores']
+const ELSEWHERE = ['clients', 'conformance', 'bench', 'faults', 'kafka', 'long', 'stores']
 const root = join(import.meta.dirname, '..', '..')
 
 const wanted = process.argv.slice(2).filter((argument) => !argument.startsWith('--'))
