@@ -2,6 +2,7 @@
 //
 //   <directory>/<first two of key>/<key>      key: 32 hex digits of randomness
 //   <directory>/portolan-store.json           the marker: who owns the store
+//   <directory>/<first two of key>/<key>.probe   what a check writes, for a moment; never listed
 //   <directory>/clock                         written to find out what time the file system has
 //
 // Durable means: the file's data and its directory entry are synced before `finish` or `complete` resolves. A key is
@@ -68,12 +69,13 @@ export async function openFileStore(options: FileStoreOptions): Promise<BlobStor
   /** Makes a file that may take `length` bytes, and more where nobody knows how many come. */
   async function create(
     algorithm: DigestAlgorithm,
-    length = 0,
+    { length = 0, suffix = '' }: { length?: number | undefined; suffix?: string } = {},
   ): Promise<{ key: string; file: WriteOnceFile }> {
     const key = randomBytes(16).toString('hex')
     const space = await volume.admit(length)
     try {
-      return { key, file: await createWriteOnceFile(pathOf(key), { algorithm, directories, space }) }
+      const path = `${pathOf(key)}${suffix}`
+      return { key, file: await createWriteOnceFile(path, { algorithm, directories, space }) }
     } catch (thrown) {
       space[Symbol.dispose]()
       throw thrown
@@ -82,7 +84,7 @@ export async function openFileStore(options: FileStoreOptions): Promise<BlobStor
 
   async function begin(session: StoredSession, begun: AttemptOptions): Promise<Attempt> {
     begun.signal?.throwIfAborted()
-    const { key, file } = await storing(() => create(begun.algorithm, begun.length))
+    const { key, file } = await storing(() => create(begun.algorithm, { length: begun.length }))
     const parts = partsOf(session)
     let finished = false
     const abort = async () => {
@@ -116,7 +118,7 @@ export async function openFileStore(options: FileStoreOptions): Promise<BlobStor
   /** Copies the parts, in order, into a new file. */
   async function concatenate(parts: readonly FilePart[], options: AttemptOptions): Promise<Completion> {
     const total = parts.reduce((sum, { size }) => sum + size, 0)
-    const { key, file } = await create(options.algorithm, total)
+    const { key, file } = await create(options.algorithm, { length: total })
     try {
       // The pump reuses its buffers; the file keeps what it is given.
       const sink: ByteSink = { write: (chunk) => file.write(Buffer.from(chunk)) }
@@ -251,7 +253,7 @@ export async function openFileStore(options: FileStoreOptions): Promise<BlobStor
 
     check: () =>
       storing(async () => {
-        const { file } = await create('sha256')
+        const { file } = await create('sha256', { suffix: '.probe' })
         try {
           await file.write(Buffer.from('probe'))
           await file.finish()

@@ -129,3 +129,20 @@ test('what is finished was synced: the file and its directory', async (t) => {
   assert.equal(data.mock.callCount(), 1)
   assert.equal(directory.mock.callCount(), 1)
 })
+
+test('a check leaves nothing that a listing shows, not even while it runs', async (t) => {
+  const directory = await testDirectory(t)
+  const store = await openFileStore({
+    directory,
+    budget: createByteBudget({ bytesMax: 2 ** 20 }),
+    freeBytesMin: 0,
+  })
+  t.after(() => store[Symbol.asyncDispose]())
+  let checking = true
+  const checks = (async () => {
+    for (let round = 0; round < 20; round++) await store.check()
+    checking = false
+  })()
+  while (checking) assert.deepEqual(await store.list('', 10), [])
+  await checks
+})
