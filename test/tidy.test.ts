@@ -111,6 +111,7 @@ const TESTED_ELSEWHERE: Readonly<Record<string, string>> = {
   'shared/embedded/binaries.ts': 'test/shared/embedded/postgres.test.ts',
   'shared/embedded/cluster.ts': 'test/shared/embedded/postgres.test.ts',
   'shared/embedded/directory-lock.ts': 'test/faults/embedded/directory-lock.test.ts',
+  'shared/embedded/if-there.ts': 'test/shared/embedded/postgres.test.ts',
   'shared/embedded/owner.ts': 'test/shared/embedded/postgres.test.ts',
   'shared/embedded/postmaster.ts': 'test/shared/embedded/postgres.test.ts',
   'shared/embedded/server-lock.ts': 'test/shared/embedded/postgres.test.ts',

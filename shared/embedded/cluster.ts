@@ -4,11 +4,12 @@
 
 import { execFile } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { mkdir, readdir, rename, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { OperatorError } from '#shared/errors.ts'
 import { syncDirectory } from './durable-directory.ts'
+import { readIfThere } from './if-there.ts'
 import type { Launcher } from './owner.ts'
 
 const run = promisify(execFile)
@@ -78,13 +79,4 @@ export async function initializeCluster(options: {
   await syncDirectory(directory)
   await rm(making, { recursive: true, force: true })
   return password
-}
-
-async function readIfThere(path: string): Promise<string | undefined> {
-  try {
-    return await readFile(path, 'utf8')
-  } catch (thrown) {
-    if ((thrown as NodeJS.ErrnoException).code === 'ENOENT') return undefined
-    throw thrown
-  }
 }

@@ -4,10 +4,11 @@
 // a passwd entry, so the user is one that exists. Nothing outside the data directory changes owner or mode.
 
 import { execFile } from 'node:child_process'
-import { access, chown, readFile, stat } from 'node:fs/promises'
+import { chown, readFile, stat } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { promisify } from 'node:util'
 import { OperatorError } from '#shared/errors.ts'
+import { exists } from './if-there.ts'
 import type { ServerLock } from './server-lock.ts'
 
 const run = promisify(execFile)
@@ -99,13 +100,4 @@ async function everybodyReaches(paths: readonly string[]): Promise<boolean> {
     }
   }
   return true
-}
-
-async function exists(path: string): Promise<boolean> {
-  try {
-    await access(path)
-    return true
-  } catch {
-    return false
-  }
 }

@@ -5,11 +5,12 @@
 // them may be somebody else's, and Postgres would refuse to start.
 
 import { execFile } from 'node:child_process'
-import { readFile, rm } from 'node:fs/promises'
+import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { OperatorError } from '#shared/errors.ts'
+import { readIfThere } from './if-there.ts'
 import type { ServerLock } from './server-lock.ts'
 
 const run = promisify(execFile)
@@ -110,15 +111,5 @@ function isAlive(pid: number): boolean {
     return true
   } catch (thrown) {
     return (thrown as NodeJS.ErrnoException).code === 'EPERM'
-  }
-}
-
-async function readIfThere(path: string): Promise<string | undefined> {
-  try {
-    return await readFile(path, 'utf8')
-  } catch (thrown) {
-    const { code } = thrown as NodeJS.ErrnoException
-    if (code === 'ENOENT' || code === 'ESRCH') return undefined
-    throw thrown
   }
 }

@@ -4,8 +4,9 @@
 // is alive any more, be its processes orphans, in another container, or their numbers used again. Linux only.
 
 import { execFile } from 'node:child_process'
-import { access, chmod, writeFile } from 'node:fs/promises'
+import { chmod, writeFile } from 'node:fs/promises'
 import { promisify } from 'node:util'
+import { exists } from './if-there.ts'
 
 const run = promisify(execFile)
 const FLOCK = '/usr/bin/flock'
@@ -40,14 +41,5 @@ export async function createServerLock(path: string): Promise<ServerLock | undef
         throw thrown
       }
     },
-  }
-}
-
-async function exists(path: string): Promise<boolean> {
-  try {
-    await access(path)
-    return true
-  } catch {
-    return false
   }
 }

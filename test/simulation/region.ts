@@ -58,8 +58,6 @@ export interface SimulatedRegion {
   log: LoggedFact[]
   /** How far the log of each origin was applied: its last place in each epoch, the newest last. */
   cursors: Record<string, readonly EventRef[]>
-  /** Peers that it has to compare itself with, because it may have lost what they know. */
-  readonly returningTo: Set<string>
   backup: Backup | undefined
   /** A rule that this region leaves out: see world.ts. */
   readonly broken: string | undefined
@@ -87,7 +85,6 @@ export function createRegion(name: string, broken?: string): SimulatedRegion {
     lastId: 0,
     log: [],
     cursors: {},
-    returningTo: new Set(),
     backup: undefined,
     broken,
   }

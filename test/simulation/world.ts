@@ -253,7 +253,7 @@ function nextIndex(to: SimulatedRegion, from: SimulatedRegion): number {
 
 /**
  * A start of the database: every peer is asked how far it has come. If one knows more, or is silent and might, the region
- * counts under a new epoch and compares itself with each of them. Epochs are moments, so a new one was never used before.
+ * counts under a new epoch. `settle` compares the regions after a restore. Epochs are moments, so none was used before.
  */
 function restart(world: World, region: SimulatedRegion): void {
   const peers = world.regions.filter((peer) => peer !== region)
@@ -261,7 +261,6 @@ function restart(world: World, region: SimulatedRegion): void {
   const ahead = peers.some((peer) => isAhead(peer, region))
   if (!silent && !ahead) return
   raiseEpoch(region, world.nowMs - START_MS + 2)
-  for (const peer of peers) region.returningTo.add(peer.name)
 }
 
 /** The peer applied something of this region's log, or was told early of a write of it, that the region does not have. */
@@ -297,8 +296,6 @@ function compare(world: World, { from, to }: Link): void {
 function exchange(a: SimulatedRegion, b: SimulatedRegion): void {
   mergeAll(a, b)
   mergeAll(b, a)
-  a.returningTo.delete(b.name)
-  b.returningTo.delete(a.name)
 }
 
 /** Early delivery: the registers behind one tag, as the peer has them, merged before their events arrive. */
