@@ -1,7 +1,7 @@
 // What the handlers of one API service share beside the region: made at start, handed to every handler, gone at its end.
 
 import type { EventTail } from './event-tail.ts'
-import type { PeerNotes } from './routes/peer-log.ts'
+import type { PeerNotes } from './peer/log.ts'
 import type { Streams } from './streams.ts'
 
 export interface Edge {

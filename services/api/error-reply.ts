@@ -5,11 +5,11 @@
 // 499. A bug that happens meanwhile is still a bug.
 
 import { StoreError } from '#shared/blobs/blob-store.ts'
-import { SinkClosedError } from '#shared/blobs/writable-sink.ts'
 import { isPassing, isUnreachable } from '#shared/db/failures.ts'
 import { ReaderUnavailableError } from '#shared/db/snapshot-reader.ts'
 import { RegistryError, toError } from '#shared/errors.ts'
 import { type Exchange, type Headers, registryHeaders, sendBytes } from './exchange.ts'
+import { SinkClosedError } from './writable-sink.ts'
 
 const CAUSES_MAX = 8
 const RETRY_AFTER_SECONDS = '2'

@@ -8,20 +8,9 @@
 import { RegistryError } from '#shared/errors.ts'
 import type { RepositoryName } from '#shared/oci/reference.ts'
 import { matchRegistryPath, type RegistryPath } from '#shared/oci/registry-path.ts'
-import { type Method, type RegistryRoute, type RouteNeed, routeNeeds } from './authorize.ts'
-import type { Edge } from './edge.ts'
-import type { Exchange } from './exchange.ts'
-import { getRegion, removeRepository } from './routes/admin.ts'
-import { ping } from './routes/base.ts'
-import { deleteBlob, getBlob } from './routes/blobs.ts'
-import { events } from './routes/events.ts'
-import { live, ready } from './routes/health.ts'
-import { getCatalog, getReferrers, getTags } from './routes/lists.ts'
-import { deleteManifest, getManifest, putManifest } from './routes/manifests.ts'
-import { peerLog } from './routes/peer-log.ts'
-import { schemas } from './routes/schemas.ts'
-import { token } from './routes/token.ts'
-import { appendUpload, deleteUpload, endUpload, getUpload, startUpload } from './routes/uploads.ts'
+import { getRegion, removeRepository } from './admin/admin.ts'
+import { events } from './admin/events.ts'
+import { schemas } from './admin/schemas.ts'
 import {
   changeOneWebhook,
   getDeliveries,
@@ -32,7 +21,18 @@ import {
   postTest,
   postWebhook,
   removeOneWebhook,
-} from './routes/webhooks.ts'
+} from './admin/webhooks.ts'
+import { type Method, type RegistryRoute, type RouteNeed, routeNeeds } from './authorize.ts'
+import type { Edge } from './edge.ts'
+import type { Exchange } from './exchange.ts'
+import { live, ready } from './health.ts'
+import { peerLog } from './peer/log.ts'
+import { token } from './token.ts'
+import { ping } from './v2/base.ts'
+import { deleteBlob, getBlob } from './v2/blobs.ts'
+import { getCatalog, getReferrers, getTags } from './v2/lists.ts'
+import { deleteManifest, getManifest, putManifest } from './v2/manifests.ts'
+import { appendUpload, deleteUpload, endUpload, getUpload, startUpload } from './v2/uploads.ts'
 
 type Answered = void | Promise<void>
 

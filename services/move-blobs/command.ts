@@ -7,7 +7,7 @@
 import { type Config, ConfigError } from '#shared/config/load.ts'
 import { withLease } from '#shared/db/lease.ts'
 import { openRegion } from '#shared/region.ts'
-import { type MoveProgress, moveAllBlobs } from '#shared/registry/move-blobs.ts'
+import { type MoveProgress, moveAllBlobs } from './move-blobs.ts'
 
 /** Readers that looked just before a switch have so long to open the old bytes. */
 const KEEP_OLD_MS = 5_000

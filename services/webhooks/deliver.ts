@@ -5,11 +5,11 @@
 
 import { type ClaimedDelivery, settleDelivery } from '#shared/db/webhook-deliveries.ts'
 import type { CloudEvent } from '#shared/events/cloud-event.ts'
-import { signingSecrets, type Webhook } from '#shared/events/webhook.ts'
-import { signatureHeaders, webhookMessage } from '#shared/events/webhook-message.ts'
 import { guardedPost } from '#shared/outbound/guarded-post.ts'
 import type { Region } from '#shared/region.ts'
-import type { Subscription } from '#shared/registry/webhooks.ts'
+import type { Subscription } from '#shared/webhooks/subscriptions.ts'
+import { signingSecrets, type Webhook } from '#shared/webhooks/webhook.ts'
+import { signatureHeaders, webhookMessage } from '#shared/webhooks/webhook-message.ts'
 
 /** However long it has failed, a receiver that comes back is found within this. */
 const WAIT_SECONDS_MAX = 15 * 60

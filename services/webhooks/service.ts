@@ -16,13 +16,13 @@ import {
 } from '#shared/db/webhook-deliveries.ts'
 import { startLoop } from '#shared/loop.ts'
 import type { Region } from '#shared/region.ts'
+import type { Service } from '#shared/service.ts'
 import {
   planNext,
   type Subscription,
   subscriptions,
   type UnreadableWebhook,
-} from '#shared/registry/webhooks.ts'
-import type { Service } from '#shared/service.ts'
+} from '#shared/webhooks/subscriptions.ts'
 import { deliver } from './deliver.ts'
 
 const BUSY_PAUSE_MS = 15

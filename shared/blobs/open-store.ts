@@ -5,11 +5,11 @@
 import type { BlobsConfig } from '../config/blobs.ts'
 import { type BlobStore, StoreError } from './blob-store.ts'
 import type { ByteBudget } from './byte-budget.ts'
-import { openFileStore } from './file-store.ts'
-import type { ObjectService } from './object-service.ts'
-import type { PartBuffers } from './part-buffers.ts'
-import { createPartStore } from './part-store.ts'
-import type { Volume } from './volume.ts'
+import { openFileStore } from './files/file-store.ts'
+import type { Volume } from './files/volume.ts'
+import type { ObjectService } from './objects/object-service.ts'
+import type { PartBuffers } from './objects/part-buffers.ts'
+import { createPartStore } from './objects/part-store.ts'
 
 export interface OpenStoreOptions {
   /** Of the file store. */
@@ -75,10 +75,10 @@ export async function openBlobStore(config: BlobsConfig, options: OpenStoreOptio
 async function serviceOf(config: Exclude<BlobsConfig, { kind: 'file' }>): Promise<ObjectService> {
   switch (config.kind) {
     case 's3':
-      return (await import('./s3-service.ts')).openS3Service(config)
+      return (await import('./objects/s3-service.ts')).openS3Service(config)
     case 'gcs':
-      return (await import('./gcs-service.ts')).openGcsService(config)
+      return (await import('./objects/gcs-service.ts')).openGcsService(config)
     case 'azure':
-      return (await import('./azure-service.ts')).openAzureService(config)
+      return (await import('./objects/azure-service.ts')).openAzureService(config)
   }
 }

@@ -16,7 +16,7 @@ import { type LoggedEvent, logBounds, readEvents } from '#shared/db/event-log.ts
 import { logWasCompared, regionRow, sweepsPaused } from '#shared/db/region.ts'
 import { parseEventId } from '#shared/events/event-id.ts'
 import { openRegion, type Region } from '#shared/region.ts'
-import { addWebhook } from '#shared/registry/webhooks.ts'
+import { addWebhook } from '#shared/webhooks/subscriptions.ts'
 import { createOrphanSweep } from '../../services/janitor/sweep-orphans.ts'
 import { startRelay } from '../../services/relay/service.ts'
 import { startWebhooks } from '../../services/webhooks/service.ts'

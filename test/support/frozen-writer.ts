@@ -4,7 +4,7 @@
 
 import { EMPTY_SESSION } from '#shared/blobs/blob-store.ts'
 import { createByteBudget } from '#shared/blobs/byte-budget.ts'
-import { openFileStore } from '#shared/blobs/file-store.ts'
+import { openFileStore } from '#shared/blobs/files/file-store.ts'
 
 const [directory = ''] = process.argv.slice(2)
 const store = await openFileStore({

@@ -10,7 +10,7 @@ import { mountFrom } from '#shared/registry/mount-blob.ts'
 import { pushWholeBlob } from '#shared/registry/push-blob.ts'
 import { pushManifest } from '#shared/registry/push-manifest.ts'
 import { deleteContent, deleteRepository, deleteTag } from '#shared/registry/remove.ts'
-import { addWebhook, changeWebhook, removeWebhook, subscriptions } from '#shared/registry/webhooks.ts'
+import { addWebhook, changeWebhook, removeWebhook, subscriptions } from '#shared/webhooks/subscriptions.ts'
 import { CONFIG, descriptor, IMAGE, LAYER, manifestOf, sha256, type TestManifest } from './image.ts'
 import { provenance } from './push.ts'
 

@@ -100,8 +100,10 @@ test('aborted long polls of a peer leave nothing behind either, and a peer has a
     socket.write(signed(1_000 + index))
     return socket
   })
+  let probes = 0
   await eventually('a poll too many', async () => {
-    const { statuses, text } = await rawHttp(node.port, [signed(2_000 + reads())], 300)
+    // A nonce of its own each time: one that was seen before is refused as a replay.
+    const { statuses, text } = await rawHttp(node.port, [signed(2_000 + probes++)], 300)
     return statuses[0] === 429 && /\r\nRetry-After: \d+\r\n/.test(text)
   })
   for (const socket of waiting) socket.destroy()

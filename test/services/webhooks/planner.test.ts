@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { one, type Queryable, statement } from '#shared/db/statement.ts'
-import { addWebhook, planNext } from '#shared/registry/webhooks.ts'
+import { addWebhook, planNext } from '#shared/webhooks/subscriptions.ts'
 import { fillLog } from '../../support/log-writer.ts'
 import { provenance } from '../../support/push.ts'
 import { testRegion } from '../../support/region.ts'

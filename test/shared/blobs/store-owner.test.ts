@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { type BlobStore, EMPTY_SESSION } from '#shared/blobs/blob-store.ts'
 import { createByteBudget } from '#shared/blobs/byte-budget.ts'
-import { openFileStore } from '#shared/blobs/file-store.ts'
+import { openFileStore } from '#shared/blobs/files/file-store.ts'
 import {
   claimStore,
   judgeOwner,

@@ -1,0 +1,21 @@
+// /livez and /readyz on the registry's own port, for balancers that cannot reach the metrics port.
+
+import { type Exchange, sendBytes } from './exchange.ts'
+
+export function live(exchange: Exchange): void {
+  sendText(exchange, 200, 'ok\n')
+}
+
+/** 503 while the database or the store is away and while this process drains. The reasons are on the metrics port. */
+export async function ready(exchange: Exchange, _path: unknown, edge: { draining: boolean }): Promise<void> {
+  const isReady = !edge.draining && (await exchange.region.readiness()).ready
+  sendText(exchange, isReady ? 200 : 503, isReady ? 'ok\n' : 'not ready\n')
+}
+
+function sendText(exchange: Exchange, status: number, text: string): void {
+  sendBytes(exchange, {
+    status,
+    headers: { 'Content-Type': 'text/plain; charset=utf-8', 'Cache-Control': 'no-store' },
+    body: Buffer.from(text),
+  })
+}

@@ -1,0 +1,353 @@
+// BlobStore on a directory: one file per attempt, written once, never reopened for writing.
+//
+//   <directory>/<first two of key>/<key>      key: 32 hex digits of randomness
+//   <directory>/portolan-store.json           the marker: who owns the store
+//   <directory>/<first two of key>/<key>.probe   what a check writes, for a moment; never listed
+//   <directory>/clock                         written to find out what time the file system has
+//
+// Durable means: the file's data and its directory entry are synced before `finish` or `complete` resolves. A key is
+// random and used once, so nothing that sleeps through a commit and wakes up can touch what was committed. A session
+// of one attempt is already its object; several are copied together, hashed anew, when the upload ends, because a
+// writer may not append to what another node is reading. A file that is shorter than its row says is 'corrupt' and
+// is never sent as if it were whole.
+
+import { randomBytes } from 'node:crypto'
+import { constants, type Stats } from 'node:fs'
+import { copyFile, link, mkdir, open, readdir, readFile, rename, stat } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import { createDigester, type Digest, type DigestAlgorithm } from '#shared/oci/digest.ts'
+import {
+  type Attempt,
+  type AttemptOptions,
+  type BlobStore,
+  type ByteSink,
+  type Completion,
+  EMPTY_SESSION,
+  type ListedObject,
+  MARKER_NAME,
+  type ObjectStat,
+  type StoredSession,
+  StoreError,
+} from '../blob-store.ts'
+import type { ByteBudget } from '../byte-budget.ts'
+import { orLost } from '../lost-session.ts'
+import { createDirectorySyncer, type DirectorySyncer } from './directory-sync.ts'
+import { pumpFile, shortFile } from './file-pump.ts'
+import { createVolume, type Volume } from './volume.ts'
+import { createWriteOnceFile, unlinkIfThere, type WriteOnceFile } from './write-once-file.ts'
+
+const KEY = /^[0-9a-f]{32}$/
+
+/** One attempt as the session remembers it. */
+interface FilePart {
+  readonly key: string
+  readonly size: number
+}
+
+export interface FileStoreOptions {
+  directory: string
+  /** Buffers for downloads and concatenations. */
+  budget: ByteBudget
+  /** Uploads leave at least this much free: pulls and the database go on. Bytes; 0 refuses nothing. */
+  freeBytesMin: number
+  /** The volume of the directory where others watch it too; else one is made. */
+  volume?: Volume
+}
+
+export async function openFileStore(options: FileStoreOptions): Promise<BlobStore> {
+  const { directory, budget } = options
+  const directories = createDirectorySyncer()
+  await makeDirectories(directory, directories)
+  const volume = options.volume ?? createVolume({ directory, floorBytes: options.freeBytesMin })
+  const markerPath = join(directory, MARKER_NAME)
+
+  const pathOf = (key: string): string => {
+    if (!KEY.test(key)) throw new StoreError('corrupt', 'not a key of the file store')
+    return join(directory, key.slice(0, 2), key)
+  }
+
+  /** Makes a file that may take `length` bytes, and more where nobody knows how many come. */
+  async function create(
+    algorithm: DigestAlgorithm,
+    { length = 0, suffix = '' }: { length?: number | undefined; suffix?: string } = {},
+  ): Promise<{ key: string; file: WriteOnceFile }> {
+    const key = randomBytes(16).toString('hex')
+    const space = await volume.admit(length)
+    try {
+      const path = `${pathOf(key)}${suffix}`
+      return { key, file: await createWriteOnceFile(path, { algorithm, directories, space }) }
+    } catch (thrown) {
+      space[Symbol.dispose]()
+      throw thrown
+    }
+  }
+
+  async function begin(session: StoredSession, begun: AttemptOptions): Promise<Attempt> {
+    begun.signal?.throwIfAborted()
+    const { key, file } = await storing(() => create(begun.algorithm, { length: begun.length }))
+    const parts = partsOf(session)
+    let finished = false
+    const abort = async () => {
+      finished = true
+      await file.drop()
+    }
+    return {
+      write: (chunk) => storing(() => file.write(chunk)),
+      async finish() {
+        const { size, digest } = await storing(() => file.finish())
+        finished = true
+        if (size === 0) {
+          await file.drop()
+          return session
+        }
+        return {
+          size: session.size + size,
+          digest: parts.length === 0 ? digest : null,
+          parts: [...parts, { key, size }],
+        }
+      },
+      joined: async () => {},
+      keys: () => [key],
+      abort,
+      async [Symbol.asyncDispose]() {
+        if (!finished) await abort()
+      },
+    }
+  }
+
+  /** Copies the parts, in order, into a new file. */
+  async function concatenate(parts: readonly FilePart[], options: AttemptOptions): Promise<Completion> {
+    const total = parts.reduce((sum, { size }) => sum + size, 0)
+    const { key, file } = await create(options.algorithm, { length: total })
+    try {
+      // The pump reuses its buffers; the file keeps what it is given.
+      const sink: ByteSink = { write: (chunk) => file.write(Buffer.from(chunk)) }
+      for (const part of parts) await readPart(part, sink, options)
+      const { size, digest } = await file.finish()
+      return { object: { key, size, digest }, surplus: parts.map(({ key }) => key), fresh: true }
+    } catch (thrown) {
+      await file.drop()
+      throw thrown
+    }
+  }
+
+  async function rehash(part: FilePart, options: AttemptOptions): Promise<Digest> {
+    const digester = createDigester(options.algorithm)
+    const sink: ByteSink = { write: async (chunk) => digester.update(chunk) }
+    await readPart(part, sink, options)
+    return digester.digest()
+  }
+
+  function readPart(part: FilePart, sink: ByteSink, { signal }: AttemptOptions): Promise<void> {
+    return orLost(send(part.key, { start: 0, end: part.size - 1 }, sink, signal ?? NEVER_ABORTED))
+  }
+
+  const remove = (keys: readonly string[]) =>
+    storing(async () => {
+      for (const key of keys) await unlinkIfThere(pathOf(key))
+    })
+
+  async function send(
+    key: string,
+    range: { start: number; end: number },
+    sink: ByteSink,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const handle = await storing(() => open(pathOf(key), 'r'))
+    try {
+      await storing(() => pumpFile({ handle, range, sink, signal, budget }))
+    } finally {
+      await handle.close()
+    }
+  }
+
+  async function writeMarker(text: string, { replace }: { replace: boolean }): Promise<void> {
+    const draft = `${markerPath}.${randomBytes(8).toString('hex')}`
+    const handle = await open(draft, 'wx', 0o600)
+    try {
+      await handle.writeFile(text)
+      await handle.sync()
+    } finally {
+      await handle.close()
+    }
+    try {
+      if (replace) await rename(draft, markerPath)
+      else await placeIfAbsent(draft, markerPath)
+    } finally {
+      await unlinkIfThere(draft)
+    }
+    await directories.sync(directory)
+  }
+
+  /** Overwrites one byte in place: that works on a full disk too, where bytes most need to be removed. */
+  async function nowMs(): Promise<number> {
+    const handle = await open(join(directory, 'clock'), constants.O_CREAT | constants.O_RDWR, 0o600)
+    try {
+      await handle.write('.', 0)
+      // On a network file system the server's clock counts, and it has to hear of the write.
+      await handle.sync()
+      return (await handle.stat()).mtimeMs
+    } finally {
+      await handle.close()
+    }
+  }
+
+  return {
+    name: 'file',
+    place: `the blob directory ${directory}`,
+    begin,
+    send,
+
+    complete: (session, completed) =>
+      storing(async () => {
+        const parts = partsOf(session)
+        const [only] = parts
+        if (only === undefined || parts.length > 1) return concatenate(parts, completed)
+        const known = session.digest?.startsWith(`${completed.algorithm}:`) ? session.digest : null
+        const digest = known ?? (await rehash(only, completed))
+        return { object: { key: only.key, size: only.size, digest }, surplus: [], fresh: false }
+      }),
+
+    abandon: (session) => remove(partsOf(session).map(({ key }) => key)),
+    remove,
+
+    read: (key, size) =>
+      storing(async () => {
+        const handle = await open(pathOf(key), 'r')
+        try {
+          const buffer = Buffer.allocUnsafeSlow(size + 1)
+          let filled = 0
+          while (filled < buffer.length) {
+            const { bytesRead } = await handle.read(buffer, filled, buffer.length - filled, filled)
+            if (bytesRead === 0) break
+            filled += bytesRead
+          }
+          if (filled !== size) throw shortFile()
+          return buffer.subarray(0, size)
+        } finally {
+          await handle.close()
+        }
+      }),
+
+    statIsLocal: true,
+    stat: (key) => storing(() => statKey(pathOf(key))),
+
+    keysOf: (parts) => (parts as readonly FilePart[]).map(({ key }) => key),
+
+    list: (after, limit) => storing(() => listFiles(directory, after, limit)),
+
+    readMarker: () =>
+      storing(async () => {
+        try {
+          return await readFile(markerPath, 'utf8')
+        } catch (thrown) {
+          if ((thrown as NodeJS.ErrnoException).code === 'ENOENT') return undefined
+          throw thrown
+        }
+      }),
+    writeMarker: (text, options) => storing(() => writeMarker(text, options)),
+    nowMs: () => storing(nowMs),
+
+    dropUnfinished: async () => 0,
+    url: async () => undefined,
+
+    check: () =>
+      storing(async () => {
+        const { file } = await create('sha256', { suffix: '.probe' })
+        try {
+          await file.write(Buffer.from('probe'))
+          await file.finish()
+        } finally {
+          await file.drop()
+        }
+      }),
+
+    [Symbol.asyncDispose]: () => directories[Symbol.asyncDispose](),
+  }
+}
+
+const NEVER_ABORTED = new AbortController().signal
+
+function partsOf(session: StoredSession): readonly FilePart[] {
+  return (session === EMPTY_SESSION ? [] : session.parts) as readonly FilePart[]
+}
+
+/** All 256 directories exist from the start, each entry synced: no push has to make one. */
+async function makeDirectories(directory: string, directories: DirectorySyncer): Promise<void> {
+  await mkdir(directory, { recursive: true, mode: 0o700 })
+  const present = new Set(await readdir(directory))
+  const names = Array.from({ length: 256 }, (_, value) => value.toString(16).padStart(2, '0'))
+  const absent = names.filter((name) => !present.has(name))
+  // Several processes may start on a new directory at once.
+  for (const name of absent) await mkdir(join(directory, name), { recursive: true, mode: 0o700 })
+  if (absent.length > 0) await directories.sync(directory)
+}
+
+async function listFiles(directory: string, after: string, limit: number): Promise<ListedObject[]> {
+  const listed: ListedObject[] = []
+  for (let value = after === '' ? 0 : Number.parseInt(after.slice(0, 2), 16); value < 256; value++) {
+    const name = value.toString(16).padStart(2, '0')
+    const keys = (await readdir(join(directory, name))).filter((key) => KEY.test(key) && key > after).sort()
+    for (const key of keys) {
+      const found = await statIfThere(join(directory, name, key))
+      if (found !== undefined) listed.push({ key, size: found.size, modifiedAtMs: found.mtimeMs })
+      if (listed.length === limit) return listed
+    }
+  }
+  return listed
+}
+
+/** Only a store that is there can say that an object is not: the folders are made at start and never removed. */
+async function statKey(path: string): Promise<ObjectStat | undefined> {
+  const found = await statIfThere(path)
+  if (found?.isFile()) return { size: found.size, version: `${found.ino} ${found.mtimeMs} ${found.ctimeMs}` }
+  if ((await statIfThere(dirname(path))) !== undefined) return undefined
+  throw new StoreError('unavailable', 'the blob directory lacks its folders: is its file system mounted?')
+}
+
+/** A link is whole or not there. Where the file system knows none a copy has to do, which a crash may cut. */
+async function placeIfAbsent(draft: string, path: string): Promise<void> {
+  try {
+    await link(draft, path).catch((thrown: NodeJS.ErrnoException) => {
+      if (thrown.code === 'EEXIST') throw thrown
+      return copyFile(draft, path, constants.COPYFILE_EXCL)
+    })
+  } catch (thrown) {
+    if ((thrown as NodeJS.ErrnoException).code !== 'EEXIST') throw thrown
+  }
+}
+
+async function statIfThere(path: string): Promise<Stats | undefined> {
+  try {
+    return await stat(path)
+  } catch (thrown) {
+    if ((thrown as NodeJS.ErrnoException).code === 'ENOENT') return undefined
+    throw thrown
+  }
+}
+
+/** Which StoreError a system error is; whatever is not listed may pass by itself. */
+const KINDS: Readonly<Record<string, StoreError['kind']>> = Object.freeze({
+  ENOENT: 'missing',
+  ENOSPC: 'full',
+  EDQUOT: 'full',
+  EACCES: 'denied',
+  EPERM: 'denied',
+  EROFS: 'denied',
+  // The medium has the file and cannot read it.
+  EIO: 'corrupt',
+})
+
+async function storing<T>(work: () => Promise<T>): Promise<T> {
+  try {
+    return await work()
+  } catch (thrown) {
+    const code = (thrown as NodeJS.ErrnoException).code
+    if (typeof code !== 'string' || thrown instanceof StoreError || (thrown as Error).name === 'AbortError') {
+      throw thrown
+    }
+    throw new StoreError(KINDS[code] ?? 'unavailable', `the blob directory answered ${code}`, {
+      cause: thrown,
+    })
+  }
+}
