@@ -6,7 +6,7 @@ import assert from 'node:assert/strict'
 import { glob, readFile, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, test } from 'node:test'
-import { configurationTables, environmentExample, shortTable } from '#shared/config/describe.ts'
+import { configurationLists, environmentExample, shortTable } from '#shared/config/describe.ts'
 import { errorTable } from '#shared/errors.ts'
 
 const root = join(import.meta.dirname, '..')
@@ -318,16 +318,17 @@ describe('tidy', () => {
     assert.doesNotMatch(lock, /"resolved": "https?:/)
   })
 
-  test('the README has the configuration and the errors as they are', async () => {
+  test('the READMEs have the configuration and the errors as they are', async () => {
     const readme = await readFile(join(root, 'README.md'), 'utf8')
     const errors = Object.entries(errorTable).map(
       ([code, { status, message }]) => `| \`${code}\` | ${status} | ${message} |`,
     )
     assert.equal(between(readme, 'configuration'), shortTable())
     const configuration = await readFile(join(root, 'shared/config/README.md'), 'utf8')
-    assert.equal(between(configuration, 'configuration'), configurationTables())
+    assert.equal(between(configuration, 'configuration'), configurationLists())
+    const api = await readFile(join(root, 'services/api/README.md'), 'utf8')
     assert.equal(
-      between(readme, 'errors'),
+      between(api, 'errors'),
       ['| code | status | meaning |', '|---|---|---|', ...errors].join('\n'),
     )
     assert.equal(await readFile(join(root, '.env.example'), 'utf8'), environmentExample())

@@ -6,8 +6,8 @@ import { optional, type Parsed, type Values, variable } from './variable.ts'
 export const authVariables = Object.freeze({
   PORTOLAN_AUTH: optional(
     oneOf('none', 'accounts'),
-    '`none` lets everybody do everything; `accounts` requires an account of PORTOLAN_HTPASSWD_FILE. Unset, `none` on ' +
-      'loopback and an error elsewhere.',
+    '`accounts` requires a login; `none` lets everybody do everything. The accounts are in PORTOLAN_HTPASSWD_FILE. Unset, ' +
+      '`none` on loopback and an error elsewhere.',
   ),
   PORTOLAN_HTPASSWD_FILE: optional(
     plain,

@@ -7,8 +7,8 @@ import { GIB, optional, type Parsed, secret, type Values, variable } from './var
 export const blobVariables = Object.freeze({
   PORTOLAN_BLOBS: optional(
     oneOf('file', 's3', 'gcs', 'azure'),
-    'Where blobs are: files under the data directory (the default), or an object store that every node of the ' +
-      'region reaches.',
+    'Where blobs are: `file`, `s3`, `gcs` or `azure`. Unset, files under the data directory. An object store must be ' +
+      'in reach of every node of the region.',
   ),
   PORTOLAN_S3_BUCKET: optional(
     plain,

@@ -6,8 +6,8 @@ import { secret, type Values, variable } from './variable.ts'
 export const databaseVariables = Object.freeze({
   PORTOLAN_DATABASE_URL: secret(
     databaseUrl,
-    'Postgres 15 to 18 of this region, by a direct connection or a session pooler. Unset, an embedded Postgres ' +
-      'runs in the data directory.',
+    'Postgres 15 to 18 of this region. Unset, an embedded Postgres runs in the data directory. Connect directly or ' +
+      'through a session pooler.',
     maskPasswords,
   ),
   PORTOLAN_DATABASE_CONNECTIONS: variable(
@@ -18,8 +18,8 @@ export const databaseVariables = Object.freeze({
   PORTOLAN_EMBEDDED: variable(
     oneOf('allow', 'forbid'),
     'allow',
-    '`forbid` makes a missing PORTOLAN_DATABASE_URL, PORTOLAN_BLOBS or PORTOLAN_KAFKA_BROKERS an error instead of ' +
-      'choosing an embedded part. Set it in production.',
+    '`forbid` never embeds what is not configured; set it in production. A missing PORTOLAN_DATABASE_URL, PORTOLAN_BLOBS ' +
+      'or PORTOLAN_KAFKA_BROKERS is then an error.',
   ),
 })
 

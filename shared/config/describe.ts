@@ -1,4 +1,4 @@
-// The configuration for people: the effective settings with secrets masked, the tables of the documentation, and
+// The configuration for people: the effective settings with secrets masked, the pages of the documentation, and
 // `.env.example`. All are made from the declarations, so none of them can be wrong.
 
 import { concerns, type Environment, loadConfig, readTexts, type VariableName, variables } from './load.ts'
@@ -36,22 +36,42 @@ const TWELVE: readonly VariableName[] = Object.freeze([
 ])
 
 export function shortTable(): string {
-  return table(Object.fromEntries(TWELVE.map((name) => [name, variables[name]])))
+  const rows = TWELVE.map((name) => {
+    const { default: fallback, meaning }: Variable<unknown> = variables[name]
+    return `| \`${name}\` | ${fallback ? `\`${fallback}\`` : ''} | ${firstSentence(meaning)} |`
+  })
+  return ['| variable | default | meaning |', '|---|---|---|', ...rows].join('\n')
 }
 
-/** Every variable, a table for each concern. */
-export function configurationTables(): string {
+function firstSentence(text: string): string {
+  return /^.*?[.](?= [A-Z`]|$)/.exec(text)?.[0] ?? text
+}
+
+/** Every variable by concern, each a list item with its default and its whole meaning. */
+export function configurationLists(): string {
   return Object.entries<Variables>(concerns)
-    .map(([concern, declared]) => `## ${concern}\n\n${table(declared)}`)
+    .map(([concern, declared]) => {
+      const items = Object.entries(declared).map(([name, { default: fallback, meaning, mask }]) => {
+        const head = `- \`${name}\`${fallback ? ` = \`${fallback}\`` : ''}`
+        return `${head}\n${wrapped(mask === undefined ? meaning : `${meaning} Or \`${name}_FILE\`.`)}`
+      })
+      return `## ${concern}\n\n${items.join('\n')}`
+    })
     .join('\n\n')
 }
 
-function table(declared: Variables): string {
-  const rows = Object.entries(declared).map(([name, { default: fallback, meaning, mask }]) => {
-    const file = mask === undefined ? '' : ` Or \`${name}_FILE\`.`
-    return `| \`${name}\` | ${fallback ? `\`${fallback}\`` : ''} | ${meaning}${file} |`
-  })
-  return ['| variable | default | meaning |', '|---|---|---|', ...rows].join('\n')
+const COLUMNS_MAX = 120
+const INDENT = '  '
+
+/** Lines of at most COLUMNS_MAX, broken between words. */
+function wrapped(text: string): string {
+  const lines: string[] = []
+  for (const word of text.split(' ')) {
+    const line = lines.at(-1)
+    if (line === undefined || line.length + 1 + word.length > COLUMNS_MAX) lines.push(INDENT + word)
+    else lines[lines.length - 1] = `${line} ${word}`
+  }
+  return lines.join('\n')
 }
 
 /** The text of .env.example. */

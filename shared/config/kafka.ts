@@ -6,8 +6,8 @@ import { optional, type Parsed, secret, type Values, variable } from './variable
 export const kafkaVariables = Object.freeze({
   PORTOLAN_KAFKA_BROKERS: optional(
     brokers,
-    "Comma-separated `host:port` of this region's Kafka, which receives every event. Unset or `none`, readers use " +
-      'the log in the database.',
+    "`host:port` list of this region's Kafka. It receives every event. Unset or `none`, readers use the log in the " +
+      'database.',
   ),
   PORTOLAN_KAFKA_TOPIC: optional(
     topicName,

@@ -17,8 +17,8 @@ export const serverVariables = Object.freeze({
   PORTOLAN_LISTEN: variable(
     listenAddress,
     'localhost:5000',
-    'Address of the registry. `localhost` listens on both loopback addresses; `:5000` listens on every interface ' +
-      'and needs PORTOLAN_AUTH.',
+    'Address of the registry; `:5000` listens everywhere and needs PORTOLAN_AUTH. `localhost` listens on both ' +
+      'loopback addresses.',
   ),
   PORTOLAN_METRICS_LISTEN: variable(
     orOff(listenAddress),
@@ -27,23 +27,22 @@ export const serverVariables = Object.freeze({
   ),
   PORTOLAN_PUBLIC_URL: optional(
     publicUrl,
-    'URL that clients use, for the token realm. Unset, the Host header or a trusted proxy decides. Set it if a ' +
-      'proxy rewrites Host.',
+    'URL that clients use, where a proxy rewrites Host. The token realm is under it. Unset, the Host header or a trusted proxy decides.',
   ),
   PORTOLAN_TRUSTED_PROXIES: variable(
     addressRanges,
     '',
-    'Address ranges of proxies whose Forwarded and X-Forwarded-* headers are trusted. Anyone else could forge them.',
+    'Address ranges of proxies whose X-Forwarded-* headers count. Forwarded counts too. Anyone else could forge them.',
   ),
   PORTOLAN_REGION: variable(
     regionName,
     'eu',
-    'Name of this region. Every version that is written contains it, so it never changes for a database.',
+    'Name of this region. It never changes for a database, because every version that is written contains it.',
   ),
   PORTOLAN_DATA_DIR: variable(
     plain,
     '.portolan',
-    'Directory for embedded Postgres and for blobs in files. Each region has a folder in it.',
+    'Directory of the embedded Postgres and of blobs in files. Each region has a folder in it.',
   ),
   PORTOLAN_PROCESSES: variable(
     integer({ min: 1, max: 64 }),

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { configurationTables, environmentExample, printConfig, shortTable } from '#shared/config/describe.ts'
+import { configurationLists, environmentExample, printConfig, shortTable } from '#shared/config/describe.ts'
 import { loadConfig, variables } from '#shared/config/load.ts'
 import type { Variable } from '#shared/config/variable.ts'
 
@@ -35,10 +35,15 @@ test('a configuration with problems is not printed', () => {
   assert.throws(() => printConfig({ PORTOLAN_REGION: 'EU' }), /PORTOLAN_REGION is not a lower-case word/)
 })
 
-test('the tables list every variable once, and the short one twelve', () => {
-  const listed = [...configurationTables().matchAll(/^\| `(PORTOLAN_[A-Z0-9_]+)`/gm)].map((match) => match[1])
+test('the lists have every variable once, and the short one twelve', () => {
+  const listed = [...configurationLists().matchAll(/^- `(PORTOLAN_[A-Z0-9_]+)`/gm)].map((match) => match[1])
   assert.deepEqual(listed, Object.keys(variables))
   assert.equal([...shortTable().matchAll(/^\| `PORTOLAN_/gm)].length, 12)
+})
+
+test('lines of the pages fit 120 columns', () => {
+  const long = `${configurationLists()}\n${shortTable()}`.split('\n').filter((line) => line.length > 120)
+  assert.deepEqual(long, [])
 })
 
 test('the example, as it is, changes nothing', () => {
