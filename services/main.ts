@@ -77,8 +77,11 @@ async function main(): Promise<void> {
     return
   }
   using stop = stopRequest(process.env)
-  // Before a database is made or a schema changed: a port in use is told at once.
-  if (names.includes('api') && !config.child) await requireFree(config.listen)
+  // Before a database is made or a schema changed: a port in use and a missing file of accounts are told at once.
+  if (names.includes('api') && !config.child) {
+    await requireFree(config.listen)
+    await (await import('./api/open-auth.ts')).requireAccounts(config)
+  }
   if (config.metricsListen !== undefined) await requireFree(config.metricsListen)
   await using running = new AsyncDisposableStack()
   // A database that others migrate or that does not answer may be waited for long.

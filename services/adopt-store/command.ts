@@ -18,7 +18,8 @@ const PAGE = 1_000
 /** Returns the exit code: 0 when the store is this database's. */
 export async function adoptStore(config: Config, options: { yes: boolean }): Promise<number> {
   await using region = await openRegion(config, { unowned: true })
-  const { blobs, db, owner } = region
+  const { db } = region
+  const { blobs, owner } = await region.openStores()
   const say = (line: string) => process.stdout.write(`${line}\n`)
   const facts = await findStoreFacts(blobs, knownRows(db, blobs))
   const verdict = judgeOwner(facts, owner)

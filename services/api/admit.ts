@@ -43,17 +43,17 @@ export function admit(
   }
 }
 
-function peerOf({ region, request }: Exchange): string {
-  if (region.peers === undefined) {
+function peerOf({ edge, request }: Exchange): string {
+  if (edge.peers === undefined) {
     throw new RegistryError('NOT_FOUND', { message: 'this region has no peers' })
   }
   const { method = '', url = '', headers } = request
-  return region.peers.verify({ method, target: url, headers })
+  return edge.peers.verify({ method, target: url, headers })
 }
 
 /** Administration takes the account itself: tokens are made for registries' clients. The feed takes both. */
 async function admitByLogin(exchange: Exchange, need: 'reader' | 'admin'): Promise<void> {
-  const { auth } = exchange.region
+  const { auth } = exchange.edge
   if (auth === undefined) return
   const challenge = new RegistryError('UNAUTHORIZED', {
     headers: { 'WWW-Authenticate': 'Basic realm="portolan"' },

@@ -8,7 +8,6 @@
 import { type IncomingMessage, METHODS, type ServerResponse } from 'node:http'
 import Fastify, { type FastifyInstance } from 'fastify'
 import { createAddressMatcher } from '#shared/auth/challenge.ts'
-import type { Region } from '#shared/region.ts'
 import type { Edge } from './edge.ts'
 import { Exchange } from './exchange.ts'
 import { run } from './pipeline.ts'
@@ -34,8 +33,8 @@ export interface AppOptions {
 }
 
 /** @throws Error for a route that declares no need, now or when one is added later */
-export function buildApp(region: Region, { edge, begin }: AppOptions): FastifyInstance {
-  const exchangeOf = exchangeMaker(region)
+export function buildApp({ edge, begin }: AppOptions): FastifyInstance {
+  const exchangeOf = exchangeMaker(edge)
   const take = (request: IncomingMessage, response: ServerResponse, match: Match): void => {
     const exchange = exchangeOf(request, response)
     begin(exchange)
@@ -86,15 +85,15 @@ function matchUnrouted(target: string): Matched {
   return /^\/v2(?:[/?]|$)/.test(target) ? matchRegistry(target) : unknownRoute()
 }
 
-function exchangeMaker(region: Region) {
-  const trusted = createAddressMatcher(region.config.trustedProxies)
-  const instance = region.instance.slice(0, 8)
+function exchangeMaker(edge: Edge) {
+  const trusted = createAddressMatcher(edge.region.config.trustedProxies)
+  const instance = edge.region.instance.slice(0, 8)
   let count = 0
   return (request: IncomingMessage, response: ServerResponse): Exchange => {
     const peer = request.socket.remoteAddress ?? ''
     const byProxy = trusted(peer)
     return new Exchange({
-      region,
+      edge,
       request,
       response,
       requestId: `${instance}-${++count}`,

@@ -13,7 +13,7 @@ const NOBODY: Identity = Object.freeze({ actor: ANONYMOUS, scopes: undefined })
 
 /** @throws RegistryError UNAUTHORIZED for credentials that are malformed, wrong or expired */
 export function authenticate(exchange: Exchange): Identity | Promise<Identity> {
-  const { auth } = exchange.region
+  const { auth } = exchange.edge
   if (auth === undefined) return NOBODY
   const credentials = parseAuthorization(exchange.request.headers.authorization)
   switch (credentials.kind) {

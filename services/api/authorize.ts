@@ -39,7 +39,7 @@ export const routeNeeds: Readonly<Record<RegistryRoute, Readonly<Partial<Record<
 
 /** Throws UNAUTHORIZED with the challenge when the identity may not do what the route needs. */
 export function authorize(exchange: Exchange, need: RegistryNeed, name: RepositoryName | undefined): void {
-  const { auth } = exchange.region
+  const { auth } = exchange.edge
   if (auth === undefined || allows(auth.policy, exchange.identity, toNeed(need, name))) return
   throw unauthorized(exchange, {
     scope: scopeOf(need, name),
@@ -87,6 +87,6 @@ export function callerMayPull(
   exchange: Exchange,
   identity: Identity = exchange.identity,
 ): (name: RepositoryName) => boolean {
-  const { auth } = exchange.region
+  const { auth } = exchange.edge
   return (name) => auth === undefined || mayPull(auth.policy, identity, name)
 }

@@ -18,11 +18,11 @@ export function contentLength(exchange: Exchange): number | undefined {
 }
 
 async function* chunksOf(exchange: Exchange): AsyncGenerator<Buffer> {
-  const { request, response, region } = exchange
+  const { request, response, region, edge } = exchange
   // Only now, when the request was found worth its body, is a client that asked first told to send it.
   if (request.headers.expect !== undefined) response.writeContinue()
   let slow = false
-  using watch = region.rateGuard.watch(() => {
+  using watch = edge.rateGuard.watch(() => {
     slow = true
     request.destroy()
   })

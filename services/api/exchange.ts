@@ -10,10 +10,12 @@ import { ANONYMOUS, type Identity } from '#shared/auth/access.ts'
 import type { Provenance } from '#shared/db/provenance.ts'
 import type { WritePosition } from '#shared/db/registers.ts'
 import type { Region } from '#shared/region.ts'
+import type { Registry } from '#shared/registry/registry.ts'
+import type { Edge } from './edge.ts'
 import { bodyIsUnread, linger } from './unread-body.ts'
 
 export class Exchange {
-  readonly region: Region
+  readonly edge: Edge
   readonly request: IncomingMessage
   readonly response: ServerResponse
   readonly requestId: string
@@ -32,14 +34,22 @@ export class Exchange {
   #abort: AbortController | undefined
 
   constructor(
-    options: Pick<Exchange, 'region' | 'request' | 'response' | 'requestId' | 'remoteAddress' | 'trusted'>,
+    options: Pick<Exchange, 'edge' | 'request' | 'response' | 'requestId' | 'remoteAddress' | 'trusted'>,
   ) {
-    this.region = options.region
+    this.edge = options.edge
     this.request = options.request
     this.response = options.response
     this.requestId = options.requestId
     this.remoteAddress = options.remoteAddress
     this.trusted = options.trusted
+  }
+
+  get region(): Region {
+    return this.edge.region
+  }
+
+  get registry(): Registry {
+    return this.edge.registry
   }
 
   /** Aborts when the client goes away. Made when first asked for: most answers come from memory. */

@@ -7,13 +7,12 @@ import { createServer, type RequestListener, type Server } from 'node:http'
 import { startLoop } from '#shared/loop.ts'
 import { listenAll } from '#shared/observability/listen.ts'
 import type { Region } from '#shared/region.ts'
+import type { Registry } from '#shared/registry/registry.ts'
 import type { Service } from '#shared/service.ts'
 import { buildApp } from './app.ts'
 import { createConnections } from './connections.ts'
-import type { Edge } from './edge.ts'
-import { createEventTail } from './event-tail.ts'
+import { type Edge, openEdge } from './edge.ts'
 import { toOriginForm } from './message-syntax.ts'
-import { createStreams } from './streams.ts'
 
 /** Tokens and cookies of proxies can be large; Node's default of 16 KiB refuses some. */
 const HEADER_BYTES_MAX = 32 * 1024
@@ -27,18 +26,22 @@ export interface ApiService extends Service {
   readonly port: number
 }
 
-export async function startApi(region: Region, options: { reusePort?: boolean } = {}): Promise<ApiService> {
+export interface ApiOptions {
+  /** Several processes listen on the one port. */
+  readonly reusePort?: boolean
+  /** What is served; the region's own when it is not given. */
+  readonly registry?: Registry
+}
+
+export async function startApi(region: Region, options: ApiOptions = {}): Promise<ApiService> {
   const { config } = region
-  const { streamsMax, streamsPerAddressMax } = config.events
-  const tail = createEventTail(region)
-  const edge: Edge = {
-    draining: false,
-    tail,
-    streams: createStreams({ max: streamsMax, perCallerMax: streamsPerAddressMax }),
-    peerNotes: new Map(),
-  }
+  await using opened = new AsyncDisposableStack()
+  const edge = opened.use(
+    await openEdge(region, options.registry === undefined ? {} : { registry: options.registry }),
+  )
+  const { tail } = edge
   const connections = createConnections(region)
-  const app = buildApp(region, { edge, begin: connections.begin })
+  const app = buildApp({ edge, begin: connections.begin })
   await app.ready()
   const serve: RequestListener = (request, response) => {
     toOriginForm(request)
@@ -67,7 +70,8 @@ export async function startApi(region: Region, options: { reusePort?: boolean } 
     { ...config.listen, ...(options.reusePort === true && { reusePort: true }) },
     make,
   )
-  const pulls = writePulls(region)
+  const pulls = writePulls(edge)
+  const stack = opened.move()
   return {
     name: 'api',
     port,
@@ -83,6 +87,7 @@ export async function startApi(region: Region, options: { reusePort?: boolean } 
       await within(ended, drainMs - (performance.now() - startMs))
       await app.close()
       if (pulls !== undefined) await within(pulls[Symbol.asyncDispose](), LAST_WRITE_MS)
+      await stack.disposeAsync()
     },
   }
 }
@@ -96,8 +101,7 @@ async function within(promise: PromiseLike<void>, ms: number): Promise<void> {
 }
 
 /** Counted pulls to the outbox, every so often and once more at the end. */
-function writePulls(region: Region): AsyncDisposable | undefined {
-  const { pulls } = region
+function writePulls({ region, pulls }: Edge): AsyncDisposable | undefined {
   if (pulls === undefined) return undefined
   const write = async () => void (await pulls.write(region.db, region.instance))
   const onError = (error: unknown) =>

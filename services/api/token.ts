@@ -12,7 +12,7 @@ const FORM_BYTES_MAX = 64 * 1024
 const TARGET_LENGTH_MAX = 32 * 1024
 
 export async function token(exchange: Exchange): Promise<void> {
-  const { auth } = exchange.region
+  const { auth } = exchange.edge
   if (auth === undefined)
     throw new RegistryError('NOT_FOUND', { message: 'this registry asks nobody for a token' })
   try {

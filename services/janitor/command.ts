@@ -7,14 +7,15 @@
 import type { Config } from '#shared/config/load.ts'
 import { withLease } from '#shared/db/lease.ts'
 import { raiseBlobsSeen } from '#shared/db/store-owner.ts'
-import { openRegion, type Region } from '#shared/region.ts'
+import { openRegion, type RegionWithStores, withStores } from '#shared/region.ts'
 import { createStoreSurvey, type FinishedSurvey } from './survey-store.ts'
 import { sweepBlockedBy } from './sweep-limits.ts'
 import { oldBefore, removeOrphans, sweepMustWait } from './sweep-orphans.ts'
 
 /** Returns the exit code: 0 when the sweep was made, or nothing has to be allowed. */
 export async function sweep(config: Config, options: { yes: boolean }): Promise<number> {
-  await using region = await openRegion(config)
+  await using opened = await openRegion(config)
+  const region = await withStores(opened)
   const abort = new AbortController()
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => abort.abort())
   let code = 1
@@ -25,7 +26,10 @@ export async function sweep(config: Config, options: { yes: boolean }): Promise<
   return code
 }
 
-async function sweepOnce(region: Region, options: { yes: boolean; signal: AbortSignal }): Promise<number> {
+async function sweepOnce(
+  region: RegionWithStores,
+  options: { yes: boolean; signal: AbortSignal },
+): Promise<number> {
   const { signal } = options
   const wait = await sweepMustWait(region)
   if (wait !== undefined) {
@@ -56,7 +60,7 @@ async function sweepOnce(region: Region, options: { yes: boolean; signal: AbortS
 }
 
 async function wholeSurvey(
-  region: Region,
+  region: RegionWithStores,
   olderThanMs: number,
   signal: AbortSignal,
 ): Promise<FinishedSurvey | undefined> {

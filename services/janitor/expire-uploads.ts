@@ -2,14 +2,14 @@
 // the orphan sweep finds.
 
 import { takeExpiredUploads } from '#shared/db/uploads.ts'
-import type { Region } from '#shared/region.ts'
+import type { RegionWithStores } from '#shared/region.ts'
 
 const BATCH = 100
 /** Sessions ended in one run; what is left waits for the next. */
 const RUN_MAX = 10_000
 
 /** Returns how many sessions were ended. */
-export async function expireUploads(region: Region, signal: AbortSignal): Promise<number> {
+export async function expireUploads(region: RegionWithStores, signal: AbortSignal): Promise<number> {
   let ended = 0
   while (ended < RUN_MAX && !signal.aborted) {
     const uploads = await takeExpiredUploads(region.db, BATCH)

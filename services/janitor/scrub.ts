@@ -10,7 +10,8 @@
 
 import { randomBytes } from 'node:crypto'
 import { blobsAfter } from '#shared/db/blobs.ts'
-import type { Region } from '#shared/region.ts'
+import type { RegionWithStores } from '#shared/region.ts'
+import type { BlobHealth } from '#shared/registry/blob-health.ts'
 
 const RUN_BYTES_MAX = 256 * 1024 * 1024
 const RUN_BLOBS_MAX = 500
@@ -23,8 +24,11 @@ export interface ScrubResult {
   readonly healed: number
 }
 
+/** What is looked at, and what decides whether it is damaged. */
+export type Scrubbed = RegionWithStores & { readonly blobHealth: BlobHealth }
+
 /** Each call is one run. */
-export function createScrub(region: Region): (signal: AbortSignal) => Promise<ScrubResult> {
+export function createScrub(region: Scrubbed): (signal: AbortSignal) => Promise<ScrubResult> {
   let after = `sha256:${randomBytes(32).toString('hex')}`
   let afterMarked = ''
 

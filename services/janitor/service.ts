@@ -3,17 +3,21 @@
 // region, whichever process gets the lease; each task is bounded per run and finds the rest the next time.
 
 import { withLease } from '#shared/db/lease.ts'
+import { sealStoredSecrets } from '#shared/db/seal-stored-secrets.ts'
 import { startLoop } from '#shared/loop.ts'
-import type { Region } from '#shared/region.ts'
-import { sealStoredSecrets } from '#shared/registry/seal-stored-secrets.ts'
+import { type Region, withStores } from '#shared/region.ts'
+import { createBlobHealth } from '#shared/registry/blob-health.ts'
 import type { Service } from '#shared/service.ts'
 import { expireUploads } from './expire-uploads.ts'
 import { createScrub } from './scrub.ts'
 import { createOrphanSweep } from './sweep-orphans.ts'
 
 export async function startJanitor(region: Region): Promise<Service> {
-  const sweepOrphans = createOrphanSweep(region)
-  const scrub = createScrub(region)
+  const stored = await withStores(region)
+  const { db, log, metrics } = region
+  const blobHealth = createBlobHealth({ db, stores: stored.stores, log, metrics })
+  const sweepOrphans = createOrphanSweep(stored)
+  const scrub = createScrub({ ...stored, blobHealth })
   const loop = startLoop({
     everyMs: region.config.janitor.sweepSeconds * 1_000,
     run: async (signal) => {
@@ -21,7 +25,7 @@ export async function startJanitor(region: Region): Promise<Service> {
         const ending = AbortSignal.any([signal, lost])
         // First: what stops a sweep is no reason to leave secrets in clear.
         if (region.sealer !== undefined) await sealStoredSecrets(region)
-        await expireUploads(region, ending)
+        await expireUploads(stored, ending)
         held.requireHeld()
         await sweepOrphans(ending, held)
         await scrub(ending)
@@ -31,5 +35,11 @@ export async function startJanitor(region: Region): Promise<Service> {
     },
     onError: (error) => region.logFailure(error, 'the janitor failed; it will try again'),
   })
-  return { name: 'janitor', [Symbol.asyncDispose]: () => loop[Symbol.asyncDispose]() }
+  return {
+    name: 'janitor',
+    async [Symbol.asyncDispose]() {
+      await loop[Symbol.asyncDispose]()
+      await blobHealth[Symbol.asyncDispose]()
+    },
+  }
 }

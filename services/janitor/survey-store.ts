@@ -6,7 +6,7 @@
 // counted beyond it; what is over the bound is found again by the next pass.
 
 import { blobKeysInUse } from '#shared/db/blob-keys.ts'
-import type { Region } from '#shared/region.ts'
+import type { RegionWithStores } from '#shared/region.ts'
 import type { Survey } from './sweep-limits.ts'
 
 const PAGE = 500
@@ -28,7 +28,7 @@ export interface StoreSurvey {
   step(olderThanMs: number, signal: AbortSignal): Promise<FinishedSurvey | undefined>
 }
 
-export function createStoreSurvey(region: Region): StoreSurvey {
+export function createStoreSurvey(region: RegionWithStores): StoreSurvey {
   const { blobs, db } = region
   const nothing = () => ({ after: '', objects: 0, named: 0, orphans: 0, orphanBytes: 0, candidates: [] })
   let pass: { after: string; candidates: string[] } & { -readonly [Name in keyof Survey]: number } = nothing()

@@ -13,14 +13,16 @@ import { blobKeysInUse, forgetDeadAttempts } from '#shared/db/blob-keys.ts'
 import type { Held } from '#shared/db/lease.ts'
 import { logWasCompared, sweepsPaused } from '#shared/db/region.ts'
 import { raiseBlobsSeen } from '#shared/db/store-owner.ts'
-import type { Region } from '#shared/region.ts'
+import type { RegionWithStores } from '#shared/region.ts'
 import { createStoreSurvey, type FinishedSurvey } from './survey-store.ts'
 import { sweepBlockedBy } from './sweep-limits.ts'
 
 const PAGE = 500
 
 /** Each call is one run; returns how many orphans it removed. */
-export function createOrphanSweep(region: Region): (signal: AbortSignal, held?: Held) => Promise<number> {
+export function createOrphanSweep(
+  region: RegionWithStores,
+): (signal: AbortSignal, held?: Held) => Promise<number> {
   const survey = createStoreSurvey(region)
   const block = createBlock(region)
   return async (signal, held) => {
@@ -43,7 +45,7 @@ export function createOrphanSweep(region: Region): (signal: AbortSignal, held?: 
 }
 
 /** Why no sweep may run now, as the end of a sentence; undefined: it may. */
-export async function sweepMustWait(region: Region): Promise<string | undefined> {
+export async function sweepMustWait(region: RegionWithStores): Promise<string | undefined> {
   if (await sweepsPaused(region.db))
     return 'the database was restored or taken over within the last seven days'
   // Whether the database was restored is not known before Kafka was asked.
@@ -53,13 +55,13 @@ export async function sweepMustWait(region: Region): Promise<string | undefined>
 }
 
 /** What was written before this is older than the grace time. By the store's clock, in milliseconds. */
-export async function oldBefore(region: Region): Promise<number> {
+export async function oldBefore(region: RegionWithStores): Promise<number> {
   return (await region.blobs.nowMs()) - region.config.janitor.orphanGraceSeconds * 1_000
 }
 
 /** Looks at each candidate once more: what is needed by now stays. Returns how many are gone. */
 export async function removeOrphans(
-  region: Region,
+  region: RegionWithStores,
   options: { found: FinishedSurvey; olderThanMs: number; signal: AbortSignal; held?: Held | undefined },
 ): Promise<number> {
   const { found, olderThanMs, signal, held } = options
@@ -80,7 +82,7 @@ export async function removeOrphans(
   return removed
 }
 
-async function markerIfOurs(region: Region, block: Block): Promise<Marker | undefined> {
+async function markerIfOurs(region: RegionWithStores, block: Block): Promise<Marker | undefined> {
   try {
     return await region.ownership.check()
   } catch (thrown) {
@@ -107,7 +109,7 @@ const SENTENCES = Object.freeze({
     'nothing is swept: the store has more objects without a row than this database ever knew; see `npm start -- sweep`',
 })
 
-function createBlock(region: Region): Block {
+function createBlock(region: RegionWithStores): Block {
   let blocked: keyof typeof SENTENCES | undefined
   return {
     set(reason, facts) {

@@ -6,7 +6,7 @@
 
 import { type Config, ConfigError } from '#shared/config/load.ts'
 import { withLease } from '#shared/db/lease.ts'
-import { openRegion } from '#shared/region.ts'
+import { openRegion, withStores } from '#shared/region.ts'
 import { type MoveProgress, moveAllBlobs } from './move-blobs.ts'
 
 /** Readers that looked just before a switch have so long to open the old bytes. */
@@ -22,7 +22,8 @@ export async function moveBlobs(config: Config, to: string | undefined): Promise
       `move-blobs --to ${to ?? '<store>'} needs PORTOLAN_BLOBS=${to ?? '<store>'}, here and at every node of the region, so that new blobs go there too`,
     ])
   }
-  await using region = await openRegion(config)
+  await using opened = await openRegion(config)
+  const region = await withStores(opened)
   const abort = new AbortController()
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => abort.abort())
   const { stdout } = process

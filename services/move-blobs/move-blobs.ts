@@ -11,7 +11,7 @@ import { claimStore } from '#shared/blobs/store-owner.ts'
 import { type BlobRow, blobsElsewhere, relocateBlob, sumBlobsElsewhere } from '#shared/db/blobs.ts'
 import { knownRows, otherStores } from '#shared/db/store-owner.ts'
 import { algorithmOf } from '#shared/oci/digest.ts'
-import type { Region } from '#shared/region.ts'
+import type { RegionWithStores } from '#shared/region.ts'
 
 const PAGE = 200
 const AT_ONCE = 4
@@ -33,7 +33,7 @@ export interface MoveResult extends MoveProgress {
  * @throws StoreOwnerError before anything is copied when one of the stores is not this database's
  */
 export async function moveAllBlobs(
-  region: Region,
+  region: RegionWithStores,
   options: { keepOldMs: number; signal: AbortSignal; onProgress?: (progress: MoveProgress) => void },
 ): Promise<MoveResult> {
   const { signal } = options
@@ -86,7 +86,7 @@ export async function moveAllBlobs(
 
 /** True when the row now names the copy; false when somebody else changed it meanwhile, and the copy is dropped. */
 async function copyAndSwitch(
-  region: Region,
+  region: RegionWithStores,
   row: BlobRow,
   options: { onBytes: (count: number) => void; signal: AbortSignal },
 ): Promise<boolean> {
@@ -118,7 +118,7 @@ async function copyAndSwitch(
   return false
 }
 
-async function removeLater(region: Region, row: BlobRow, keepOldMs: number): Promise<void> {
+async function removeLater(region: RegionWithStores, row: BlobRow, keepOldMs: number): Promise<void> {
   await pause(keepOldMs)
   try {
     await (await region.stores.named(row.store)).remove([row.key])

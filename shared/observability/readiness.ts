@@ -15,6 +15,11 @@ const AGE_MS_MAX = 30_000
 export interface ReadinessWatch extends AsyncDisposable {
   /** What the last round said. */
   now(): Readiness
+  /**
+   * Looks at one more part from now on. Resolves when its first verdict is known: that of `first`, where the part was
+   * looked at just before, else of `check`.
+   */
+  add(part: string, checks: { check: () => Promise<unknown>; first?: () => Promise<unknown> }): Promise<void>
 }
 
 export interface ReadinessOptions {
@@ -29,7 +34,10 @@ export interface ReadinessOptions {
 
 /** Resolves after the first round. */
 export async function watchReadiness(options: ReadinessOptions): Promise<ReadinessWatch> {
-  const { checks, everyMs = EVERY_MS, checkMsMax = CHECK_MS_MAX, nowMs = () => performance.now() } = options
+  const { everyMs = EVERY_MS, checkMsMax = CHECK_MS_MAX, nowMs = () => performance.now() } = options
+  const checks = new Map(Object.entries(options.checks))
+  /** By part: why it is not ready. */
+  const reasons = new Map<string, string>()
   const pending = new Map<string, Promise<unknown>>()
   let last: Readiness = { ready: false, reasons: [] }
   let checkedMs = 0
@@ -53,10 +61,20 @@ export async function watchReadiness(options: ReadinessOptions): Promise<Readine
     }
   }
 
+  async function look(part: string, check: () => Promise<unknown>): Promise<void> {
+    const reason = await reasonOf(part, check)
+    if (reason === undefined) reasons.delete(part)
+    else reasons.set(part, reason)
+  }
+
+  function tell(): void {
+    const found = [...checks.keys()].map((part) => reasons.get(part)).filter((reason) => reason !== undefined)
+    last = { ready: found.length === 0, reasons: found }
+  }
+
   async function round(): Promise<void> {
-    const found = await Promise.all(Object.entries(checks).map(([part, check]) => reasonOf(part, check)))
-    const reasons = found.filter((reason) => reason !== undefined)
-    last = { ready: reasons.length === 0, reasons }
+    await Promise.all([...checks].map(([part, check]) => look(part, check)))
+    tell()
     checkedMs = nowMs()
   }
 
@@ -73,6 +91,11 @@ export async function watchReadiness(options: ReadinessOptions): Promise<Readine
     now() {
       if (nowMs() - checkedMs <= AGE_MS_MAX) return last
       return { ready: false, reasons: [...last.reasons, 'the last check is too old'] }
+    },
+    async add(part, { check, first = check }) {
+      await look(part, first)
+      checks.set(part, check)
+      tell()
     },
     [Symbol.asyncDispose]: () => loop[Symbol.asyncDispose](),
   }

@@ -7,7 +7,7 @@
 
 import type { Attempt, BlobStore } from '#shared/blobs/blob-store.ts'
 import { endAttempt, renewAttempt } from '#shared/db/blob-keys.ts'
-import type { Region } from '#shared/region.ts'
+import type { Registry } from './registry.ts'
 
 /** Well within the hour after which a silent attempt counts as dead. */
 const RENEW_MS_MAX = 10 * 60_000
@@ -16,19 +16,19 @@ const RENEWALS_PER_GRACE = 4
 
 /** To be disposed when a row names the bytes, or when they are dropped. */
 export function keepAttempt(
-  region: Region,
+  registry: Registry,
   { store, attempt }: { store: BlobStore; attempt: Attempt },
 ): AsyncDisposable {
-  const graceMs = region.config.janitor.orphanGraceSeconds * 1_000
+  const graceMs = registry.orphanGraceSeconds * 1_000
   let renewing: Promise<void> | undefined
   let kept: readonly string[] = []
 
   async function renew(): Promise<void> {
     try {
       kept = [...new Set([...kept, ...attempt.keys()])]
-      if (kept.length > 0) await renewAttempt(region.db, { store: store.name, keys: kept })
+      if (kept.length > 0) await renewAttempt(registry.db, { store: store.name, keys: kept })
     } catch (error) {
-      region.log.warn({ error }, 'a long upload could not be recorded; it will be tried again')
+      registry.log.warn({ error }, 'a long upload could not be recorded; it will be tried again')
     }
   }
 
@@ -47,9 +47,9 @@ export function keepAttempt(
       await renewing
       if (kept.length === 0) return
       try {
-        await endAttempt(region.db, { store: store.name, keys: kept })
+        await endAttempt(registry.db, { store: store.name, keys: kept })
       } catch (error) {
-        region.log.warn({ error }, 'the end of a long upload could not be recorded; its row ends by itself')
+        registry.log.warn({ error }, 'the end of a long upload could not be recorded; its row ends by itself')
       }
     },
   }

@@ -10,7 +10,7 @@ import type { Digest } from '#shared/oci/digest.ts'
 import { REFERRER_ANNOTATIONS_BYTES_MAX } from '#shared/oci/manifest.ts'
 import type { Page } from '#shared/oci/pagination.ts'
 import type { RepositoryName } from '#shared/oci/reference.ts'
-import type { Region } from '#shared/region.ts'
+import type { Registry } from './registry.ts'
 
 export interface Listed<T> {
   readonly items: readonly T[]
@@ -20,27 +20,27 @@ export interface Listed<T> {
 
 /** @throws RegistryError NAME_UNKNOWN for a repository that is not there; one without tags has an empty list */
 export async function listTags(
-  region: Region,
+  registry: Registry,
   options: { repository: RepositoryName; page: Page },
 ): Promise<Listed<string>> {
   const { repository, page } = options
   const tags =
     page.limit === 0
       ? []
-      : await tagPage(region.reads, { repository, last: page.last, limit: page.limit + 1 })
-  if (tags.length === 0 && !(await repositoryExists(region.reads, repository)))
+      : await tagPage(registry.reads, { repository, last: page.last, limit: page.limit + 1 })
+  if (tags.length === 0 && !(await repositoryExists(registry.reads, repository)))
     throw new RegistryError('NAME_UNKNOWN')
   return cut(tags, page.limit)
 }
 
 /** Repositories that `visible` lets the caller see; a page that is filtered short still says where the next starts. */
 export async function listRepositories(
-  region: Region,
+  registry: Registry,
   options: { page: Page; visible: (name: RepositoryName) => boolean },
 ): Promise<Listed<string>> {
   const { page, visible } = options
   if (page.limit === 0) return { items: [], next: undefined }
-  const names = await repositoryPage(region.reads, { last: page.last, limit: page.limit + 1 })
+  const names = await repositoryPage(registry.reads, { last: page.last, limit: page.limit + 1 })
   const { items, next } = cut(names, page.limit)
   return { items: items.filter((name) => visible(name as RepositoryName)), next }
 }
@@ -60,11 +60,11 @@ const REFERRERS_ROWS_MAX = 2_000
  * descriptor in JSON: annotations go from the row to the answer as the text they are, never parsed.
  */
 export async function listReferrers(
-  region: Region,
+  registry: Registry,
   options: { repository: RepositoryName; subject: Digest; artifactTypes: readonly string[]; after: string },
 ): Promise<Listed<string>> {
   const { repository, subject, artifactTypes, after } = options
-  const { rows, more } = await referrerPage(region.reads, {
+  const { rows, more } = await referrerPage(registry.reads, {
     repository,
     subject,
     artifactTypes,

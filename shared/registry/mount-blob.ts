@@ -9,7 +9,7 @@ import type { WritePosition } from '#shared/db/registers.ts'
 import { ensureRepository } from '#shared/db/repositories.ts'
 import type { Digest } from '#shared/oci/digest.ts'
 import { type RepositoryName, shardOf } from '#shared/oci/reference.ts'
-import type { Region } from '#shared/region.ts'
+import type { Registry } from './registry.ts'
 
 /** A mount that finds its repository missing makes it and tries again; a delete may come between, but not for ever. */
 const TRIES_MAX = 4
@@ -21,7 +21,7 @@ const CANDIDATES_MAX = 100
  * undefined: nobody the caller may read from holds it; the client has to upload.
  */
 export async function mountFrom(
-  region: Region,
+  registry: Registry,
   options: {
     repository: RepositoryName
     digest: Digest
@@ -31,21 +31,28 @@ export async function mountFrom(
   },
 ): Promise<WritePosition | undefined> {
   const { repository, digest, provenance } = options
-  await region.requireDatabaseRoom()
+  await registry.requireDatabaseRoom()
   const candidates =
     options.from === undefined
-      ? await repositoriesWithBlob(region.db, { digest, limit: CANDIDATES_MAX })
+      ? await repositoriesWithBlob(registry.db, { digest, limit: CANDIDATES_MAX })
       : [options.from]
   const from = candidates.find(options.mayPull)
   if (from === undefined) return undefined
-  const found = await region.lookups.read({ repository: from, kind: 'blob', reference: digest })
-  if (found?.kind !== 'blob' || found.damaged || !(await region.blobHealth.isThere(found))) return undefined
-  const statement = { repository, digest, from, provenance, shard: shardOf(repository), origin: region.name }
+  const found = await registry.lookups.read({ repository: from, kind: 'blob', reference: digest })
+  if (found?.kind !== 'blob' || found.damaged || !(await registry.blobHealth.isThere(found))) return undefined
+  const statement = {
+    repository,
+    digest,
+    from,
+    provenance,
+    shard: shardOf(repository),
+    origin: registry.name,
+  }
   for (let tries = 1; tries <= TRIES_MAX; tries++) {
-    const outcome = await mountBlob(region.db, statement)
+    const outcome = await mountBlob(registry.db, statement)
     if (outcome.kind === 'mounted') return outcome.position
     if (outcome.kind === 'unknown') return undefined
-    await ensureRepository(region.db, { name: repository, origin: region.name })
+    await ensureRepository(registry.db, { name: repository, origin: registry.name })
   }
   return undefined
 }

@@ -14,8 +14,8 @@ import { RegistryError } from '#shared/errors.ts'
 import { algorithmOf, type Digest, digestBytes } from '#shared/oci/digest.ts'
 import { type ManifestFacts, manifestFacts, parseManifest } from '#shared/oci/manifest.ts'
 import type { RepositoryName, Tag } from '#shared/oci/reference.ts'
-import type { Region } from '#shared/region.ts'
 import { blobDamaged } from './blob-health.ts'
+import type { Registry } from './registry.ts'
 
 export interface PulledManifest {
   readonly digest: Digest
@@ -31,33 +31,33 @@ export type ManifestReference =
 
 /** 404 NAME_UNKNOWN or MANIFEST_UNKNOWN when the repository does not hold it. */
 export async function pullManifest(
-  region: Region,
+  registry: Registry,
   options: { repository: RepositoryName; reference: ManifestReference },
 ): Promise<PulledManifest> {
   const { repository, reference } = options
-  const found = await findManifest(region, options)
+  const found = await findManifest(registry, options)
   if (found === undefined) {
-    const code = (await repositoryExists(region.reads, repository)) ? 'MANIFEST_UNKNOWN' : 'NAME_UNKNOWN'
+    const code = (await repositoryExists(registry.reads, repository)) ? 'MANIFEST_UNKNOWN' : 'NAME_UNKNOWN'
     throw new RegistryError(code, {
       details: [reference.kind === 'tag' ? { tag: reference.tag } : { digest: reference.digest }],
     })
   }
-  const stored = region.manifests.peek(found.digest) ?? (await region.manifests.get(found.digest))
+  const stored = registry.manifests.peek(found.digest) ?? (await registry.manifests.get(found.digest))
   if (stored === undefined) throw missingBytes(found.digest)
   return { digest: found.digest, mediaType: found.mediaType, bytes: stored.bytes, facts: stored.facts }
 }
 
 /** The image that stands for an index where its client can use a single image only; undefined: the repository has none. */
 export async function pullSingleImage(
-  region: Region,
+  registry: Registry,
   options: { repository: RepositoryName; index: PulledManifest },
 ): Promise<PulledManifest | undefined> {
   const { repository, index } = options
-  const { singleImage } = index.facts ?? (await findFacts(region, index))
+  const { singleImage } = index.facts ?? (await findFacts(registry, index))
   if (singleImage === undefined) return undefined
   const reference = { kind: 'digest', digest: singleImage } as const
-  const held = await findManifest(region, { repository, reference })
-  return held === undefined ? undefined : pullManifest(region, { repository, reference })
+  const held = await findManifest(registry, { repository, reference })
+  return held === undefined ? undefined : pullManifest(registry, { repository, reference })
 }
 
 /**
@@ -66,17 +66,20 @@ export async function pullSingleImage(
  * has no facts and is served all the same.
  */
 async function findFacts(
-  region: Region,
+  registry: Registry,
   { digest, bytes, mediaType }: PulledManifest,
 ): Promise<ManifestFacts> {
-  const known = region.manifests.peek(digest)?.facts
+  const known = registry.manifests.peek(digest)?.facts
   if (known !== undefined) return known
   const facts = factsOf(bytes, mediaType)
-  region.manifests.keep(digest, { bytes, facts })
+  registry.manifests.keep(digest, { bytes, facts })
   try {
-    await fillInFacts(region.db, digest, facts)
+    await fillInFacts(registry.db, digest, facts)
   } catch (error) {
-    region.log.warn({ error, digest }, 'what was found in a manifest of an older release could not be stored')
+    registry.log.warn(
+      { error, digest },
+      'what was found in a manifest of an older release could not be stored',
+    )
   }
   return facts
 }
@@ -91,11 +94,11 @@ function factsOf(bytes: Buffer, mediaType: string): ManifestFacts {
 }
 
 export async function findManifest(
-  region: Region,
+  registry: Registry,
   options: { repository: RepositoryName; reference: ManifestReference },
 ): Promise<FoundManifest | undefined> {
   const { repository, reference } = options
-  const found = await region.lookups.read(
+  const found = await registry.lookups.read(
     reference.kind === 'tag'
       ? { repository, kind: 'tag', reference: reference.tag }
       : { repository, kind: 'manifest', reference: reference.digest },
@@ -108,10 +111,10 @@ export async function findManifest(
  * @throws RegistryError BLOB_UNKNOWN when its bytes are known to be damaged
  */
 export async function findBlob(
-  region: Region,
+  registry: Registry,
   options: { repository: RepositoryName; digest: Digest },
 ): Promise<FoundBlob | undefined> {
-  const found = await region.lookups.read({
+  const found = await registry.lookups.read({
     repository: options.repository,
     kind: 'blob',
     reference: options.digest,
@@ -122,35 +125,35 @@ export async function findBlob(
 }
 
 /** For HEAD, on whose word clients skip an upload. @throws RegistryError BLOB_UNKNOWN when the object is not there */
-export async function requireObject(region: Region, blob: FoundBlob): Promise<void> {
-  if (!(await region.blobHealth.isThere(blob))) throw blobDamaged(blob.digest)
+export async function requireObject(registry: Registry, blob: FoundBlob): Promise<void> {
+  if (!(await registry.blobHealth.isThere(blob))) throw blobDamaged(blob.digest)
 }
 
 /**
  * A blob's bytes when they are small enough to be served from memory, read at most once; checked then, because what is
  * in memory is served for as long as it is asked for.
  */
-export function smallBlobBytes(region: Region, blob: FoundBlob): Promise<Buffer> | undefined {
-  if (blob.size > region.blobCache.entryBytesMax) return undefined
-  return region.blobCache.get(blob.key, () => readProved(region, blob))
+export function smallBlobBytes(registry: Registry, blob: FoundBlob): Promise<Buffer> | undefined {
+  if (blob.size > registry.blobCache.entryBytesMax) return undefined
+  return registry.blobCache.get(blob.key, () => readProved(registry, blob))
 }
 
 /** Reads once more what came wrong: most of the time it is the way that harmed it, not the store. */
-async function readProved(region: Region, blob: FoundBlob): Promise<Buffer> {
+async function readProved(registry: Registry, blob: FoundBlob): Promise<Buffer> {
   try {
     for (let reads = 1; ; reads++) {
-      const bytes = await whereItIs(region, blob, ({ store, key }) => store.read(key, blob.size))
+      const bytes = await whereItIs(registry, blob, ({ store, key }) => store.read(key, blob.size))
       if (digestBytes(algorithmOf(blob.digest), bytes) === blob.digest) return bytes
       if (reads === 2) throw new WrongContentError(blob.digest)
     }
   } catch (thrown) {
-    throw await readFailure(region, blob, thrown)
+    throw await readFailure(registry, blob, thrown)
   }
 }
 
 /** Where the object store itself serves the blob for a while; undefined: it has to go through here. */
-export async function blobUrl(region: Region, blob: FoundBlob): Promise<string | undefined> {
-  return (await region.stores.named(blob.store)).url(blob.key)
+export async function blobUrl(registry: Registry, blob: FoundBlob): Promise<string | undefined> {
+  return (await registry.stores.named(blob.store)).url(blob.key)
 }
 
 /**
@@ -158,7 +161,7 @@ export async function blobUrl(region: Region, blob: FoundBlob): Promise<string |
  * only when all have its digest. What it rejects with goes through `readFailure` before it is answered.
  */
 export async function sendBlob(
-  region: Region,
+  registry: Registry,
   blob: FoundBlob,
   range: { start: number; end: number },
   sink: ByteSink,
@@ -178,13 +181,13 @@ export async function sendBlob(
     }),
   }
   await whereItIs(
-    region,
+    registry,
     blob,
     async ({ store, key }) => {
       const version = store.statIsLocal ? versionOf(await store.stat(key), blob) : undefined
       const whole = range.start === 0 && range.end === blob.size - 1
       if (!whole) return store.send(key, range, noting, signal)
-      return region.blobHealth.sendProved(blob, { store, key, version }, noting, signal)
+      return registry.blobHealth.sendProved(blob, { store, key, version }, noting, signal)
     },
     () => !begun,
   )
@@ -203,27 +206,27 @@ function versionOf(found: ObjectStat | undefined, blob: FoundBlob): string | und
  * What a failed read of a blob is to be answered with: BLOB_UNKNOWN when a second look finds the object damaged, and
  * the blob is then marked; else the failure itself. A look at a large blob's content takes as long as reading it.
  */
-export async function readFailure(region: Region, blob: FoundBlob, thrown: unknown): Promise<unknown> {
+export async function readFailure(registry: Registry, blob: FoundBlob, thrown: unknown): Promise<unknown> {
   if (!(thrown instanceof StoreError) || (thrown.kind !== 'missing' && thrown.kind !== 'corrupt'))
     return thrown
-  const verdict = await region.blobHealth.examine(blob, { content: thrown.kind === 'corrupt' })
+  const verdict = await registry.blobHealth.examine(blob, { content: thrown.kind === 'corrupt' })
   return verdict === 'damaged' ? blobDamaged(blob.digest) : thrown
 }
 
 /** Does it with the place the row named, and once more with the place it names now, if the blob has moved meanwhile. */
 async function whereItIs<T>(
-  region: Region,
+  registry: Registry,
   blob: FoundBlob,
   work: (place: { store: BlobStore; key: string }) => Promise<T>,
   mayRepeat: () => boolean = () => true,
 ): Promise<T> {
   try {
-    return await work({ store: await region.stores.named(blob.store), key: blob.key })
+    return await work({ store: await registry.stores.named(blob.store), key: blob.key })
   } catch (thrown) {
     if (!(thrown instanceof StoreError) || thrown.kind !== 'missing' || !mayRepeat()) throw thrown
-    const now = await blobPlace(region.reads, blob.digest)
+    const now = await blobPlace(registry.reads, blob.digest)
     if (now === undefined || now.key === blob.key) throw thrown
-    return work({ store: await region.stores.named(now.store), key: now.key })
+    return work({ store: await registry.stores.named(now.store), key: now.key })
   }
 }
 

@@ -34,9 +34,9 @@ import {
 import { RegistryError } from '#shared/errors.ts'
 import { algorithmOf, type Digest, type DigestAlgorithm } from '#shared/oci/digest.ts'
 import { type RepositoryName, shardOf } from '#shared/oci/reference.ts'
-import type { Region } from '#shared/region.ts'
 import { keepAttempt } from './keep-attempt.ts'
 import { findBlob } from './pull.ts'
+import type { Registry } from './registry.ts'
 import { settleBlob } from './settle-blob.ts'
 
 /** A commit that finds its repository missing makes it and tries again; a delete may come between, but not for ever. */
@@ -63,21 +63,21 @@ export interface UploadTarget {
 
 /** Opens a session. 429 when the repository has too many open. */
 export async function openUpload(
-  region: Region,
+  registry: Registry,
   options: { repository: RepositoryName; algorithm: DigestAlgorithm; provenance: Provenance },
 ): Promise<UploadPosition> {
   const { repository, algorithm, provenance } = options
-  await region.requireDatabaseRoom()
+  await registry.requireDatabaseRoom()
   const uuid = randomUUID()
-  const opened = await openUploadRow(region.db, {
+  const opened = await openUploadRow(registry.db, {
     id: uuid,
     repository,
-    region: region.name,
-    store: region.blobs.name,
+    region: registry.name,
+    store: registry.blobs.name,
     algorithm,
     actor: provenance.actor,
-    ttlSeconds: region.limits.uploadTtlSeconds,
-    openMax: region.limits.uploadsPerRepositoryMax,
+    ttlSeconds: registry.limits.uploadTtlSeconds,
+    openMax: registry.limits.uploadsPerRepositoryMax,
   })
   if (!opened) {
     throw new RegistryError('TOOMANYREQUESTS', {
@@ -85,12 +85,12 @@ export async function openUpload(
       headers: { 'Retry-After': '60' },
     })
   }
-  return { id: uploadIdOf(region, uuid), size: 0 }
+  return { id: uploadIdOf(registry, uuid), size: 0 }
 }
 
 /** Where a session stands. 404 BLOB_UPLOAD_UNKNOWN when it is not this repository's. */
-export async function uploadPosition(region: Region, target: UploadTarget): Promise<UploadPosition> {
-  const upload = await requireUpload(region, target)
+export async function uploadPosition(registry: Registry, target: UploadTarget): Promise<UploadPosition> {
+  const upload = await requireUpload(registry, target)
   return { id: target.id, size: upload.session.size }
 }
 
@@ -99,33 +99,33 @@ export async function uploadPosition(region: Region, target: UploadTarget): Prom
  * length that of the body (400 SIZE_INVALID).
  */
 export async function appendToUpload(
-  region: Region,
+  registry: Registry,
   options: UploadTarget & {
     body: IncomingBody
     range: { start: number; end: number } | undefined
   },
 ): Promise<UploadPosition> {
-  const upload = await requireUpload(region, options)
+  const upload = await requireUpload(registry, options)
   checkRange(upload, options)
-  const store = await region.stores.named(upload.store)
+  const store = await registry.stores.named(upload.store)
   const from = upload.session
-  const writing = writeAttempt(region, { ...options, store, from, algorithm: upload.algorithm })
-  const written = await orBeginAgain(region, { ...options, upload }, writing)
+  const writing = writeAttempt(registry, { ...options, store, from, algorithm: upload.algorithm })
+  const written = await orBeginAgain(registry, { ...options, upload }, writing)
   await using attempt = written.attempt
   await using _ = written.kept
   const { session } = written
-  region.reach('attempt-durable')
-  const joined = await joinUpload(region.db, {
+  registry.reach('attempt-durable')
+  const joined = await joinUpload(registry.db, {
     upload,
     session,
-    ttlSeconds: region.limits.uploadTtlSeconds,
+    ttlSeconds: registry.limits.uploadTtlSeconds,
   })
   if (!joined) {
     await attempt.abort()
-    const now = await requireUpload(region, options)
+    const now = await requireUpload(registry, options)
     throw rangeInvalid(options, now.session.size)
   }
-  region.reach('attempt-joined')
+  registry.reach('attempt-joined')
   await attempt.joined()
   return { id: options.id, size: session.size }
 }
@@ -144,65 +144,66 @@ export interface FinishOptions extends UploadTarget {
  * 404 BLOB_UPLOAD_UNKNOWN otherwise.
  */
 export async function finishUpload(
-  region: Region,
+  registry: Registry,
   options: FinishOptions,
 ): Promise<WritePosition | undefined> {
   try {
-    return await finishSession(region, options)
+    return await finishSession(registry, options)
   } catch (thrown) {
     const gone =
       (thrown instanceof RegistryError && thrown.code === 'BLOB_UPLOAD_UNKNOWN') ||
       (thrown instanceof StoreError && thrown.kind === 'lost')
     // Only an id as this region gives them out: nothing else was ever a session to finish.
-    if (!gone || uuidOf(region, options.id) === undefined) throw thrown
-    if ((await findBlob(region, options)) === undefined) throw thrown
+    if (!gone || uuidOf(registry, options.id) === undefined) throw thrown
+    if ((await findBlob(registry, options)) === undefined) throw thrown
     return undefined
   }
 }
 
-async function finishSession(region: Region, options: FinishOptions): Promise<WritePosition> {
-  const upload = await requireUpload(region, options)
+async function finishSession(registry: Registry, options: FinishOptions): Promise<WritePosition> {
+  const upload = await requireUpload(registry, options)
   checkRange(upload, options)
-  if (options.body.length === 0) return commitSession(region, { ...options, upload, session: upload.session })
+  if (options.body.length === 0)
+    return commitSession(registry, { ...options, upload, session: upload.session })
   const algorithm = upload.session.size === 0 ? algorithmOf(options.digest) : upload.algorithm
-  const store = await region.stores.named(upload.store)
-  const writing = writeAttempt(region, { ...options, store, from: upload.session, algorithm })
-  const { attempt, kept, session } = await orBeginAgain(region, { ...options, upload }, writing)
+  const store = await registry.stores.named(upload.store)
+  const writing = writeAttempt(registry, { ...options, store, from: upload.session, algorithm })
+  const { attempt, kept, session } = await orBeginAgain(registry, { ...options, upload }, writing)
   await using _ = attempt
   await using __ = kept
-  region.reach('attempt-durable')
-  return commitSession(region, { ...options, upload, session, attempt })
+  registry.reach('attempt-durable')
+  return commitSession(registry, { ...options, upload, session, attempt })
 }
 
 /** The whole blob in one POST. */
 export async function pushWholeBlob(
-  region: Region,
+  registry: Registry,
   options: { repository: RepositoryName; digest: Digest; body: IncomingBody; provenance: Provenance },
 ): Promise<WritePosition> {
-  const { attempt, kept, session } = await writeAttempt(region, {
+  const { attempt, kept, session } = await writeAttempt(registry, {
     ...options,
-    store: region.blobs,
+    store: registry.blobs,
     from: EMPTY_SESSION,
     algorithm: algorithmOf(options.digest),
   })
   await using _ = attempt
   await using __ = kept
-  region.reach('attempt-durable')
-  return commitSession(region, { ...options, id: '', upload: null, session, attempt })
+  registry.reach('attempt-durable')
+  return commitSession(registry, { ...options, id: '', upload: null, session, attempt })
 }
 
 /** Ends a session and drops its bytes. */
-export async function cancelUpload(region: Region, target: UploadTarget): Promise<void> {
-  const uuid = uuidOf(region, target.id)
-  const upload = uuid && (await cancelUploadRow(region.db, { id: uuid, repository: target.repository }))
+export async function cancelUpload(registry: Registry, target: UploadTarget): Promise<void> {
+  const uuid = uuidOf(registry, target.id)
+  const upload = uuid && (await cancelUploadRow(registry.db, { id: uuid, repository: target.repository }))
   if (!upload) throw new RegistryError('BLOB_UPLOAD_UNKNOWN')
-  region.reach('upload-cancelled')
-  await (await region.stores.named(upload.store)).abandon(upload.session)
+  registry.reach('upload-cancelled')
+  await (await registry.stores.named(upload.store)).abandon(upload.session)
 }
 
-async function requireUpload(region: Region, target: UploadTarget): Promise<Upload> {
-  const uuid = uuidOf(region, target.id)
-  const upload = uuid && (await findUpload(region.db, { id: uuid, repository: target.repository }))
+async function requireUpload(registry: Registry, target: UploadTarget): Promise<Upload> {
+  const uuid = uuidOf(registry, target.id)
+  const upload = uuid && (await findUpload(registry.db, { id: uuid, repository: target.repository }))
   if (!upload) throw new RegistryError('BLOB_UPLOAD_UNKNOWN')
   return upload
 }
@@ -235,7 +236,7 @@ function rangeInvalid(target: UploadTarget, size: number): RegistryError {
 
 /** `kept` is to be disposed when a row names the bytes. */
 async function writeAttempt(
-  region: Region,
+  registry: Registry,
   options: {
     store: BlobStore
     from: StoredSession
@@ -245,14 +246,14 @@ async function writeAttempt(
   },
 ): Promise<{ attempt: Attempt; kept: AsyncDisposable; session: StoredSession }> {
   const { store, body, range } = options
-  await region.requireDatabaseRoom()
-  await region.ownership.require()
+  await registry.requireDatabaseRoom()
+  await registry.ownership.require()
   const attempt = await store.begin(options.from, {
     algorithm: options.algorithm,
     length: body.length,
     signal: body.signal,
   })
-  const kept = keepAttempt(region, { store, attempt })
+  const kept = keepAttempt(registry, { store, attempt })
   try {
     const expected = body.length ?? (range && range.end - range.start + 1)
     let received = 0
@@ -273,7 +274,7 @@ async function writeAttempt(
 }
 
 async function commitSession(
-  region: Region,
+  registry: Registry,
   options: UploadTarget & {
     digest: Digest
     session: StoredSession
@@ -285,11 +286,11 @@ async function commitSession(
 ): Promise<WritePosition> {
   const { repository, digest, session, upload, attempt, provenance } = options
   // A session stays in the store it was begun in.
-  const store = upload === null ? region.blobs : await region.stores.named(upload.store)
+  const store = upload === null ? registry.blobs : await registry.stores.named(upload.store)
   const algorithm = algorithmOf(digest)
   const completing = store.complete(session, { algorithm, signal: options.body.signal })
-  const { object, surplus, fresh } = await orBeginAgain(region, options, completing)
-  region.reach('object-complete')
+  const { object, surplus, fresh } = await orBeginAgain(registry, options, completing)
+  registry.reach('object-complete')
   // Where nothing was in the session before, the object is made of this request's bytes alone and nobody else's.
   const ours = attempt !== undefined && (upload === null || upload.session.size === 0)
   const dropOurs = async () => {
@@ -299,7 +300,7 @@ async function commitSession(
   }
   if (object.digest !== digest) {
     await dropOurs()
-    if (upload !== null) await endSession(region, { upload })
+    if (upload !== null) await endSession(registry, { upload })
     throw new RegistryError('DIGEST_INVALID', {
       message: 'the content does not have this digest',
       details: [{ digest, actual: object.digest, size: object.size }],
@@ -307,7 +308,7 @@ async function commitSession(
   }
   if ((await store.stat(object.key))?.size !== object.size) {
     await dropOurs()
-    throw await bytesGone(region, options)
+    throw await bytesGone(registry, options)
   }
   const statement = {
     repository,
@@ -315,27 +316,27 @@ async function commitSession(
     upload,
     provenance,
     shard: shardOf(repository),
-    origin: region.name,
+    origin: registry.name,
     store: store.name,
   }
   for (let tries = 1; tries <= COMMIT_TRIES_MAX; tries++) {
-    const outcome = await commitBlob(region.db, statement)
+    const outcome = await commitBlob(registry.db, statement)
     if (outcome.kind === 'repository-missing') {
-      await ensureRepository(region.db, { name: repository, origin: region.name })
+      await ensureRepository(registry.db, { name: repository, origin: registry.name })
       continue
     }
     if (outcome.kind === 'upload-lost') {
       await dropOurs()
-      const now = await requireUpload(region, options)
+      const now = await requireUpload(registry, options)
       throw rangeInvalid(options, now.session.size)
     }
-    region.reach('blob-committed')
+    registry.reach('blob-committed')
     await attempt?.joined()
     // Another upload of the same digest was first: its object stays if it is sound, and these bytes have no row.
-    const settled = await settleBlob(region, { store, object, ...outcome })
+    const settled = await settleBlob(registry, { store, object, ...outcome })
     const unused = settled ? surplus : [...surplus, object.key]
     if (unused.length > 0) await store.remove(unused)
-    region.reach('surplus-removed')
+    registry.reach('surplus-removed')
     return outcome.position
   }
   throw new RegistryError('UNAVAILABLE', {
@@ -348,12 +349,12 @@ async function commitSession(
 type SessionOf = UploadTarget & { upload: Upload | null; attempt?: Attempt }
 
 /** Work on a session's bytes. Where the store finds them gone the session ends. */
-async function orBeginAgain<T>(region: Region, of: SessionOf, work: Promise<T>): Promise<T> {
+async function orBeginAgain<T>(registry: Registry, of: SessionOf, work: Promise<T>): Promise<T> {
   try {
     return await work
   } catch (thrown) {
     if (!(thrown instanceof StoreError) || thrown.kind !== 'lost') throw thrown
-    throw await bytesGone(region, of, thrown)
+    throw await bytesGone(registry, of, thrown)
   }
 }
 
@@ -361,13 +362,13 @@ async function orBeginAgain<T>(region: Region, of: SessionOf, work: Promise<T>):
  * Ends a session whose bytes are gone and returns the answer: 404 BLOB_UPLOAD_UNKNOWN. Another body that joined
  * meanwhile may be what removed them; the session then goes on from there, and the answer is 416 as for any lost race.
  */
-async function bytesGone(region: Region, of: SessionOf, cause?: unknown): Promise<RegistryError> {
+async function bytesGone(registry: Registry, of: SessionOf, cause?: unknown): Promise<RegistryError> {
   const { upload } = of
   await of.attempt?.abort()
-  if (upload !== null && (await endUpload(region.db, upload))) {
-    await (await region.stores.named(upload.store)).abandon(upload.session)
+  if (upload !== null && (await endUpload(registry.db, upload))) {
+    await (await registry.stores.named(upload.store)).abandon(upload.session)
   } else if (upload !== null) {
-    const now = await requireUpload(region, of)
+    const now = await requireUpload(registry, of)
     return rangeInvalid(of, now.session.size)
   }
   return new RegistryError('BLOB_UPLOAD_UNKNOWN', {
@@ -377,22 +378,22 @@ async function bytesGone(region: Region, of: SessionOf, cause?: unknown): Promis
 }
 
 /** Only who takes the row may drop the session's bytes: another node may just be committing them. */
-async function endSession(region: Region, options: { upload: Upload }): Promise<void> {
+async function endSession(registry: Registry, options: { upload: Upload }): Promise<void> {
   const { id, repository } = options.upload
-  const taken = await cancelUploadRow(region.db, { id, repository })
-  if (taken !== undefined) await (await region.stores.named(taken.store)).abandon(taken.session)
+  const taken = await cancelUploadRow(registry.db, { id, repository })
+  if (taken !== undefined) await (await registry.stores.named(taken.store)).abandon(taken.session)
 }
 
 /** Upload ids name the region whose store has the bytes, so that any region's node can find the session. */
-function uploadIdOf(region: Region, uuid: string): string {
-  return `${region.name}.${uuid}`
+function uploadIdOf(registry: Registry, uuid: string): string {
+  return `${registry.name}.${uuid}`
 }
 
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/
 
 /** The session's uuid; undefined for an id that this region never gave out. */
-function uuidOf(region: Region, id: string): string | undefined {
-  const prefix = `${region.name}.`
+function uuidOf(registry: Registry, id: string): string | undefined {
+  const prefix = `${registry.name}.`
   const uuid = id.slice(prefix.length)
   return id.startsWith(prefix) && UUID.test(uuid) ? uuid : undefined
 }

@@ -16,8 +16,8 @@ import { mayReplace, type WriteConditions } from '#shared/oci/conditional.ts'
 import { algorithmOf, type Digest, digestBytes } from '#shared/oci/digest.ts'
 import { type Manifest, manifestFacts, parseManifest } from '#shared/oci/manifest.ts'
 import { type RepositoryName, shardOf, type Tag } from '#shared/oci/reference.ts'
-import type { Region, Sparse } from '#shared/region.ts'
 import { findManifest, type ManifestReference } from '#shared/registry/pull.ts'
+import type { Limits, Registry } from './registry.ts'
 
 /** Config, layers, children and subject of one manifest. Real ones have tens; more than this is an attack. */
 const DESCRIPTORS_MAX = 10_000
@@ -35,7 +35,7 @@ export interface PushedManifest {
  * MANIFEST_BLOB_UNKNOWN with every missing digest, PRECONDITION_FAILED.
  */
 export async function pushManifest(
-  region: Region,
+  registry: Registry,
   options: {
     repository: RepositoryName
     reference: ManifestReference
@@ -48,7 +48,7 @@ export async function pushManifest(
   },
 ): Promise<PushedManifest> {
   const { repository, reference, contentType, bytes, conditions, provenance } = options
-  await region.requireDatabaseRoom()
+  await registry.requireDatabaseRoom()
   const digest = checkedDigest(reference, bytes)
   const manifest = parseManifest(bytes, contentType, { descriptorsMax: DESCRIPTORS_MAX })
   const kept = manifestFacts(manifest)
@@ -56,11 +56,11 @@ export async function pushManifest(
   const push: ManifestPush = {
     repository,
     shard: shardOf(repository),
-    origin: region.name,
+    origin: registry.name,
     digest,
     bytes,
     mediaType: manifest.mediaType,
-    references: references(manifest, region.limits.sparse),
+    references: references(manifest, registry.limits.sparse),
     artifactType: manifest.artifactType ?? null,
     annotations: manifest.annotations ?? null,
     tags,
@@ -69,13 +69,13 @@ export async function pushManifest(
     manifestFacts: descriptorFacts(manifest),
     provenance,
   }
-  const position = await commit(region, {
+  const position = await commit(registry, {
     push,
     conditions,
     judged: reference.kind === 'tag' ? [reference.tag] : tags,
   })
-  region.reach('manifest-committed')
-  region.manifests.keep(digest, { bytes, facts: kept })
+  registry.reach('manifest-committed')
+  registry.manifests.keep(digest, { bytes, facts: kept })
   return { digest, subject: manifest.subject?.digest, position }
 }
 
@@ -96,10 +96,10 @@ interface Commit {
   readonly judged: readonly Tag[]
 }
 
-async function commit(region: Region, options: Commit): Promise<WritePosition> {
+async function commit(registry: Registry, options: Commit): Promise<WritePosition> {
   const { push, conditions } = options
   for (let tries = 1; tries <= TRIES_MAX; tries++) {
-    const outcome = await run(region, options)
+    const outcome = await run(registry, options)
     switch (outcome.kind) {
       case 'pushed':
         return outcome.position
@@ -109,7 +109,7 @@ async function commit(region: Region, options: Commit): Promise<WritePosition> {
         // Made only for a push that can succeed: one whose references are missing must leave no empty repository.
         if (push.references.some(({ mandatory }) => mandatory))
           throw referencesMissing(mandatoryDigests(push))
-        await ensureRepository(region.db, { name: push.repository, origin: region.name })
+        await ensureRepository(registry.db, { name: push.repository, origin: registry.name })
         break
       case 'references-missing':
         throw referencesMissing(outcome.digests)
@@ -129,17 +129,17 @@ async function commit(region: Region, options: Commit): Promise<WritePosition> {
 
 class ConditionFailed extends Error {}
 
-async function run(region: Region, options: Commit) {
+async function run(registry: Registry, options: Commit) {
   const { push, conditions, judged } = options
   if (conditions.ifMatch === undefined && conditions.ifNoneMatch === undefined) {
-    return pushManifestRow(region.db, push)
+    return pushManifestRow(registry.db, push)
   }
   const failed = { kind: 'condition-failed' } as const
   const holds = (there: readonly (Digest | undefined)[]) => there.every((one) => mayReplace(one, conditions))
-  if (!holds(await thereNow(region, options))) return failed
+  if (!holds(await thereNow(registry, options))) return failed
   const { repository, digest } = push
   try {
-    return await region.db.transaction(
+    return await registry.db.transaction(
       async (transaction) => {
         const outcome = await pushManifestRow(transaction, push)
         if (outcome.kind !== 'pushed') return outcome
@@ -155,12 +155,12 @@ async function run(region: Region, options: Commit) {
   }
 }
 
-function thereNow(region: Region, { push, judged }: Commit): Promise<(Digest | undefined)[]> {
+function thereNow(registry: Registry, { push, judged }: Commit): Promise<(Digest | undefined)[]> {
   const { repository, digest } = push
   const references: ManifestReference[] =
     judged.length === 0 ? [{ kind: 'digest', digest }] : judged.map((tag) => ({ kind: 'tag', tag }))
   return Promise.all(
-    references.map(async (reference) => (await findManifest(region, { repository, reference }))?.digest),
+    references.map(async (reference) => (await findManifest(registry, { repository, reference }))?.digest),
   )
 }
 
@@ -173,7 +173,7 @@ function referencesMissing(digests: readonly Digest[]): RegistryError {
   return new RegistryError('MANIFEST_BLOB_UNKNOWN', { details: digests.map((digest) => ({ digest })) })
 }
 
-function references(manifest: Manifest, sparse: Sparse): PushedReference[] {
+function references(manifest: Manifest, sparse: Limits['sparse']): PushedReference[] {
   const listed = manifest.references.map(({ kind, target, position, digest, foreign }) => ({
     kind,
     target,
@@ -190,7 +190,7 @@ function references(manifest: Manifest, sparse: Sparse): PushedReference[] {
   ]
 }
 
-function mayBeAbsent(kind: PushedReference['kind'], sparse: Sparse): boolean {
+function mayBeAbsent(kind: PushedReference['kind'], sparse: Limits['sparse']): boolean {
   return sparse === 'all' || (sparse === 'index' && kind === 'child')
 }
 

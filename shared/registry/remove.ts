@@ -9,26 +9,26 @@ import { deleteTag as deleteTagRow } from '#shared/db/tags.ts'
 import { RegistryError } from '#shared/errors.ts'
 import type { Digest } from '#shared/oci/digest.ts'
 import { type RepositoryName, shardOf, type Tag } from '#shared/oci/reference.ts'
-import type { Region } from '#shared/region.ts'
+import type { Registry } from './registry.ts'
 
 export async function deleteTag(
-  region: Region,
+  registry: Registry,
   options: { repository: RepositoryName; tag: Tag; provenance: Provenance },
 ): Promise<WritePosition> {
-  requireDeletes(region)
+  requireDeletes(registry)
   const { repository } = options
-  const position = await region.db.transaction(
+  const position = await registry.db.transaction(
     (transaction) =>
-      deleteTagRow(transaction, { ...options, shard: shardOf(repository), origin: region.name }),
+      deleteTagRow(transaction, { ...options, shard: shardOf(repository), origin: registry.name }),
     { repository },
   )
   if (position !== undefined) return position
-  throw await unknown(region, repository, 'MANIFEST_UNKNOWN')
+  throw await unknown(registry, repository, 'MANIFEST_UNKNOWN')
 }
 
 /** 405 UNSUPPORTED with `referencedBy` while a live index (for a blob: a live manifest) of the repository names it. */
 export async function deleteContent(
-  region: Region,
+  registry: Registry,
   options: {
     repository: RepositoryName
     kind: 'manifest' | 'blob'
@@ -36,11 +36,11 @@ export async function deleteContent(
     provenance: Provenance
   },
 ): Promise<WritePosition> {
-  requireDeletes(region)
+  requireDeletes(registry)
   const { repository, kind } = options
-  const outcome = await region.db.transaction(
+  const outcome = await registry.db.transaction(
     (transaction) =>
-      deleteMembership(transaction, { ...options, shard: shardOf(repository), origin: region.name }),
+      deleteMembership(transaction, { ...options, shard: shardOf(repository), origin: registry.name }),
     { repository },
   )
   switch (outcome.kind) {
@@ -52,34 +52,35 @@ export async function deleteContent(
         details: [{ referencedBy: outcome.by }],
       })
     case 'unknown':
-      throw await unknown(region, repository, kind === 'blob' ? 'BLOB_UNKNOWN' : 'MANIFEST_UNKNOWN')
+      throw await unknown(registry, repository, kind === 'blob' ? 'BLOB_UNKNOWN' : 'MANIFEST_UNKNOWN')
   }
 }
 
 /** The repository and everything in it; a later push makes it anew. */
 export async function deleteRepository(
-  region: Region,
+  registry: Registry,
   options: { repository: RepositoryName; provenance: Provenance },
 ): Promise<WritePosition> {
-  requireDeletes(region)
+  requireDeletes(registry)
   const { repository, provenance } = options
-  const position = await region.db.transaction(
-    (transaction) => deleteRepositoryRow(transaction, { name: repository, origin: region.name, provenance }),
+  const position = await registry.db.transaction(
+    (transaction) =>
+      deleteRepositoryRow(transaction, { name: repository, origin: registry.name, provenance }),
     { repository },
   )
   if (position === undefined) throw new RegistryError('NAME_UNKNOWN')
   return position
 }
 
-function requireDeletes(region: Region): void {
-  if (region.limits.deletes) return
+function requireDeletes(registry: Registry): void {
+  if (registry.limits.deletes) return
   throw new RegistryError('UNSUPPORTED', { message: 'this registry does not allow deletes' })
 }
 
 async function unknown(
-  region: Region,
+  registry: Registry,
   repository: RepositoryName,
   code: 'MANIFEST_UNKNOWN' | 'BLOB_UNKNOWN',
 ): Promise<RegistryError> {
-  return new RegistryError((await repositoryExists(region.db, repository)) ? code : 'NAME_UNKNOWN')
+  return new RegistryError((await repositoryExists(registry.db, repository)) ? code : 'NAME_UNKNOWN')
 }

@@ -11,7 +11,7 @@
 import { type BlobStore, type StoredObject, StoreError } from '#shared/blobs/blob-store.ts'
 import { type BlobPlace, blobPlace, replaceBlob } from '#shared/db/blobs.ts'
 import { RegistryError } from '#shared/errors.ts'
-import type { Region } from '#shared/region.ts'
+import type { Registry } from './registry.ts'
 
 /** A row that is repaired or moved by somebody else at the same moment is looked at again, but not for ever. */
 const TRIES_MAX = 4
@@ -22,23 +22,23 @@ const TRIES_MAX = 4
  * @throws RegistryError UNAVAILABLE when the row changes again and again; our object is removed
  */
 export async function settleBlob(
-  region: Region,
+  registry: Registry,
   options: { store: BlobStore; object: StoredObject; kept: BlobPlace; replaced: BlobPlace | undefined },
 ): Promise<boolean> {
   const { store, object, replaced } = options
   const { digest, size } = object
-  if (replaced !== undefined) await removeDead(region, replaced)
+  if (replaced !== undefined) await removeDead(registry, replaced)
   let kept: BlobPlace | undefined = options.kept
   for (let tries = 1; tries <= TRIES_MAX && kept !== undefined; tries++) {
     if (kept.store === store.name && kept.key === object.key) return true
-    const verdict = await region.blobHealth.examine({ digest, size, ...kept }, { content: false })
+    const verdict = await registry.blobHealth.examine({ digest, size, ...kept }, { content: false })
     if (verdict === 'sound') return false
-    if (await replaceBlob(region.db, { from: kept, store: store.name, object })) {
-      region.log.info({ digest, ...kept }, 'an upload replaced the lost bytes of a blob')
-      await removeDead(region, kept)
+    if (await replaceBlob(registry.db, { from: kept, store: store.name, object })) {
+      registry.log.info({ digest, ...kept }, 'an upload replaced the lost bytes of a blob')
+      await removeDead(registry, kept)
       return true
     }
-    kept = await blobPlace(region.db, digest)
+    kept = await blobPlace(registry.db, digest)
   }
   await store.remove([object.key])
   throw new RegistryError('UNAVAILABLE', {
@@ -48,11 +48,11 @@ export async function settleBlob(
 }
 
 /** The row is committed: bytes that cannot be removed now are left to the sweep. */
-async function removeDead(region: Region, { store, key }: BlobPlace): Promise<void> {
+async function removeDead(registry: Registry, { store, key }: BlobPlace): Promise<void> {
   try {
-    await (await region.stores.named(store)).remove([key])
+    await (await registry.stores.named(store)).remove([key])
   } catch (thrown) {
     if (!(thrown instanceof StoreError)) throw thrown
-    region.log.warn({ error: thrown, store, key }, 'replaced bytes could not be removed')
+    registry.log.warn({ error: thrown, store, key }, 'replaced bytes could not be removed')
   }
 }

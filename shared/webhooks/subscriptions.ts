@@ -47,6 +47,9 @@ const EVENTS_MAX = 500
 const REPLAY_MAX = 10_000
 const READER = 'webhooks'
 
+/** Where webhooks live: the database, who writes, the key that seals their secrets, and their limits. */
+export type WebhookContext = Pick<Region, 'name' | 'instance' | 'db' | 'sealer' | 'config'>
+
 export interface Subscription {
   readonly id: string
   readonly webhook: Webhook
@@ -65,7 +68,7 @@ export interface Subscriptions {
 }
 
 /** Every webhook. One that does not parse, or whose secrets do not open, is listed and stops nobody. */
-export async function subscriptions(region: Region): Promise<Subscriptions> {
+export async function subscriptions(region: WebhookContext): Promise<Subscriptions> {
   const all = (await readSettings(region.db, 'webhook')).map((setting) => parsed(region, setting))
   return {
     readable: all.filter((one) => 'webhook' in one),
@@ -74,11 +77,14 @@ export async function subscriptions(region: Region): Promise<Subscriptions> {
 }
 
 /** @throws RegistryError NOT_FOUND */
-export async function subscription(region: Region, id: string): Promise<Subscription | UnreadableWebhook> {
+export async function subscription(
+  region: WebhookContext,
+  id: string,
+): Promise<Subscription | UnreadableWebhook> {
   return parsed(region, await requireSetting(region.db, id))
 }
 
-function parsed(region: Region, setting: SettingFields): Subscription | UnreadableWebhook {
+function parsed(region: WebhookContext, setting: SettingFields): Subscription | UnreadableWebhook {
   const { id } = setting
   const { fields, closed } = openFields(region.sealer, 'webhook', setting)
   const { found, problems } = readStoredWebhook(fields, closed)
@@ -93,7 +99,7 @@ async function requireSetting(db: Queryable, id: string): Promise<SettingFields>
 
 /** @throws RegistryError TOOMANYREQUESTS when there are as many as there may be, DENIED without a key for secrets */
 export async function addWebhook(
-  region: Region,
+  region: WebhookContext,
   options: { given: Partial<Webhook>; provenance: Provenance },
 ): Promise<Subscription> {
   const webhook = newWebhook(options.given)
@@ -115,7 +121,7 @@ export async function addWebhook(
  * @throws RegistryError NOT_FOUND, REQUEST_INVALID when a field would still be wrong, DENIED
  */
 export async function changeWebhook(
-  region: Region,
+  region: WebhookContext,
   options: { id: string; change: Partial<Webhook>; provenance: Provenance },
 ): Promise<Subscription> {
   const { id, change, provenance } = options
@@ -139,7 +145,7 @@ export async function changeWebhook(
 
 /** Removes a webhook, readable or not, and what it would still have got. @throws RegistryError NOT_FOUND */
 export async function removeWebhook(
-  region: Region,
+  region: WebhookContext,
   options: { id: string; provenance: Provenance },
 ): Promise<void> {
   const { id, provenance } = options
@@ -151,21 +157,21 @@ export async function removeWebhook(
   await dropDeliveries(region.db, id)
 }
 
-function requireSealer({ sealer }: Region): Sealer {
+function requireSealer({ sealer }: WebhookContext): Sealer {
   if (sealer !== undefined) return sealer
   throw new RegistryError('DENIED', {
     message: 'webhooks hold secrets, which are kept encrypted: set PORTOLAN_SECRETS_KEY at every node first',
   })
 }
 
-function requirePermitted(region: Region, webhook: Webhook): void {
+function requirePermitted(region: WebhookContext, webhook: Webhook): void {
   if (!webhook.allowPrivate || region.config.webhooks.allowPrivate) return
   throw new RegistryError('DENIED', {
     message: 'allowPrivate is not permitted here (PORTOLAN_WEBHOOKS_ALLOW_PRIVATE)',
   })
 }
 
-function planned(region: Region, id: string, event: LoggedEvent): PlannedDelivery {
+function planned(region: WebhookContext, id: string, event: LoggedEvent): PlannedDelivery {
   const cloudEvent = toCloudEvent(region.name, event)
   return {
     id: deliveryId(cloudEvent, id),
@@ -180,7 +186,7 @@ function planned(region: Region, id: string, event: LoggedEvent): PlannedDeliver
  * many events it looked at. Subscriptions are read after the events: one that was there before a push gets it. The first
  * time it begins at the end of the log: what was before a region had webhooks is there for `replay`.
  */
-export async function planNext(region: Region): Promise<number> {
+export async function planNext(region: WebhookContext): Promise<number> {
   return region.db.transaction(async (transaction) => {
     if (!(await lockPlanner(transaction))) return 0
     const cursor = await readCursor(transaction, READER)
@@ -213,7 +219,7 @@ export async function planNext(region: Region): Promise<number> {
  * @throws RegistryError NOT_FOUND, REQUEST_INVALID when nobody can tell what it should have got
  */
 export async function replay(
-  region: Region,
+  region: WebhookContext,
   options: { id: string; after: LogPosition },
 ): Promise<{ planned: number; next: LogPosition }> {
   const { id } = options
@@ -239,7 +245,7 @@ export async function replay(
 }
 
 /** A delivery that nothing happened for, to see whether the receiver answers. Returns its id. */
-export async function sendTest(region: Region, id: string): Promise<string> {
+export async function sendTest(region: WebhookContext, id: string): Promise<string> {
   const { epoch } = await regionRow(region.db)
   const event = toCloudEvent(region.name, {
     epoch,

@@ -15,7 +15,7 @@ import { readCursor } from '#shared/db/event-cursors.ts'
 import { type LoggedEvent, logBounds, readEvents } from '#shared/db/event-log.ts'
 import { logWasCompared, regionRow, sweepsPaused } from '#shared/db/region.ts'
 import { parseEventId } from '#shared/events/event-id.ts'
-import { openRegion, type Region } from '#shared/region.ts'
+import { openRegion, type Region, withStores } from '#shared/region.ts'
 import { addWebhook } from '#shared/webhooks/subscriptions.ts'
 import { createOrphanSweep } from '../../services/janitor/sweep-orphans.ts'
 import { startRelay } from '../../services/relay/service.ts'
@@ -319,9 +319,10 @@ describe('the relay and Kafka', { skip: withoutKafka(), concurrency: false }, ()
       await eventually('the receiver', () => received.some((id) => id.startsWith('eu:2:')), PATIENCE_MS)
       assert.equal(await sweepsPaused(db), true)
       const refuse = () => Promise.reject(new Error('it looked for orphans'))
+      const stored = await withStores(region)
       const sweep = createOrphanSweep({
-        ...region,
-        blobs: { ...region.blobs, list: refuse, dropUnfinished: refuse },
+        ...stored,
+        blobs: { ...stored.blobs, list: refuse, dropUnfinished: refuse },
       })
       assert.equal(await sweep(new AbortController().signal), 0)
       assert.equal(new Set(received).size, received.length, 'no id was used twice')

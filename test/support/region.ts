@@ -4,12 +4,14 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { loadConfig } from '#shared/config/load.ts'
-import { openRegion, type Region, type RegionOptions } from '#shared/region.ts'
+import { openRegion, type RegionOptions, type RegionWithStores } from '#shared/region.ts'
+import { openRegistry, type Registry } from '#shared/registry/registry.ts'
 import { startApi } from '../../services/api/service.ts'
 import { type Cleanup, testDatabase } from './postgres.ts'
 
 export interface TestRegion {
-  readonly region: Region
+  /** With what a process opens for services that need more: tests look at all of it. */
+  readonly region: RegionWithStores & Registry
   readonly logLines: string[]
 }
 
@@ -40,12 +42,25 @@ export async function testRegion(t: Cleanup, options: TestRegionOptions = {}): P
     PORTOLAN_SECRETS_KEY: TEST_SECRETS_KEY,
     ...env,
   })
-  const region = await openRegion(config, {
+  const opened = await openRegion(config, {
     logTo: { write: (line) => logLines.push(line) },
     ...regionOptions,
   })
-  t.after(() => region[Symbol.asyncDispose]())
-  return { region, logLines }
+  try {
+    const { [Symbol.asyncDispose]: disposeRegistry, ...registry } = await openRegistry(opened)
+    const disposeRegion = opened[Symbol.asyncDispose].bind(opened)
+    const region = Object.assign(opened, await opened.openStores(), registry, {
+      async [Symbol.asyncDispose]() {
+        await disposeRegistry()
+        await disposeRegion()
+      },
+    })
+    t.after(() => region[Symbol.asyncDispose]())
+    return { region, logLines }
+  } catch (thrown) {
+    await opened[Symbol.asyncDispose]()
+    throw thrown
+  }
 }
 
 export interface TestNode extends TestRegion {
@@ -59,7 +74,7 @@ export interface TestNode extends TestRegion {
 /** A region with its API listening. */
 export async function testNode(t: Cleanup, options: TestRegionOptions = {}): Promise<TestNode> {
   const opened = await testRegion(t, options)
-  const api = await startApi(opened.region)
+  const api = await startApi(opened.region, { registry: opened.region })
   // Hooks run in the order they were added, and the API has to end before what it stands on.
   const stop = async () => api[Symbol.asyncDispose]()
   const dispose = opened.region[Symbol.asyncDispose].bind(opened.region)

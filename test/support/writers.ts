@@ -9,6 +9,7 @@ import type { Region } from '#shared/region.ts'
 import { mountFrom } from '#shared/registry/mount-blob.ts'
 import { pushWholeBlob } from '#shared/registry/push-blob.ts'
 import { pushManifest } from '#shared/registry/push-manifest.ts'
+import type { Registry } from '#shared/registry/registry.ts'
 import { deleteContent, deleteRepository, deleteTag } from '#shared/registry/remove.ts'
 import { addWebhook, changeWebhook, removeWebhook, subscriptions } from '#shared/webhooks/subscriptions.ts'
 import { CONFIG, descriptor, IMAGE, LAYER, manifestOf, sha256, type TestManifest } from './image.ts'
@@ -44,7 +45,7 @@ export interface Writers {
   answers(): Readonly<Record<string, number>>
 }
 
-export function writersOf(region: Region): Writers {
+export function writersOf(region: Region & Registry): Writers {
   let slowest = { what: '', ms: 0 }
   const answers: Record<string, number> = {}
   const times: number[] = []

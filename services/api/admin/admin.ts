@@ -15,6 +15,6 @@ export async function removeRepository(exchange: Exchange, { id }: { id: string 
   const repository = parseRepositoryName(id)
   if (repository === undefined) throw new RegistryError('NAME_INVALID')
   const provenance = provenanceOf(exchange)
-  const position = await deleteRepository(exchange.region, { repository, provenance })
+  const position = await deleteRepository(exchange.registry, { repository, provenance })
   sendEmpty(exchange, 202, positionHeader(exchange, position))
 }

@@ -72,8 +72,8 @@ export async function events(exchange: Exchange, path: { query: string }, edge: 
   })
 }
 
-function audienceOf({ region, identity }: Exchange): (event: LoggedEvent) => Audience {
-  const { auth } = region
+function audienceOf({ edge, identity }: Exchange): (event: LoggedEvent) => Audience {
+  const { auth } = edge
   return ({ actor }) => (auth === undefined || maySeeActor(auth.policy, identity, actor) ? 'full' : 'plain')
 }
 

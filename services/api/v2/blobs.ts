@@ -42,9 +42,9 @@ interface BlobPath {
 }
 
 export async function getBlob(exchange: Exchange, path: BlobPath): Promise<void> {
-  const { region, request } = exchange
+  const { registry, request } = exchange
   const digest = requireDigest(path.digest)
-  const blob = await findBlob(region, { repository: path.name, digest })
+  const blob = await findBlob(registry, { repository: path.name, digest })
   if (blob === undefined) return getManifestAsBlob(exchange, { name: path.name, digest })
   const headers = blobHeaders(digest)
   if (hasEntityTag(request.headers['if-none-match'], digest)) return sendEmpty(exchange, 304, headers)
@@ -57,7 +57,7 @@ export async function getBlob(exchange: Exchange, path: BlobPath): Promise<void>
 }
 
 export async function deleteBlob(exchange: Exchange, path: BlobPath): Promise<void> {
-  const position = await deleteContent(exchange.region, {
+  const position = await deleteContent(exchange.registry, {
     repository: path.name,
     kind: 'blob',
     digest: requireDigest(path.digest),
@@ -71,9 +71,9 @@ export async function deleteBlob(exchange: Exchange, path: BlobPath): Promise<vo
  * is GET alone. The link is a right to pull, so it is kept by nobody in between and stands in no log.
  */
 async function redirected(exchange: Exchange, blob: FoundBlob, digest: Digest): Promise<boolean> {
-  const { region, remoteAddress } = exchange
-  if (isHead(exchange) || !region.redirects(blob.size, remoteAddress)) return false
-  const url = await blobUrl(region, blob)
+  const { edge, registry, remoteAddress } = exchange
+  if (isHead(exchange) || !edge.redirects(blob.size, remoteAddress)) return false
+  const url = await blobUrl(registry, blob)
   if (url === undefined) return false
   sendEmpty(exchange, 307, { Location: url, 'Docker-Content-Digest': digest })
   return true
@@ -91,7 +91,7 @@ async function getManifestAsBlob(
   { name, digest }: { name: RepositoryName; digest: Digest },
 ): Promise<void> {
   try {
-    const { bytes } = await pullManifest(exchange.region, {
+    const { bytes } = await pullManifest(exchange.registry, {
       repository: name,
       reference: { kind: 'digest', digest },
     })
@@ -135,12 +135,12 @@ function rangesOf(
 async function sendWhole(exchange: Exchange, blob: FoundBlob, headers: Headers): Promise<void> {
   headers['Content-Length'] = blob.size
   if (isHead(exchange)) {
-    await requireObject(exchange.region, blob)
+    await requireObject(exchange.registry, blob)
     writeHead(exchange, 200, headers)
     exchange.response.end()
     return
   }
-  const small = smallBlobBytes(exchange.region, blob)
+  const small = smallBlobBytes(exchange.registry, blob)
   if (small !== undefined) return sendBytes(exchange, { status: 200, headers, body: await small })
   await stream(exchange, blob, { status: 200, headers, parts: [{ range: { start: 0, end: blob.size - 1 } }] })
 }
@@ -152,7 +152,7 @@ async function sendRange(
   headers: Headers,
 ): Promise<void> {
   headers['Content-Range'] = `bytes ${range.start}-${range.end}/${blob.size}`
-  const small = smallBlobBytes(exchange.region, blob)
+  const small = smallBlobBytes(exchange.registry, blob)
   if (small !== undefined) {
     const body = (await small).subarray(range.start, range.end + 1)
     return sendBytes(exchange, { status: 206, headers, body })
@@ -195,11 +195,11 @@ async function stream(
   blob: FoundBlob,
   answer: { status: number; headers: Headers; parts: readonly Part[] },
 ): Promise<void> {
-  const { region, response } = exchange
+  const { edge, registry, response } = exchange
   const abort = new AbortController()
   const gone = () => abort.abort(new SinkClosedError('the client went away'))
   response.once('close', gone)
-  using watch = region.rateGuard.watch(() => response.destroy())
+  using watch = edge.rateGuard.watch(() => response.destroy())
   using body = writableSink(response, (bytes) => {
     watch.progress(bytes)
     exchange.bodyBytes += bytes
@@ -208,13 +208,13 @@ async function stream(
   try {
     for (const part of answer.parts) {
       if ('bytes' in part) await sink.write(part.bytes)
-      else await sendBlob(region, blob, part.range, sink, abort.signal)
+      else await sendBlob(registry, blob, part.range, sink, abort.signal)
     }
     response.end()
   } catch (thrown) {
     // What is under way must not look like the end of the blob. A client that leaves is no error of ours.
     if (response.headersSent) response.destroy()
-    if (!(thrown instanceof SinkClosedError)) throw await readFailure(region, blob, thrown)
+    if (!(thrown instanceof SinkClosedError)) throw await readFailure(registry, blob, thrown)
   } finally {
     response.off('close', gone)
   }

@@ -15,7 +15,7 @@ export async function getTags(
   path: { name: RepositoryName; query: string },
 ): Promise<void> {
   const page = parsePage(parseQuery(path.query))
-  const { items, next } = await listTags(exchange.region, { repository: path.name, page })
+  const { items, next } = await listTags(exchange.registry, { repository: path.name, page })
   const headers: Headers =
     next === undefined ? {} : { Link: nextLink(`/v2/${path.name}/tags/list`, { last: next, n: page.limit }) }
   sendJson(exchange, { name: path.name, tags: items }, { headers })
@@ -23,7 +23,7 @@ export async function getTags(
 
 export async function getCatalog(exchange: Exchange, path: { query: string }): Promise<void> {
   const page = parsePage(parseQuery(path.query))
-  const { items, next } = await listRepositories(exchange.region, {
+  const { items, next } = await listRepositories(exchange.registry, {
     page,
     visible: callerMayPullAtAll(exchange),
   })
@@ -52,7 +52,7 @@ export async function getReferrers(
   if (artifactTypes.length > ARTIFACT_TYPES_MAX || artifactTypes.some((type) => type.includes('\0'))) {
     throw new RegistryError('REQUEST_INVALID', { message: 'artifactType is malformed or given too often' })
   }
-  const { items, next } = await listReferrers(exchange.region, {
+  const { items, next } = await listReferrers(exchange.registry, {
     repository: path.name,
     subject,
     artifactTypes,

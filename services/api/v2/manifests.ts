@@ -46,18 +46,18 @@ export async function getManifest(exchange: Exchange, path: ManifestPath): Promi
   const reference = parseReference(path.reference)
   // The grammar is the writer's concern: to a reader, a reference that nothing can have is one that nothing has.
   if (reference.kind === 'invalid') throw new RegistryError('MANIFEST_UNKNOWN')
-  const stored = await pullManifest(exchange.region, { repository: path.name, reference })
+  const stored = await pullManifest(exchange.registry, { repository: path.name, reference })
   // A client from before indexes gets the image it would have got then; an index without one is sent as it is.
   const single =
     reference.kind === 'tag' && manifestKind(stored.mediaType) === 'index' && wantsSingleImage(headers.accept)
-      ? await pullSingleImage(exchange.region, { repository: path.name, index: stored })
+      ? await pullSingleImage(exchange.registry, { repository: path.name, index: stored })
       : undefined
   const manifest = single ?? stored
   const answer = manifestHeaders(manifest, reference)
   if (hasEntityTag(headers['if-none-match'], manifest.digest)) return sendEmpty(exchange, 304, answer)
   sendBytes(exchange, { status: 200, headers: answer, body: manifest.bytes })
-  if (exchange.region.pulls !== undefined && !isHead(exchange)) {
-    exchange.region.pulls.count({
+  if (exchange.edge.pulls !== undefined && !isHead(exchange)) {
+    exchange.edge.pulls.count({
       repository: path.name,
       digest: manifest.digest,
       mediaType: manifest.mediaType,
@@ -82,11 +82,11 @@ function manifestHeaders(manifest: PulledManifest, reference: ManifestReference)
 }
 
 export async function putManifest(exchange: Exchange, path: ManifestPath): Promise<void> {
-  const { region, request } = exchange
+  const { registry, request } = exchange
   const reference = requireReference(path.reference)
   const tags = queryTags(path.query)
   const bytes = await readBody(exchange, { bytesMax: MANIFEST_BYTES_MAX, code: 'MANIFEST_INVALID' })
-  const { digest, subject, position } = await pushManifest(region, {
+  const { digest, subject, position } = await pushManifest(registry, {
     repository: path.name,
     reference,
     tags,
@@ -106,13 +106,13 @@ export async function putManifest(exchange: Exchange, path: ManifestPath): Promi
 }
 
 export async function deleteManifest(exchange: Exchange, path: ManifestPath): Promise<void> {
-  const { region } = exchange
+  const { registry } = exchange
   const reference = requireReference(path.reference)
   const provenance = provenanceOf(exchange)
   const position =
     reference.kind === 'tag'
-      ? await deleteTag(region, { repository: path.name, tag: reference.tag, provenance })
-      : await deleteContent(region, {
+      ? await deleteTag(registry, { repository: path.name, tag: reference.tag, provenance })
+      : await deleteContent(registry, {
           repository: path.name,
           kind: 'manifest',
           digest: reference.digest,

@@ -48,7 +48,7 @@ export async function startUpload(exchange: Exchange, path: UploadsPath): Promis
   if (query.get('mount') !== undefined && (await mount(exchange, path, query))) return
   const digest = query.get('digest') === undefined ? undefined : requireDigest(query)
   if (digest !== undefined && carriesBlob(exchange, digest)) {
-    const position = await pushWholeBlob(exchange.region, {
+    const position = await pushWholeBlob(exchange.registry, {
       repository: path.name,
       digest,
       body: incomingBody(exchange),
@@ -56,7 +56,7 @@ export async function startUpload(exchange: Exchange, path: UploadsPath): Promis
     })
     return created(exchange, path.name, digest, position)
   }
-  const position = await openUpload(exchange.region, {
+  const position = await openUpload(exchange.registry, {
     repository: path.name,
     algorithm: digest === undefined ? requestedAlgorithm(query) : requestedAlgorithm(query, digest),
     provenance: provenanceOf(exchange),
@@ -86,7 +86,7 @@ async function mount(exchange: Exchange, path: UploadsPath, query: Query): Promi
   if (digest === undefined || (fromText !== undefined && from === undefined)) return false
   const mayPull = callerMayPull(exchange)
   if (from !== undefined && !mayPull(from)) refuseSource(exchange, path.name, from)
-  const mounted = await mountFrom(exchange.region, {
+  const mounted = await mountFrom(exchange.registry, {
     repository: path.name,
     digest,
     from,
@@ -112,7 +112,7 @@ function refuseSource(exchange: Exchange, name: RepositoryName, from: Repository
 }
 
 export async function appendUpload(exchange: Exchange, path: UploadPath): Promise<void> {
-  const position = await appendToUpload(exchange.region, {
+  const position = await appendToUpload(exchange.registry, {
     repository: path.name,
     id: path.id,
     body: incomingBody(exchange),
@@ -123,7 +123,7 @@ export async function appendUpload(exchange: Exchange, path: UploadPath): Promis
 
 export async function endUpload(exchange: Exchange, path: UploadPath): Promise<void> {
   const digest = requireDigest(parseQuery(path.query))
-  const position = await finishUpload(exchange.region, {
+  const position = await finishUpload(exchange.registry, {
     repository: path.name,
     id: path.id,
     digest,
@@ -135,12 +135,12 @@ export async function endUpload(exchange: Exchange, path: UploadPath): Promise<v
 }
 
 export async function getUpload(exchange: Exchange, path: UploadPath): Promise<void> {
-  const position = await uploadPosition(exchange.region, { repository: path.name, id: path.id })
+  const position = await uploadPosition(exchange.registry, { repository: path.name, id: path.id })
   sendEmpty(exchange, 204, sessionHeaders(path.name, position))
 }
 
 export async function deleteUpload(exchange: Exchange, path: UploadPath): Promise<void> {
-  await cancelUpload(exchange.region, { repository: path.name, id: path.id })
+  await cancelUpload(exchange.registry, { repository: path.name, id: path.id })
   sendEmpty(exchange, 204)
 }
 

@@ -3,7 +3,7 @@
 -- kills and what writers of one object lock, so that an object is fully there or fully gone. Objects from before get
 -- theirs here: alive while a field is left.
 --
--- Secret values are sealed by the program, which has the keys (shared/registry/seal-stored-secrets.ts), once no older
+-- Secret values are sealed by the program, which has the keys (shared/db/seal-stored-secrets.ts), once no older
 -- release runs. It also seals what events hold, and finds them by this index.
 
 insert into setting (kind, id, field, value, h, origin, deleted)

@@ -10,7 +10,7 @@ import { listSigningKeys } from '#shared/db/signing-keys.ts'
 import type { Region } from '#shared/region.ts'
 import { buildApp } from '../../../services/api/app.ts'
 import type { RouteNeed } from '../../../services/api/authorize.ts'
-import type { Edge } from '../../../services/api/edge.ts'
+import { openEdge } from '../../../services/api/edge.ts'
 import { fixedRoutes, registryRoutes, requireNeeds } from '../../../services/api/routes.ts'
 import { ALICE, accountsNode, basic, ROOT } from '../../support/accounts.ts'
 import { sha256, testImage } from '../../support/image.ts'
@@ -177,7 +177,8 @@ test('A1: every route of every surface lets in whom its need says and nobody els
 
 test('a route that declares no need cannot be registered', async (t) => {
   const { region } = await testRegion(t)
-  const app = buildApp(region, { edge: {} as Edge, begin: () => {} })
+  await using edge = await openEdge(region, { registry: region })
+  const app = buildApp({ edge, begin: () => {} })
   t.after(() => app.close())
   assert.throws(() => app.get('/api/v1/open', () => 'secret'), /is not declared/)
   assert.throws(

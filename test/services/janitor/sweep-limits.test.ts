@@ -5,7 +5,7 @@ import { request } from 'node:http'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { EMPTY_SESSION } from '#shared/blobs/blob-store.ts'
-import type { Region } from '#shared/region.ts'
+import type { RegionWithStores } from '#shared/region.ts'
 import { sweepBlockedBy } from '../../../services/janitor/sweep-limits.ts'
 import { createOrphanSweep } from '../../../services/janitor/sweep-orphans.ts'
 import { append } from '../../contract/blob-store.ts'
@@ -20,11 +20,11 @@ import { testNode, testRegion } from '../../support/region.ts'
 const DAY_MS = 86_400_000
 const signal = new AbortController().signal
 
-async function orphans(region: Region, count: number): Promise<void> {
+async function orphans(region: RegionWithStores, count: number): Promise<void> {
   for (let made = 0; made < count; made++) await append(region.blobs, EMPTY_SESSION, randomBytes(10))
 }
 
-async function objects(region: Region): Promise<number> {
+async function objects(region: RegionWithStores): Promise<number> {
   return (await region.blobs.list('', 1_000)).length
 }
 

@@ -17,7 +17,7 @@ import { regionRow } from '#shared/db/region.ts'
 import { connectionOptions } from '#shared/db/session.ts'
 import { one, statement } from '#shared/db/statement.ts'
 import { claimDeliveries } from '#shared/db/webhook-deliveries.ts'
-import { openRegion } from '#shared/region.ts'
+import { openRegion, withStores } from '#shared/region.ts'
 import { createOrphanSweep } from '../../../services/janitor/sweep-orphans.ts'
 import { moveOnce, startRelay } from '../../../services/relay/service.ts'
 import { eventually } from '../../support/eventually.ts'
@@ -172,10 +172,11 @@ for (const [what, change] of [
       ],
     )
     await later[Symbol.asyncDispose]()
+    const stored = await withStores(region)
     const sweep = createOrphanSweep({
-      ...region,
+      ...stored,
       blobs: {
-        ...region.blobs,
+        ...stored.blobs,
         list: () => Promise.reject(new Error('it looked for orphans')),
         dropUnfinished: () => Promise.reject(new Error('it looked for uploads')),
       },

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { createRateGuard } from '#shared/blobs/minimum-rate.ts'
+import { createRateGuard } from '../../../services/api/minimum-rate.ts'
 
 function guarded(t: { after(fn: () => void): void }, bytesPerSecondMin = 100) {
   const clock = { nowMs: 0 }

@@ -1,0 +1,120 @@
+// A region's database, opened: the embedded one started or the given one reached, its schema brought up to date, pools for
+// writes and for reads, and the connection that answers lookups. Its absence is told once, whatever fails by it.
+//
+// Everything is put on the caller's stack as soon as it is open, so a start that fails half-way leaves nothing behind.
+
+import { join } from 'node:path'
+import type { Config } from './config/load.ts'
+import { type Database, openDatabase } from './db/connect.ts'
+import { isUnreachable } from './db/failures.ts'
+import { explaining } from './db/first-contact.ts'
+import { type Found, type Lookup, lookups } from './db/lookups.ts'
+import { holdSchema, migrate, readMigrations } from './db/migrate.ts'
+import { type OutageOptions, watchOutages } from './db/outage.ts'
+import { createServerCheck } from './db/server.ts'
+import { openSnapshotReader, type SnapshotReader } from './db/snapshot-reader.ts'
+import type { Queryable } from './db/statement.ts'
+import { startEmbeddedPostgres } from './embedded/postgres.ts'
+import type { Log } from './observability/log.ts'
+
+/** Keys whose last answer is kept: a tag or digest each, some hundred bytes. */
+const LOOKUP_ENTRIES_MAX = 200_000
+
+export interface RegionDatabase {
+  /** Where the database is: given, or the embedded one's. */
+  readonly url: string
+  /** For writes, and for reads that belong to one. */
+  readonly db: Database
+  /** For reads, on connections that no write can keep from them. */
+  readonly reads: Queryable
+  /** Resolves when the embedded database is lost for good. */
+  readonly failed: Promise<Error>
+  /** Logs work that failed and will be tried again; the database's absence is told once, whatever fails by it. */
+  readonly logFailure: (error: unknown, sentence: string) => void
+  /** Connects what answers lookups. From then on no release that cannot read this schema starts, and none may change it. */
+  openLookups(): Promise<SnapshotReader<Lookup, Found>>
+}
+
+export interface RegionDatabaseContext {
+  /** The region's own directory. */
+  readonly directory: string
+  readonly log: Log
+  readonly opened: AsyncDisposableStack
+}
+
+/** @throws OperatorError when the database cannot be reached or its schema cannot be used */
+export async function openRegionDatabase(
+  config: Config,
+  { directory, log, opened }: RegionDatabaseContext,
+): Promise<RegionDatabase> {
+  const { url, failed } = await databaseOf(config, { directory, log, opened })
+  const migrations = await readMigrations()
+  await explaining(url, () => migrate(url, config.region, migrations))
+  const outage = opened.use(watchOutages({ url, ...outageLines(log) }))
+  const onError = (error: unknown) => {
+    if (!outage.report(error)) log.warn({ error }, 'the database connection had an error')
+  }
+  const checkServer = createServerCheck({
+    onRaised: (raised) =>
+      log.warn(
+        { epoch: raised },
+        'the database was restored or taken over: the epoch is raised, orphans stay for seven days',
+      ),
+  })
+  const pools = {
+    url,
+    onIdleError: onError,
+    onConnect: checkServer,
+    onUnreachable: (error: unknown) => void outage.report(error),
+  }
+  const { connections } = config.database
+  return {
+    url,
+    failed,
+    db: opened.use(openDatabase({ ...pools, connections, work: 'write' })),
+    reads: opened.use(openDatabase({ ...pools, connections: Math.ceil(connections / 2), work: 'read' })),
+    logFailure(error, sentence) {
+      if (!isUnreachable(error) || !outage.report(error)) log.error({ error }, sentence)
+    },
+    async openLookups() {
+      const reader = opened.use(
+        openSnapshotReader(lookups, {
+          url,
+          entriesMax: LOOKUP_ENTRIES_MAX,
+          onError,
+          // This connection lives as long as the node serves: it is what tells a newer release that an older one runs.
+          prepare: async (client) => {
+            await checkServer(client)
+            await holdSchema(client, migrations.length)
+          },
+        }),
+      )
+      await reader.connect()
+      return reader
+    },
+  }
+}
+
+async function databaseOf(
+  config: Config,
+  { directory, log, opened }: RegionDatabaseContext,
+): Promise<{ url: string; failed: Promise<Error> }> {
+  if (config.database.url !== undefined) {
+    return { url: config.database.url, failed: new Promise(() => {}) }
+  }
+  return opened.use(
+    await startEmbeddedPostgres({
+      directory: join(directory, 'postgres'),
+      onRestart: (reason) => log.error({ reason }, 'the embedded Postgres ended and is started again'),
+    }),
+  )
+}
+
+function outageLines(log: Log): Pick<OutageOptions, 'onLost' | 'onBack' | 'onBroken'> {
+  return {
+    onLost: (error) =>
+      log.error({ error }, 'the database is out of reach: what needs it waits or answers 503'),
+    onBack: (seconds) => log.info({ seconds }, 'the database is back'),
+    onBroken: (error) => log.warn({ error }, 'a connection to the database was lost; others can be made'),
+  }
+}

@@ -1,0 +1,48 @@
+// What the use-cases of the registry need, named: the database, the blob stores, what is remembered of both, and the
+// limits. A function that pushes or pulls takes this, not the whole region; the edge opens it once per process.
+
+import { type BlobCache, createBlobCache } from '#shared/blobs/blob-cache.ts'
+import type { Config } from '#shared/config/load.ts'
+import type { Region } from '#shared/region.ts'
+import type { RegionStores } from '#shared/region-stores.ts'
+import { type BlobHealth, createBlobHealth } from './blob-health.ts'
+import { createManifestCache, type ManifestCache } from './manifest-cache.ts'
+
+export type Limits = Config['registry']
+
+export interface Registry
+  extends Pick<Region, 'name' | 'instance' | 'db' | 'reads' | 'lookups' | 'log' | 'reach'>,
+    Pick<RegionStores, 'blobs' | 'stores' | 'ownership' | 'requireDatabaseRoom'> {
+  readonly blobCache: BlobCache
+  readonly blobHealth: BlobHealth
+  readonly manifests: ManifestCache
+  readonly limits: Limits
+  /** How long bytes that no row names are left alone. */
+  readonly orphanGraceSeconds: number
+}
+
+/** Opens the region's stores where they are not open yet. Dispose it before the region. */
+export async function openRegistry(region: Region): Promise<Registry & AsyncDisposable> {
+  const { name, instance, db, reads, lookups, log, reach, metrics, config } = region
+  const { blobs, stores, ownership, requireDatabaseRoom } = await region.openStores()
+  const blobHealth = createBlobHealth({ db, stores, log, metrics })
+  return {
+    name,
+    instance,
+    db,
+    reads,
+    lookups,
+    log,
+    reach,
+    blobs,
+    stores,
+    ownership,
+    requireDatabaseRoom,
+    blobCache: createBlobCache({ bytesMax: config.bytes.cache / 2 }),
+    blobHealth,
+    manifests: createManifestCache({ db: reads, bytesMax: config.bytes.cache / 2 }),
+    limits: config.registry,
+    orphanGraceSeconds: config.janitor.orphanGraceSeconds,
+    [Symbol.asyncDispose]: () => blobHealth[Symbol.asyncDispose](),
+  }
+}
