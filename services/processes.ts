@@ -35,6 +35,9 @@ export async function startApiProcesses(
   const { config } = region
   if (config.listen.port === 0)
     throw new OperatorError('PORTOLAN_PROCESSES above 1 needs a fixed port in PORTOLAN_LISTEN.')
+  // The children serve from the stores, and this process tells whether they are ready on the metrics port. A store that
+  // cannot be used is told here, once.
+  await region.openStores()
   const children = new Set<ChildProcess>()
   let stopping = false
   let asked = 0

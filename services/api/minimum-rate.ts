@@ -1,6 +1,6 @@
 // Slow clients are cut by a minimum rate, not by a total time: a large blob over a slow line may take hours, but a
-// stream that stands still holds memory, a descriptor and a socket for nothing. One timer watches all streams of a
-// region; a stream is too slow when a whole window brought fewer bytes than the rate asks for.
+// stream that stands still holds memory, a descriptor and a socket for nothing. One timer watches all streams of an
+// edge; a stream is too slow when a whole window brought fewer bytes than the rate asks for.
 
 export interface RateGuardOptions {
   bytesPerSecondMin: number

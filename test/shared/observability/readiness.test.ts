@@ -52,3 +52,24 @@ test('what was ready long ago is not ready', async () => {
   now = 31_000
   assert.deepEqual(watch.now(), { ready: false, reasons: ['the last check is too old'] })
 })
+
+test('a part that is added is looked at from then on; what was found a moment ago is its first verdict', async () => {
+  let checks = 0
+  let away = false
+  await using watch = await watchReadiness({ checks: { database: async () => {} }, everyMs: 5 })
+  assert.deepEqual(watch.now(), { ready: true, reasons: [] })
+  await using slow = await watchReadiness({ checks: {}, everyMs: 60_000 })
+  const check = async () => {
+    checks++
+    if (away) throw new Error('gone')
+  }
+  await slow.add('store', { check, first: () => Promise.reject(new Error('away at the start')) })
+  assert.deepEqual(slow.now(), { ready: false, reasons: ['store: away at the start'] })
+  assert.equal(checks, 0, 'the start does not look twice')
+  await watch.add('store', { check })
+  assert.equal(watch.now().ready, true)
+  away = true
+  await eventually('the part to be missed', () => watch.now().reasons.includes('store: gone'))
+  away = false
+  await eventually('the part to be back', () => watch.now().ready)
+})
