@@ -147,9 +147,9 @@ export async function openRegion(config: Config, options: RegionOptions = {}): P
   }
 }
 
-/** The region and its stores as one value. Dispose the region. */
+/** The region and its stores as one value. Disposing it disposes the region. */
 export async function withStores(region: Region): Promise<RegionWithStores> {
-  return { ...region, ...(await region.openStores()) }
+  return { ...(await region.openStores()), ...region }
 }
 
 function throwIfAny(found: StoreError | undefined): void {

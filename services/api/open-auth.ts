@@ -13,6 +13,7 @@ import type { Region } from '#shared/region.ts'
 /** @throws OperatorError when the file of accounts cannot be used: said before a database is made */
 export async function requireAccounts({ auth }: Config): Promise<void> {
   if (auth.mode === 'none' || auth.htpasswdFile === undefined) return
+  // Read once and dropped: problems of later readings are nobody's.
   await openAccounts({ path: auth.htpasswdFile, onProblem: () => {} })
 }
 

@@ -36,9 +36,7 @@ export interface ApiOptions {
 export async function startApi(region: Region, options: ApiOptions = {}): Promise<ApiService> {
   const { config } = region
   await using opened = new AsyncDisposableStack()
-  const edge = opened.use(
-    await openEdge(region, options.registry === undefined ? {} : { registry: options.registry }),
-  )
+  const edge = opened.use(await openEdge(region, options))
   const { tail } = edge
   const connections = createConnections(region)
   const app = buildApp({ edge, begin: connections.begin })
