@@ -22,6 +22,7 @@ import { startRelay } from '../../services/relay/service.ts'
 import { startWebhooks } from '../../services/webhooks/service.ts'
 import { eventually } from '../support/eventually.ts'
 import { readWith } from '../support/follower.ts'
+import { HELD } from '../support/held.ts'
 import { fillOutbox } from '../support/log-writer.ts'
 import { type KafkaCluster, startKafka, withoutKafka } from '../support/parts/kafka.ts'
 import { provenance, push, repositoryName, tags } from '../support/push.ts'
@@ -109,7 +110,7 @@ describe('the relay and Kafka', { skip: withoutKafka(), concurrency: false }, ()
     for (let n = 0; n < 50; n++)
       await push(region.db, repositoryName('a/b'), `m${n}`, { tags: tags('latest') })
     await eventually('the log', async () => (await logBounds(region.db)).head.pos === 150)
-    assert.equal(await createOrphanSweep(region)(new AbortController().signal), 0)
+    assert.equal(await createOrphanSweep(region)(new AbortController().signal, HELD), 0)
     await cluster.brokers[0]?.restart()
     await using following = reading(region)
     await eventually('all of it', () => following.reader.count() === 150, PATIENCE_MS)
@@ -324,7 +325,7 @@ describe('the relay and Kafka', { skip: withoutKafka(), concurrency: false }, ()
         ...stored,
         blobs: { ...stored.blobs, list: refuse, dropUnfinished: refuse },
       })
-      assert.equal(await sweep(new AbortController().signal), 0)
+      assert.equal(await sweep(new AbortController().signal, HELD), 0)
       assert.equal(new Set(received).size, received.length, 'no id was used twice')
     })
     // Once only.

@@ -89,13 +89,14 @@ export interface CommandResult {
   readonly stderr: string
 }
 
-/** Runs `main.ts` with arguments until it ends by itself. */
+/** Runs `main.ts` with arguments until it ends by itself. `onStart` gets its process. */
 export function runCommand(
   args: readonly string[],
   env: Readonly<Record<string, string>>,
+  onStart: (child: ChildProcess) => void = () => {},
 ): Promise<CommandResult> {
   return new Promise((resolve) => {
-    execFile(
+    const child = execFile(
       process.execPath,
       ['--import', './services/require-node.js', 'services/main.ts', ...args],
       { cwd: root, env: { ...environment(), ...env }, timeout: START_MS_MAX },
@@ -106,6 +107,7 @@ export function runCommand(
           stderr,
         }),
     )
+    onStart(child)
   })
 }
 

@@ -21,6 +21,7 @@ import { openRegion, withStores } from '#shared/region.ts'
 import { createOrphanSweep } from '../../../services/janitor/sweep-orphans.ts'
 import { moveOnce, startRelay } from '../../../services/relay/service.ts'
 import { eventually } from '../../support/eventually.ts'
+import { HELD } from '../../support/held.ts'
 import { push, repositoryName, tags } from '../../support/push.ts'
 import { testRegion } from '../../support/region.ts'
 
@@ -181,7 +182,7 @@ for (const [what, change] of [
         dropUnfinished: () => Promise.reject(new Error('it looked for uploads')),
       },
     })
-    assert.equal(await sweep(new AbortController().signal), 0)
+    assert.equal(await sweep(new AbortController().signal, HELD), 0)
     await again[Symbol.asyncDispose]()
     await region[Symbol.asyncDispose]()
   })
