@@ -8,13 +8,13 @@
 // The caller holds a lease. It is asked for right before each switch of a row and each removal: a run that was frozen
 // until another one took over changes nothing when it wakes.
 
-import { setTimeout as pause } from 'node:timers/promises'
 import { EMPTY_SESSION, StoreError } from '#shared/blobs/blob-store.ts'
 import { claimStore } from '#shared/blobs/store-owner.ts'
 import { type BlobRow, blobsElsewhere, relocateBlob, sumBlobsElsewhere } from '#shared/db/blobs.ts'
 import type { Held } from '#shared/db/lease.ts'
 import { knownRows, otherStores } from '#shared/db/store-owner.ts'
 import { algorithmOf } from '#shared/oci/digest.ts'
+import { pause } from '#shared/pause.ts'
 import type { RegionWithStores } from '#shared/region.ts'
 
 const PAGE = 200
@@ -143,7 +143,7 @@ async function removeOld(
   options: MoveOptions,
 ): Promise<void> {
   if (rows.length === 0) return
-  await pause(options.keepOldMs)
+  await pause(options.keepOldMs, { ref: true })
   for (const { store, key } of rows) {
     try {
       const old = await region.stores.named(store)
