@@ -1,4 +1,5 @@
 // The program as its users start it.
+// tests: shared/db/first-contact.ts, shared/observability/listen.ts, shared/observability/probe-server.ts
 
 import assert from 'node:assert/strict'
 import { execFile, spawn } from 'node:child_process'

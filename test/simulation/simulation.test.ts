@@ -1,5 +1,6 @@
 // Regions converge, and know exactly what was lost: thousands of random histories, each from a seed that replays it
 // (`SIMULATION_SEED=n`, and `SIMULATION_HISTORIES=n` for more).
+// tests: shared/convergence/conflicts.ts, shared/convergence/registers.ts, shared/convergence/visibility.ts
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

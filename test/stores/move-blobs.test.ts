@@ -1,5 +1,6 @@
 // A region moves from files to S3 while it serves: two nodes, pulls and pushes all the time, a run that dies, a file
 // that rotted.
+// tests: services/move-blobs/move-blobs.ts, shared/blobs/open-store.ts
 
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'

@@ -1,4 +1,5 @@
 // Whose an object store is: two regions that meet in one place, and what lies beside the blobs.
+// tests: shared/blobs/ownership.ts
 
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'

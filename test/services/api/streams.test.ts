@@ -40,7 +40,7 @@ test('aborted long polls of a peer leave nothing behind either, and a peer has a
       answers += chunk.toString()
     })
     socket.write(signed(1_000 + waiting.push(socket)))
-    return /^HTTP\/1\.1 429 [^]*?\r\nRetry-After: \d+\r\n/m.test(answers)
+    return /^HTTP\/1\.1 429 [\s\S]*?\r\nRetry-After: \d+\r\n/m.test(answers)
   })
   for (const socket of waiting) socket.destroy()
 })

@@ -1,4 +1,5 @@
 // A wrong or empty database meets a store that is full: nothing of it may go.
+// tests: shared/blobs/ownership.ts, shared/db/store-owner.ts, shared/region-stores.ts
 
 import assert from 'node:assert/strict'
 import { rm } from 'node:fs/promises'

@@ -1,3 +1,5 @@
+// tests: shared/db/blob-keys.ts, shared/registry/keep-attempt.ts
+
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
 import { mkdir, utimes, writeFile } from 'node:fs/promises'

@@ -1,4 +1,5 @@
 // The sequencer: every event once, gapless, in order (test/faults/relay: whatever dies); and what happens to numbers after a restore.
+// tests: shared/db/event-log.ts, shared/db/region.ts
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

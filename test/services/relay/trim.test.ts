@@ -1,4 +1,5 @@
 // What the log keeps, and for whom.
+// tests: shared/db/event-cursors.ts, shared/db/log-readers.ts, shared/db/shard-log.ts
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

@@ -1,3 +1,7 @@
+// tests: shared/embedded/binaries.ts, shared/embedded/cluster.ts, shared/embedded/durable-directory.ts
+// tests: shared/embedded/if-there.ts, shared/embedded/owner.ts, shared/embedded/postmaster.ts
+// tests: shared/embedded/server-lock.ts, shared/embedded/server-log.ts
+
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
 import { once } from 'node:events'

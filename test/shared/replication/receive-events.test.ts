@@ -1,4 +1,5 @@
 // What another region's events do here: rules R4 and R8.
+// tests: shared/db/peer-cursors.ts
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

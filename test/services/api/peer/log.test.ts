@@ -1,4 +1,5 @@
 // The log as other regions read it, and the log reader on top of it: the contract of a Bus over HTTP.
+// tests: shared/db/log-readers.ts, shared/peers/remote-log-pages.ts
 
 import assert from 'node:assert/strict'
 import { writeFile } from 'node:fs/promises'

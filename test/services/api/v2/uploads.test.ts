@@ -1,3 +1,5 @@
+// tests: shared/db/blobs.ts, shared/db/uploads.ts, shared/registry/mount-blob.ts, shared/registry/push-blob.ts
+
 import assert from 'node:assert/strict'
 import { randomBytes, randomUUID } from 'node:crypto'
 import { test } from 'node:test'
