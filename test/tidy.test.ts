@@ -116,7 +116,7 @@ function moduleState({ path, text }: Source): string[] {
 }
 
 function environment({ path, text }: Source): string[] {
-  if (path.startsWith('test/') || path === 'services/main.ts' || path === 'services/processes.ts') return []
+  if (path.startsWith('test/') || path === 'services/main.ts') return []
   return text.includes('process.env') ? ['reads process.env'] : []
 }
 
