@@ -6,9 +6,9 @@
 // is being tried. The topic is made at the start and whenever Kafka says that it is not there.
 
 import type { KafkaBus } from '#shared/bus/kafka-bus.ts'
-import { moveCursor, readCursor } from '#shared/db/event-cursors.ts'
 import { isUnreachable } from '#shared/db/failures.ts'
 import { type Held, withLease } from '#shared/db/lease.ts'
+import { moveOwnReader, ownReaderPosition } from '#shared/db/own-readers.ts'
 import { readWholeEvents } from '#shared/db/shard-log.ts'
 import { toCloudEvent } from '#shared/events/cloud-event.ts'
 import { pause } from '#shared/pause.ts'
@@ -51,11 +51,11 @@ export function startPublishing(region: Region, kafka: KafkaBus): Publishing {
     const { retentionSeconds } = region.config.events
     await kafka.ensureTopic({ retentionSeconds, replicas: region.config.kafka?.replicas })
     await compareTopic(region, { reader: KAFKA_READER, lastEvents: () => kafka.lastEvents() })
-    let after = (await readCursor(region.db, KAFKA_READER)) ?? { epoch: 1, pos: 0 }
+    let after = (await ownReaderPosition(region.db, KAFKA_READER)) ?? { epoch: 1, pos: 0 }
     let noted = after
     let notedAtMs = performance.now()
     const note = async () => {
-      if (noted !== after) await moveCursor(region.db, KAFKA_READER, after)
+      if (noted !== after) await moveOwnReader(region.db, KAFKA_READER, after)
       noted = after
       notedAtMs = performance.now()
     }

@@ -4,12 +4,12 @@
 
 import type { Database } from '#shared/db/connect.ts'
 import {
-  lockPeerCursor,
-  movePeerCursor,
+  lockPlaceAtPeer,
+  movePlaceAtPeer,
   parkEvent,
   parkedEvents,
   unparkEvent,
-} from '#shared/db/peer-cursors.ts'
+} from '#shared/db/places-at-peers.ts'
 import type { Queryable } from '#shared/db/statement.ts'
 import type { CloudEvent } from '#shared/events/cloud-event.ts'
 import { arrival, parseEventId } from '#shared/events/event-id.ts'
@@ -36,7 +36,7 @@ export async function receiveEvents(
 ): Promise<Taken> {
   const { origin, shard, events, appliers } = options
   return db.transaction(async (transaction) => {
-    let at = await lockPeerCursor(transaction, { origin, shard })
+    let at = await lockPlaceAtPeer(transaction, { origin, shard })
     let last: ReturnType<typeof parseEventId>
     let applied = 0
     let parked = 0
@@ -63,7 +63,7 @@ export async function receiveEvents(
       at = id
       last = id
     }
-    if (last !== undefined) await movePeerCursor(transaction, last)
+    if (last !== undefined) await movePlaceAtPeer(transaction, last)
     return { applied, parked, repeated }
   })
 }

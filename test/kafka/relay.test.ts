@@ -11,8 +11,8 @@ import { describe, type TestContext, test } from 'node:test'
 import { setTimeout as pause } from 'node:timers/promises'
 import { openKafka } from '#shared/bus/open-kafka.ts'
 import { loadConfig } from '#shared/config/load.ts'
-import { readCursor } from '#shared/db/event-cursors.ts'
 import { type LoggedEvent, logBounds, readEvents } from '#shared/db/event-log.ts'
+import { ownReaderPosition } from '#shared/db/own-readers.ts'
 import { logWasCompared, regionRow, sweepsPaused } from '#shared/db/region.ts'
 import { parseEventId } from '#shared/events/event-id.ts'
 import { openRegion, type Region, withStores } from '#shared/region.ts'
@@ -51,7 +51,7 @@ function reading(region: Region, options: { group?: string; idsOnly?: boolean } 
 }
 
 async function published(region: Region): Promise<boolean> {
-  const [bounds, cursor] = await Promise.all([logBounds(region.db), readCursor(region.db, 'kafka')])
+  const [bounds, cursor] = await Promise.all([logBounds(region.db), ownReaderPosition(region.db, 'kafka')])
   return cursor?.epoch === bounds.head.epoch && cursor.pos === bounds.head.pos
 }
 
@@ -265,7 +265,10 @@ describe('the relay and Kafka', { skip: withoutKafka(), concurrency: false }, ()
     const events = (region: Region) => readEvents(region.db, { after: { epoch: 1, pos: 0 }, limit: 100 })
 
     await run(async (region) => {
-      await eventually('the planner', async () => (await readCursor(region.db, 'webhooks')) !== undefined)
+      await eventually(
+        'the planner',
+        async () => (await ownReaderPosition(region.db, 'webhooks')) !== undefined,
+      )
       await addWebhook(region, {
         given: {
           url: `http://127.0.0.1:${(receiver.address() as AddressInfo).port}/`,
