@@ -87,7 +87,7 @@ test('what is asked wrongly is told', async (t) => {
 
 test('a reader may wait: it is answered when something comes, and not before its time is over', async (t) => {
   const { node, pages } = await setUp(t)
-  const waiting = pages({ waitSeconds: 20 }).page(everything)
+  const waiting = pages({ waitSeconds: 25 }).page(everything)
   let answered = false
   void waiting.then(() => {
     answered = true
@@ -163,12 +163,12 @@ test('a peer that answers wrongly, too much, elsewhere or never is an error, not
 
 test('a reader that waits ends with the process', async (t) => {
   const { node, pages } = await setUp(t)
-  const waiting = pages({ waitSeconds: 20 })
+  const waiting = pages({ waitSeconds: 25 })
     .page(everything)
     .catch((error: unknown) => error)
   await new Promise((resolve) => setTimeout(resolve, 100))
   const startMs = performance.now()
   await node.region[Symbol.asyncDispose]()
   await waiting
-  assert.ok(performance.now() - startMs < 15_000)
+  assert.ok(performance.now() - startMs < 25_000, 'before its wait is over')
 })
