@@ -7,11 +7,12 @@ import {
   type Events,
   identityOf,
   type TagVersion,
+  tagValue,
   type Written,
 } from '#shared/convergence/registers.ts'
 import { compareVersions, type Version } from '#shared/convergence/version.ts'
 import { TAGS } from './content.ts'
-import { effective, type Fact, type SimulatedRegion } from './region.ts'
+import { effective, type Fact, manifestIdentity, type SimulatedRegion, tagIdentity } from './region.ts'
 
 /** What the observer notes of a delete: the writes that its region had merged. */
 export interface ObservedDeath {
@@ -86,12 +87,13 @@ function checkDeaths(world: Observed): number {
       )
       for (const write of writesIn(region, digest)) {
         const killed = compareVersions(write.version, death.version) <= 0
-        // A restored region may have given one version to two deaths: then both have to have seen it.
         const real = killed && observed.some(({ seen }) => !seen.has(write.identity))
+        // A restored region may have given one version to two deaths, and nobody may know of the first any more.
+        const isTwin = killed && real !== observed.every(({ seen }) => !seen.has(write.identity))
         if (real) conflicts++
         const found = killedUnseen(death, write)
         // Told early and then lost by its origin before it had a number: nobody can know any more.
-        if (found === 'unknown' && write.events.length === 0) continue
+        if (isTwin || (found === 'unknown' && write.events.length === 0)) continue
         if (found !== real)
           world.misjudged.push(
             `${region.name}: death of ${digest ?? 'all'} by ${death.version.origin} and ${write.identity}: ${found}, really ${real}`,
@@ -126,6 +128,7 @@ function deathsKnownTo(world: Observed, { repository }: SimulatedRegion): KnownD
 interface KnownWrite {
   readonly subject: string
   readonly version: Version
+  readonly value: string
   readonly events: Events
   readonly written: Written
   readonly identity: string
@@ -137,9 +140,14 @@ export function writesIn({ repository }: SimulatedRegion, digest: string | undef
   for (const [name, { history }] of repository.tags)
     for (const version of history.values())
       if (digest === undefined || version.digest === digest)
-        writes.push({ ...version, subject: name, identity: `${name} ${identityOf(version)}` })
+        writes.push({
+          ...version,
+          subject: name,
+          value: tagValue(version),
+          identity: tagIdentity(name, version),
+        })
   for (const [subject, { alive }] of repository.manifests)
     if (alive.version.h > 0n && (digest === undefined || subject === digest))
-      writes.push({ ...alive, subject, identity: `${subject} ${alive.version.h} ${alive.version.origin}` })
+      writes.push({ ...alive, subject, value: '', identity: manifestIdentity(subject, alive) })
   return writes
 }

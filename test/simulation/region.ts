@@ -21,6 +21,7 @@ import {
   type Repository,
   type Seen,
   type TagVersion,
+  tagValue,
   type Written,
 } from '#shared/convergence/registers.ts'
 import { compareVersions, NEVER, type Version } from '#shared/convergence/version.ts'
@@ -59,6 +60,8 @@ export interface SimulatedRegion {
   /** How far the log of each origin was applied: its last place in each epoch, the newest last. */
   cursors: Record<string, readonly EventRef[]>
   backup: Backup | undefined
+  /** For the observer: the identity of every write that this database ever merged. */
+  merged: Set<string>
   /** A rule that this region leaves out: see world.ts. */
   readonly broken: string | undefined
 }
@@ -72,6 +75,7 @@ interface Backup {
   readonly lastId: number
   readonly log: readonly LoggedFact[]
   readonly cursors: Record<string, readonly EventRef[]>
+  readonly merged: ReadonlySet<string>
 }
 
 export function createRegion(name: string, broken?: string): SimulatedRegion {
@@ -86,6 +90,7 @@ export function createRegion(name: string, broken?: string): SimulatedRegion {
     log: [],
     cursors: {},
     backup: undefined,
+    merged: new Set(),
     broken,
   }
 }
@@ -103,26 +108,24 @@ function greater(a: Version, b: Version): Version {
   return compareVersions(a, b) >= 0 ? a : b
 }
 
-/** A death of this version, with what the region has seen. `targets`: the registers that it kills. */
 function nextWritten(region: SimulatedRegion): Written {
   return { epoch: region.epoch, id: ++region.lastId }
 }
 
+/** A death of this version, with what the region has seen. `targets`: the registers that it kills. */
 function deathOf(region: SimulatedRegion, version: Version, targets: readonly Target[]): Death {
   const seen: Seen = { ...region.cursors }
-  if (region.broken === 'deaths-forget-early')
-    return { version, seen, early: [], events: [], written: nextWritten(region), lineage: region.lineage }
   const written = nextWritten(region)
-  const { lineage } = region
+  const lineage = [...region.lineage, written]
   const early = targets
     .filter((target) => {
       const { h, origin } = target.version
-      if (h === 0n) return false
+      if (h === 0n || region.broken === 'deaths-forget-early') return false
       // What a restore took from the region and a peer gave back to it counts as told early, too.
-      if (origin === region.name) return !isOwnSeen({ written, lineage }, target.written)
+      if (origin === region.name) return !isOwnSeen({ lineage }, target.written)
       return !isSeen(seen, origin, target.events)
     })
-    .map((target) => ({ subject: target.subject, version: target.version }))
+    .map(({ subject, version, value }) => ({ subject, version, value }))
   return { version, seen, events: [], written, lineage, early }
 }
 
@@ -133,13 +136,13 @@ function tagTargets(repository: Repository, digest?: string): Target[] {
   return [...repository.tags].flatMap(([subject, { history }]) =>
     [...history.values()]
       .filter((version) => digest === undefined || version.digest === digest)
-      .map(({ version, events, written }) => ({ subject, version, events, written })),
+      .map((version) => ({ ...version, subject, value: tagValue(version) })),
   )
 }
 
 function manifestTarget(repository: Repository, digest: string): Target {
   const { version, events, written } = manifestOf(repository, digest).alive
-  return { subject: digest, version, events, written }
+  return { subject: digest, version, value: '', events, written }
 }
 
 /** False: a reference is missing, nothing was written. The blobs are uploaded just before, as clients do. */
@@ -258,9 +261,11 @@ export function merge(region: SimulatedRegion, fact: Fact, events: Events): void
   switch (fact.kind) {
     case 'manifest.put':
       mergeManifestAlive(repository, fact.digest, { ...fact.alive, events })
+      region.merged.add(manifestIdentity(fact.digest, fact.alive))
       break
     case 'tag':
       mergeTag(repository, fact.name, { ...fact.tag, events })
+      region.merged.add(tagIdentity(fact.name, fact.tag))
       break
     case 'manifest.deleted':
       mergeManifestDeath(repository, fact.digest, deathAt(fact.death, events))
@@ -272,6 +277,14 @@ export function merge(region: SimulatedRegion, fact: Fact, events: Events): void
       mergeRepositoryDeath(repository, deathAt(fact.death, events))
   }
   deriveLinks(repository)
+}
+
+export function manifestIdentity(digest: string, { version }: Pick<Alive, 'version'>): string {
+  return `${digest} ${version.h} ${version.origin}`
+}
+
+export function tagIdentity(name: string, tag: Omit<TagVersion, 'events'>): string {
+  return `${name} ${tag.version.h} ${tag.version.origin} ${tagValue(tag)}`
 }
 
 function deathAt(death: Death, events: Events): Death {
@@ -311,7 +324,7 @@ export function advance(region: SimulatedRegion, origin: string, ref: EventRef):
 }
 
 export function takeBackup(region: SimulatedRegion): void {
-  const { repository, outbox, epoch, lineage, lastId, log, cursors } = region
+  const { repository, outbox, epoch, lineage, lastId, log, cursors, merged } = region
   region.backup = {
     repository: copyOf(repository),
     outbox: [...outbox],
@@ -320,6 +333,7 @@ export function takeBackup(region: SimulatedRegion): void {
     lastId,
     log: [...log],
     cursors: { ...cursors },
+    merged: new Set(merged),
   }
 }
 
@@ -334,6 +348,7 @@ export function restoreBackup(region: SimulatedRegion): boolean {
   region.lastId = backup.lastId
   region.log = [...backup.log]
   region.cursors = { ...backup.cursors }
+  region.merged = new Set(backup.merged)
   return true
 }
 

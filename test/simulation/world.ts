@@ -4,11 +4,11 @@
 // An omniscient observer writes down each write with what its region had merged at that moment. What regions conclude from
 // their registers must be what the observer knows: the same visible content everywhere, and exactly the real conflicts.
 
-import { deriveTombstone, type Written } from '#shared/convergence/registers.ts'
+import { deriveTombstone } from '#shared/convergence/registers.ts'
 import { compareVersions } from '#shared/convergence/version.ts'
 import { isTagVisible } from '#shared/convergence/visibility.ts'
 import { LAYERS, MANIFESTS, parentsOf, TAGS } from './content.ts'
-import { check, type ObservedDeath, writesIn } from './observer.ts'
+import { check, type ObservedDeath } from './observer.ts'
 import { createRandom, type Random } from './random.ts'
 import {
   advance,
@@ -179,7 +179,7 @@ function acknowledged(
 }
 
 function writeDeath(world: World, region: SimulatedRegion, work: () => boolean): void {
-  const seen = new Set(writesIn(region, undefined).map(({ identity }) => identity))
+  const seen = new Set(region.merged)
   write(world, work, () => {
     const fact = region.outbox.at(-1)
     if (fact === undefined || !('death' in fact)) throw new Error('a delete wrote no death')
@@ -251,36 +251,9 @@ function nextIndex(to: SimulatedRegion, from: SimulatedRegion): number {
   return index === -1 ? from.log.length : index
 }
 
-/**
- * A start of the database: every peer is asked how far it has come. If one knows more, or is silent and might, the region
- * counts under a new epoch. `settle` compares the regions after a restore. Epochs are moments, so none was used before.
- */
+/** A start of the database, restored or not, begins an epoch. Epochs are moments: none is begun twice. */
 function restart(world: World, region: SimulatedRegion): void {
-  const peers = world.regions.filter((peer) => peer !== region)
-  const silent = peers.some((peer) => !isOpen(world, { from: peer, to: region }))
-  const ahead = peers.some((peer) => isAhead(peer, region))
-  if (!silent && !ahead) return
   raiseEpoch(region, world.nowMs - START_MS + 2)
-}
-
-/** The peer applied something of this region's log, or was told early of a write of it, that the region does not have. */
-function isAhead(peer: SimulatedRegion, region: SimulatedRegion): boolean {
-  const at = peer.cursors[region.name]?.at(-1)
-  if (at !== undefined && !region.log.some(({ ref }) => ref.epoch === at.epoch && ref.seq === at.seq))
-    return true
-  return writtenBy(peer, region.name).some(
-    ({ epoch, id }) => epoch > region.epoch || (epoch === region.epoch && id > region.lastId),
-  )
-}
-
-/** What a region knows of an origin's writes, as the origin calls them. */
-function writtenBy(region: SimulatedRegion, origin: string): Written[] {
-  const { repository } = region
-  const manifests = [...repository.manifests.values()].map(({ dead }) => dead)
-  const links = [...repository.links.values()].map(({ dead }) => dead)
-  return [...writesIn(region, undefined), repository.dead, ...manifests, ...links]
-    .filter(({ version }) => version.origin === origin)
-    .map(({ written }) => written)
 }
 
 function isOpen(world: World, { from, to }: Link): boolean {
