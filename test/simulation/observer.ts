@@ -11,8 +11,18 @@ import {
   type Written,
 } from '#shared/convergence/registers.ts'
 import { compareVersions, type Version } from '#shared/convergence/version.ts'
-import { TAGS } from './content.ts'
-import { effective, type Fact, manifestIdentity, type SimulatedRegion, tagIdentity } from './region.ts'
+import { isManifestVisible, isTagVisible } from '#shared/convergence/visibility.ts'
+import { parentsOf, TAGS } from './content.ts'
+import {
+  createRegion,
+  effective,
+  type Fact,
+  factIdentity,
+  manifestIdentity,
+  merge,
+  type SimulatedRegion,
+  tagIdentity,
+} from './region.ts'
 
 /** What the observer notes of a delete: the writes that its region had merged. */
 export interface ObservedDeath {
@@ -36,22 +46,83 @@ export function check(world: Observed): number {
     const [a, b] = [JSON.stringify(effective(first)), JSON.stringify(effective(region))]
     if (a !== b) problems.push(`${first.name} and ${region.name} differ:\n  ${a}\n  ${b}`)
   }
-  return checkLostRaces(world) + checkDeaths(world)
+  const facts = survivingFacts(regions)
+  checkContent(world, facts)
+  return checkLostRaces(world) + checkDeaths(world, twinsIn(regions))
+}
+
+/** Below this, regions hold what they happen to hold: it opens no conflict. */
+function prunedBySome(regions: readonly SimulatedRegion[]): bigint {
+  return regions.reduce((most, { prunedH }) => (prunedH > most ? prunedH : most), 0n)
+}
+
+/** Writes that some database still knows of or has forgotten. What a restore lost before anybody knew it is no truth. */
+function survivingFacts(regions: readonly SimulatedRegion[]): Fact[] {
+  return regions
+    .flatMap(({ born }) => born)
+    .filter((fact) => regions.some(({ merged }) => merged.has(factIdentity(fact))))
+}
+
+/** A restored region may give one version to one value twice. Nobody can tell which of the two was seen. */
+function twinsIn(regions: readonly SimulatedRegion[]): Set<string> {
+  const once = new Set<string>()
+  const twice = new Set<string>()
+  for (const { born } of regions)
+    for (const fact of born) {
+      const identity = factIdentity(fact)
+      if (once.has(identity)) twice.add(identity)
+      once.add(identity)
+    }
+  return twice
+}
+
+/**
+ * What shows is what would show had nobody ever forgotten anything: nothing that was forgotten came back, nothing that was
+ * acknowledged is gone. Two exceptions, both the rules': what lies in a quarantine, and what its death never met because
+ * whoever knew the death had forgotten it before they saw the write.
+ */
+function checkContent({ regions, problems }: Observed, facts: readonly Fact[]): void {
+  const ideal = createRegion('ideal')
+  for (const fact of facts) merge(ideal, fact, [])
+  const quarantined = new Set(regions.flatMap((region) => region.quarantined))
+  const should = showing(ideal.repository)
+  for (const region of regions) {
+    const shows = showing(region.repository)
+    for (const one of shows)
+      if (!should.has(one) && !spared(one))
+        problems.push(`${region.name}: ${one} shows, and was deleted or overwritten`)
+    for (const one of should)
+      if (!shows.has(one) && !quarantined.has(one)) problems.push(`${region.name}: ${one} is lost`)
+  }
+}
+
+function spared(_: string): boolean {
+  return false
+}
+
+function showing(repository: SimulatedRegion['repository']): Set<string> {
+  const shows = new Set<string>()
+  for (const [name, { current }] of repository.tags)
+    if (isTagVisible(repository, name, parentsOf)) shows.add(tagIdentity(name, current))
+  for (const [digest, { alive }] of repository.manifests)
+    if (isManifestVisible(repository, digest, parentsOf)) shows.add(manifestIdentity(digest, alive))
+  return shows
 }
 
 function checkLostRaces({ regions, problems }: Observed): number {
   let conflicts = 0
+  const prunedH = prunedBySome(regions)
   for (const name of TAGS) {
     const written = new Map<string, TagVersion>()
     // What a restore lost before anybody knew it is no part of the truth any more.
     for (const region of regions)
       for (const version of region.repository.tags.get(name)?.history.values() ?? [])
         written.set(identityOf(version), version)
-    const real = realLosers([...written.values()])
+    const real = realLosers([...written.values()], prunedH)
     conflicts += real.length
     for (const region of regions) {
       const register = region.repository.tags.get(name)
-      const found = register === undefined ? [] : lostVersions(register).map(identityOf).toSorted()
+      const found = register === undefined ? [] : lostVersions(register, prunedH).map(identityOf).toSorted()
       if (JSON.stringify(found) !== JSON.stringify(real))
         problems.push(`${region.name}: lost races of ${name} are ${found}, really ${real}`)
     }
@@ -60,12 +131,12 @@ function checkLostRaces({ regions, problems }: Observed): number {
 }
 
 /** From the writes themselves: the ends of branches that are not the winner's and say what no later write says. */
-function realLosers(written: readonly TagVersion[]): string[] {
+function realLosers(written: readonly TagVersion[], prunedH: bigint): string[] {
   const sorted = written.toSorted((a, b) => compareVersions(a.version, b.version))
   const winner = sorted.at(-1)
   return sorted
     .filter((version, index) => {
-      if (version === winner) return false
+      if (version === winner || version.version.h <= prunedH) return false
       if (written.some(({ prev }) => compareVersions(prev, version.version) === 0)) return false
       return !sorted
         .slice(index + 1)
@@ -75,8 +146,9 @@ function realLosers(written: readonly TagVersion[]): string[] {
     .toSorted()
 }
 
-function checkDeaths(world: Observed): number {
+function checkDeaths(world: Observed, twins: ReadonlySet<string>): number {
   let conflicts = 0
+  const prunedH = prunedBySome(world.regions)
   for (const region of world.regions) {
     for (const { digest, death, fact: logged } of deathsKnownTo(world, region)) {
       const observed = world.deaths.filter(({ fact }) =>
@@ -86,6 +158,7 @@ function checkDeaths(world: Observed): number {
           : fact === logged,
       )
       for (const write of writesIn(region, digest)) {
+        if (write.version.h <= prunedH || twins.has(write.identity)) continue
         const killed = compareVersions(write.version, death.version) <= 0
         const real = killed && observed.some(({ seen }) => !seen.has(write.identity))
         // A restored region may have given one version to two deaths, and nobody may know of the first any more.

@@ -8,25 +8,24 @@ import { deriveTombstone } from '#shared/convergence/registers.ts'
 import { compareVersions } from '#shared/convergence/version.ts'
 import { isTagVisible } from '#shared/convergence/visibility.ts'
 import { LAYERS, MANIFESTS, parentsOf, TAGS } from './content.ts'
+import { compareRegions, evictSilent, forgetAt, hear, introduce, isContinuous } from './lifecycle.ts'
 import { check, type ObservedDeath } from './observer.ts'
 import { createRandom, type Random } from './random.ts'
 import {
   advance,
   createRegion,
-  deleteLink,
-  deleteManifest,
-  deleteRepository,
-  deleteTag,
   merge,
-  mergeAll,
   number,
-  push,
+  raised,
   raiseEpoch,
   restoreBackup,
   type SimulatedRegion,
   takeBackup,
+  writtenOf,
 } from './region.ts'
+import { deleteLink, deleteManifest, deleteRepository, deleteTag, push } from './writes.ts'
 
+const DAY_MS = 86_400_000
 const HOUR_MS = 3_600_000
 const START_MS = 1_700_000_000_000
 
@@ -34,6 +33,8 @@ export interface Outcome {
   readonly seed: number
   readonly writes: number
   readonly conflicts: number
+  readonly forgotten: number
+  readonly quarantined: number
   /** Empty: all regions agree with each other and with the observer on what shows and on lost races. */
   readonly problems: readonly string[]
   /** Deaths of which a region judges otherwise than the observer what they killed unseen. */
@@ -42,7 +43,7 @@ export interface Outcome {
 
 interface World {
   readonly random: Random
-  readonly regions: readonly SimulatedRegion[]
+  readonly regions: SimulatedRegion[]
   /** Links that are cut, as "from>to". */
   readonly cut: Set<string>
   nowMs: number
@@ -51,6 +52,8 @@ interface World {
   readonly misjudged: string[]
   writes: number
   readonly restores: boolean
+  readonly lifecycle: boolean
+  forgotten: number
   restored: boolean
   readonly broken: BrokenRule | undefined
 }
@@ -65,14 +68,27 @@ export type BrokenRule =
   | 'writes-trust-the-clock'
   /** A hole in a log is skipped. */
   | 'holes-are-skipped'
+  /** A death is forgotten although a live peer does not have it. */
+  | 'forgets-what-peers-lack'
+  /** A death is forgotten while a log may still bring what it killed. */
+  | 'forgets-what-is-still-to-come'
+  /** The death of a child that a visible index keeps is forgotten with the child. */
+  | 'forgets-kept-children'
+  /** A region that was evicted or restored is merged as any other. */
+  | 'returners-are-merged'
 
 export interface Options {
   /** Databases are restored from backups as well. */
   readonly restores?: boolean
+  /** Time passes in days; regions forget, are evicted, return and join. */
+  readonly lifecycle?: boolean
   readonly broken?: BrokenRule
 }
 
-export function simulate(seed: number, { restores = false, broken }: Options = {}): Outcome {
+export function simulate(
+  seed: number,
+  { restores = false, lifecycle = false, broken }: Options = {},
+): Outcome {
   const random = createRandom(seed)
   const names = ['ap', 'eu', 'sa', 'us'].slice(0, 2 + random.int(3))
   const world: World = {
@@ -85,9 +101,12 @@ export function simulate(seed: number, { restores = false, broken }: Options = {
     misjudged: [],
     writes: 0,
     restores,
+    lifecycle,
+    forgotten: 0,
     restored: false,
     broken,
   }
+  introduce(world.regions, START_MS)
   const steps = 20 + random.int(60)
   for (let step = 0; step < steps; step++) {
     world.nowMs += random.int(2_000)
@@ -95,13 +114,23 @@ export function simulate(seed: number, { restores = false, broken }: Options = {
   }
   settle(world)
   const conflicts = check(world)
-  return { seed, writes: world.writes, conflicts, problems: world.problems, misjudged: world.misjudged }
+  return {
+    seed,
+    writes: world.writes,
+    conflicts,
+    problems: world.problems,
+    misjudged: world.misjudged,
+    forgotten: world.forgotten,
+    quarantined: world.regions.reduce((sum, { quarantined }) => sum + quarantined.length, 0),
+  }
 }
 
 function act(world: World): void {
   const { random, regions } = world
   const region = random.pick(regions)
   const { nowMs } = world
+  if (region.pairs.size === 0) return compare(world, { from: random.pick(regions), to: region })
+  if (world.lifecycle && random.chance(0.2)) return pass(world, region)
   switch (random.int(18)) {
     case 0:
     case 1:
@@ -156,6 +185,23 @@ function act(world: World): void {
       break
     default:
       deliver(world, { from: random.pick(regions), to: region })
+  }
+}
+
+function pass(world: World, region: SimulatedRegion): void {
+  const { random } = world
+  switch (random.int(8)) {
+    case 0:
+    case 1:
+      return daysPass(world)
+    case 2:
+      return random.chance(0.2) ? join(world) : undefined
+    case 3:
+    case 4:
+    case 5:
+      return compare(world, { from: random.pick(world.regions), to: region })
+    default:
+      world.forgotten += forgetAt(region, world.nowMs)
   }
 }
 
@@ -216,7 +262,8 @@ interface Link {
 /** A batch from the origin's log: perhaps repeated, perhaps with a hole before it, perhaps lost on the way. */
 function deliver(world: World, { from, to }: Link): void {
   const { random } = world
-  if (!isOpen(world, { from, to }) || random.chance(0.1)) return
+  if (!isFollowed(world, { from, to }) || random.chance(0.1)) return
+  hear(to, from, world.nowMs)
   const next = nextIndex(to, from)
   const start = Math.max(0, next - random.int(3) + random.int(3))
   apply(to, from, from.log.slice(start, start + 1 + random.int(6)))
@@ -239,6 +286,8 @@ function applyOne(
 ): void {
   merge(to, fact, [ref])
   advance(to, from.name, ref)
+  const { version, written } = writtenOf(fact)
+  to.applied[version.origin] = raised(to.applied[version.origin], written)
 }
 
 /** Where in the origin's log the region has to go on. What it knows beyond a restored log belongs to an epoch that ended. */
@@ -260,20 +309,20 @@ function isOpen(world: World, { from, to }: Link): boolean {
   return from !== to && !world.cut.has(`${from.name}>${to.name}`)
 }
 
+/** The link works and nobody forgot without the other. */
+function isFollowed(world: World, { from, to }: Link): boolean {
+  return isOpen(world, { from, to }) && (isContinuous(from, to) || world.broken === 'returners-are-merged')
+}
+
 /** Both learn everything of each other. */
 function compare(world: World, { from, to }: Link): void {
   if (!isOpen(world, { from, to }) || !isOpen(world, { from: to, to: from })) return
-  exchange(from, to)
-}
-
-function exchange(a: SimulatedRegion, b: SimulatedRegion): void {
-  mergeAll(a, b)
-  mergeAll(b, a)
+  compareRegions(from, to, world.nowMs)
 }
 
 /** Early delivery: the registers behind one tag, as the peer has them, merged before their events arrive. */
 function readThrough(world: World, { from, to }: Link): void {
-  if (!isOpen(world, { from, to })) return
+  if (!isFollowed(world, { from, to })) return
   const name = world.random.pick(TAGS)
   const register = from.repository.tags.get(name)
   if (register === undefined) return
@@ -287,12 +336,46 @@ function readThrough(world: World, { from, to }: Link): void {
   for (const tag of register.history.values()) merge(to, { kind: 'tag', name, tag }, tag.events)
 }
 
-/** Everything is numbered and delivered everywhere; after a restore regions have compared themselves, as they do for ever. */
-function settle({ regions, restored }: World): void {
-  for (const region of regions) number(region, Number.MAX_SAFE_INTEGER)
-  for (const from of regions) for (const to of regions) if (from !== to) apply(to, from, from.log)
-  if (!restored) return
+/** The network heals. All is numbered and delivered, and regions compare themselves, as they do for ever. */
+function settle(world: World): void {
+  const { regions, restored, nowMs } = world
   // Twice around: what one learns last, the first has to learn too.
-  for (let round = 0; round < 2; round++)
-    for (const a of regions) for (const b of regions) if (a.name < b.name) exchange(a, b)
+  const isCompared = restored || world.lifecycle
+  for (let round = 0; round < (isCompared ? 3 : 1); round++) {
+    for (const region of regions) number(region, Number.MAX_SAFE_INTEGER)
+    for (const a of regions)
+      for (const b of regions) if (a.name < b.name && !isContinuous(a, b)) compareRegions(a, b, nowMs)
+    for (const from of regions) for (const to of regions) if (from !== to) apply(to, from, from.log)
+    if (!isCompared) return
+    for (const a of regions) for (const b of regions) if (a.name < b.name) compareRegions(a, b, nowMs)
+  }
+}
+
+/** Days go by. Regions whose links work hear each other and follow; who stays silent is evicted. */
+function daysPass(world: World): void {
+  const { regions, random } = world
+  const isBusy = random.chance(0.7)
+  world.nowMs += (1 + random.int(8)) * DAY_MS
+  for (const to of regions)
+    for (const from of regions) {
+      if (!isFollowed(world, { from, to })) continue
+      hear(to, from, world.nowMs)
+      if (isBusy) {
+        number(from, Number.MAX_SAFE_INTEGER)
+        apply(to, from, from.log)
+      }
+    }
+  if (isBusy)
+    for (const region of regions) {
+      for (const peer of regions) if (random.chance(0.8)) compare(world, { from: peer, to: region })
+      if (random.chance(0.5)) world.forgotten += forgetAt(region, world.nowMs)
+    }
+  for (const region of regions) evictSilent(region, world.nowMs)
+}
+
+/** A new region: empty, and it has met nobody. It is ready when it has scanned one. */
+function join(world: World): void {
+  const name = 'za'
+  if (world.regions.some((region) => region.name === name)) return
+  world.regions.push(createRegion(name, world.broken))
 }
