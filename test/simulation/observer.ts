@@ -100,7 +100,7 @@ function spared(_: string): boolean {
   return false
 }
 
-function showing(repository: SimulatedRegion['repository']): Set<string> {
+export function showing(repository: SimulatedRegion['repository']): Set<string> {
   const shows = new Set<string>()
   for (const [name, { current }] of repository.tags)
     if (isTagVisible(repository, name, parentsOf)) shows.add(tagIdentity(name, current))

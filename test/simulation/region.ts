@@ -53,6 +53,8 @@ export interface SimulatedRegion {
   backup: Backup | undefined
   /** For the observer: the identity of every write that this database ever merged. */
   merged: Set<string>
+  /** For the observer: the identity of every write that this database forgot. */
+  gone: Set<string>
   /** For the observer: every write made here, whatever was restored. */
   readonly born: Fact[]
   /** A rule that this region leaves out: see world.ts. */
@@ -88,6 +90,7 @@ interface Backup {
   readonly log: readonly LoggedFact[]
   readonly cursors: Record<string, readonly EventRef[]>
   readonly merged: ReadonlySet<string>
+  readonly gone: ReadonlySet<string>
   readonly told: Record<string, readonly Written[]>
   readonly applied: Record<string, readonly Written[]>
   readonly tick: number
@@ -110,6 +113,7 @@ export function createRegion(name: string, broken?: string): SimulatedRegion {
     cursors: {},
     backup: undefined,
     merged: new Set(),
+    gone: new Set(),
     born: [],
     told: {},
     applied: {},
@@ -231,7 +235,7 @@ export function advance(region: SimulatedRegion, origin: string, ref: EventRef):
 }
 
 export function takeBackup(region: SimulatedRegion): void {
-  const { repository, outbox, epoch, lineage, lastId, log, cursors, merged } = region
+  const { repository, outbox, epoch, lineage, lastId, log, cursors, merged, gone } = region
   const { told, applied, tick, deathTicks, pairs, prunedH, quarantined } = region
   region.backup = {
     repository: copyOf(repository),
@@ -242,6 +246,7 @@ export function takeBackup(region: SimulatedRegion): void {
     log: [...log],
     cursors: { ...cursors },
     merged: new Set(merged),
+    gone: new Set(gone),
     told: { ...told },
     applied: { ...applied },
     tick,
@@ -264,6 +269,7 @@ export function restoreBackup(region: SimulatedRegion): boolean {
   region.log = [...backup.log]
   region.cursors = { ...backup.cursors }
   region.merged = new Set(backup.merged)
+  region.gone = new Set(backup.gone)
   region.told = { ...backup.told }
   region.applied = { ...backup.applied }
   region.tick = backup.tick

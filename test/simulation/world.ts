@@ -9,7 +9,7 @@ import { compareVersions } from '#shared/convergence/version.ts'
 import { isTagVisible } from '#shared/convergence/visibility.ts'
 import { LAYERS, MANIFESTS, parentsOf, TAGS } from './content.ts'
 import { compareRegions, evictSilent, forgetAt, hear, introduce, isContinuous } from './lifecycle.ts'
-import { check, type ObservedDeath } from './observer.ts'
+import { check, type ObservedDeath, showing, writesIn } from './observer.ts'
 import { createRandom, type Random } from './random.ts'
 import {
   advance,
@@ -111,8 +111,10 @@ export function simulate(
   for (let step = 0; step < steps; step++) {
     world.nowMs += random.int(2_000)
     act(world)
+    checkGone(world)
   }
   settle(world)
+  checkGone(world)
   const conflicts = check(world)
   return {
     seed,
@@ -130,7 +132,7 @@ function act(world: World): void {
   const region = random.pick(regions)
   const { nowMs } = world
   if (region.pairs.size === 0) return compare(world, { from: random.pick(regions), to: region })
-  if (world.lifecycle && random.chance(0.2)) return pass(world, region)
+  if (world.lifecycle && random.chance(0.3)) return pass(world, region)
   switch (random.int(18)) {
     case 0:
     case 1:
@@ -190,18 +192,45 @@ function act(world: World): void {
 
 function pass(world: World, region: SimulatedRegion): void {
   const { random } = world
-  switch (random.int(8)) {
+  switch (random.int(9)) {
     case 0:
     case 1:
-      return daysPass(world)
     case 2:
-      return random.chance(0.2) ? join(world) : undefined
+      daysPass(world)
+      break
     case 3:
+      if (random.chance(0.2)) join(world)
+      break
     case 4:
     case 5:
-      return compare(world, { from: random.pick(world.regions), to: region })
+      comeOrGo(world, region)
+      break
+    case 6:
+    case 7:
+      compare(world, { from: random.pick(world.regions), to: region })
+      break
     default:
-      world.forgotten += forgetAt(region, world.nowMs)
+      forgetAndCheck(world, region)
+  }
+}
+
+/** Forgetting changes nothing that shows. */
+function forgetAndCheck(world: World, region: SimulatedRegion): void {
+  const held = () => new Set(writesIn(region, undefined).map(({ identity }) => identity))
+  const [before, shown] = [held(), showing(region.repository)]
+  world.forgotten += forgetAt(region, world.nowMs)
+  const [after, shows] = [held(), showing(region.repository)]
+  for (const identity of before) if (!after.has(identity)) region.gone.add(identity)
+  for (const one of shown)
+    if (!shows.has(one)) world.problems.push(`${region.name}: ${one} was forgotten while it showed`)
+}
+
+/** What a region forgot does not come back to it. */
+function checkGone({ regions, problems }: World): void {
+  for (const region of regions) {
+    if (region.gone.size === 0) continue
+    for (const one of showing(region.repository))
+      if (region.gone.has(one)) problems.push(`${region.name}: ${one} was forgotten and shows again`)
   }
 }
 
@@ -351,26 +380,31 @@ function settle(world: World): void {
   }
 }
 
-/** Days go by. Regions whose links work hear each other and follow; who stays silent is evicted. */
+/** Days go by. Regions whose links work hear each other and mostly follow; who stays silent is evicted. */
 function daysPass(world: World): void {
   const { regions, random } = world
-  const isBusy = random.chance(0.7)
   world.nowMs += (1 + random.int(8)) * DAY_MS
+  for (const region of regions) if (random.chance(0.7)) number(region, Number.MAX_SAFE_INTEGER)
   for (const to of regions)
     for (const from of regions) {
       if (!isFollowed(world, { from, to })) continue
       hear(to, from, world.nowMs)
-      if (isBusy) {
-        number(from, Number.MAX_SAFE_INTEGER)
-        apply(to, from, from.log)
-      }
-    }
-  if (isBusy)
-    for (const region of regions) {
-      for (const peer of regions) if (random.chance(0.8)) compare(world, { from: peer, to: region })
-      if (random.chance(0.5)) world.forgotten += forgetAt(region, world.nowMs)
+      if (random.chance(0.6)) apply(to, from, from.log)
     }
   for (const region of regions) evictSilent(region, world.nowMs)
+  for (const region of regions) {
+    for (const peer of regions) if (random.chance(0.4)) compare(world, { from: peer, to: region })
+    if (random.chance(0.7)) forgetAndCheck(world, region)
+  }
+}
+
+/** A region loses all its links, or gets them back. */
+function comeOrGo({ random, regions, cut }: World, region: SimulatedRegion): void {
+  const isGoing = random.chance(0.5)
+  for (const { name } of regions)
+    for (const link of [`${name}>${region.name}`, `${region.name}>${name}`])
+      if (isGoing) cut.add(link)
+      else cut.delete(link)
 }
 
 /** A new region: empty, and it has met nobody. It is ready when it has scanned one. */
