@@ -6,12 +6,13 @@ import {
   type Death,
   type Events,
   identityOf,
+  type Repository,
   type TagVersion,
   tagValue,
   type Written,
 } from '#shared/convergence/registers.ts'
 import { compareVersions, type Version } from '#shared/convergence/version.ts'
-import { isManifestVisible, isTagVisible } from '#shared/convergence/visibility.ts'
+import { isManifestVisible, isTagVisible, type ParentsOf } from '#shared/convergence/visibility.ts'
 import { parentsOf, TAGS } from './content.ts'
 import {
   createRegion,
@@ -86,26 +87,25 @@ function checkContent({ regions, problems }: Observed, facts: readonly Fact[]): 
   for (const fact of facts) merge(ideal, fact, [])
   const quarantined = new Set(regions.flatMap((region) => region.quarantined))
   const should = showing(ideal.repository)
+  const prunedH = prunedBySome(regions)
+  const isSpared = (one: string) =>
+    BigInt(one.split(' ')[1] ?? 0) <= prunedH && !regions.some(({ gone }) => gone.has(one))
   for (const region of regions) {
     const shows = showing(region.repository)
     for (const one of shows)
-      if (!should.has(one) && !spared(one))
+      if (!should.has(one) && !isSpared(one))
         problems.push(`${region.name}: ${one} shows, and was deleted or overwritten`)
     for (const one of should)
       if (!shows.has(one) && !quarantined.has(one)) problems.push(`${region.name}: ${one} is lost`)
   }
 }
 
-function spared(_: string): boolean {
-  return false
-}
-
-export function showing(repository: SimulatedRegion['repository']): Set<string> {
+export function showing(repository: Repository, parents: ParentsOf = parentsOf): Set<string> {
   const shows = new Set<string>()
   for (const [name, { current }] of repository.tags)
-    if (isTagVisible(repository, name, parentsOf)) shows.add(tagIdentity(name, current))
+    if (isTagVisible(repository, name, parents)) shows.add(tagIdentity(name, current))
   for (const [digest, { alive }] of repository.manifests)
-    if (isManifestVisible(repository, digest, parentsOf)) shows.add(manifestIdentity(digest, alive))
+    if (isManifestVisible(repository, digest, parents)) shows.add(manifestIdentity(digest, alive))
   return shows
 }
 

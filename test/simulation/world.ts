@@ -8,20 +8,18 @@ import { deriveTombstone } from '#shared/convergence/registers.ts'
 import { compareVersions } from '#shared/convergence/version.ts'
 import { isTagVisible } from '#shared/convergence/visibility.ts'
 import { LAYERS, MANIFESTS, parentsOf, TAGS } from './content.ts'
+import { apply, nextIndex } from './follow.ts'
 import { compareRegions, evictSilent, forgetAt, hear, introduce, isContinuous } from './lifecycle.ts'
 import { check, type ObservedDeath, showing, writesIn } from './observer.ts'
 import { createRandom, type Random } from './random.ts'
 import {
-  advance,
   createRegion,
   merge,
   number,
-  raised,
   raiseEpoch,
   restoreBackup,
   type SimulatedRegion,
   takeBackup,
-  writtenOf,
 } from './region.ts'
 import { deleteLink, deleteManifest, deleteRepository, deleteTag, push } from './writes.ts'
 
@@ -31,7 +29,10 @@ const START_MS = 1_700_000_000_000
 
 export interface Outcome {
   readonly seed: number
+  readonly steps: number
   readonly writes: number
+  /** What happened, a line for each thing. */
+  readonly trace: readonly string[]
   readonly conflicts: number
   readonly forgotten: number
   readonly quarantined: number
@@ -48,6 +49,7 @@ interface World {
   readonly cut: Set<string>
   nowMs: number
   readonly deaths: ObservedDeath[]
+  readonly trace: string[]
   readonly problems: string[]
   readonly misjudged: string[]
   writes: number
@@ -74,6 +76,8 @@ export type BrokenRule =
   | 'forgets-what-is-still-to-come'
   /** The death of a child that a visible index keeps is forgotten with the child. */
   | 'forgets-kept-children'
+  /** The database goes on counting where its backup stood. */
+  | 'a-start-goes-on-counting'
   /** A region that was evicted or restored is merged as any other. */
   | 'returners-are-merged'
 
@@ -83,11 +87,21 @@ export interface Options {
   /** Time passes in days; regions forget, are evicted, return and join. */
   readonly lifecycle?: boolean
   readonly broken?: BrokenRule
+  /** Stops after so many steps: the shortest that still fails is what to read. */
+  readonly stepsMax?: number
 }
+
+/** One seed gives one kind of history, so that the seed alone replays it. */
+export const KINDS: readonly Options[] = [
+  {},
+  { restores: true },
+  { lifecycle: true },
+  { restores: true, lifecycle: true },
+]
 
 export function simulate(
   seed: number,
-  { restores = false, lifecycle = false, broken }: Options = {},
+  { restores = false, lifecycle = false, broken, stepsMax = Infinity }: Options = {},
 ): Outcome {
   const random = createRandom(seed)
   const names = ['ap', 'eu', 'sa', 'us'].slice(0, 2 + random.int(3))
@@ -97,6 +111,7 @@ export function simulate(
     cut: new Set(),
     nowMs: START_MS,
     deaths: [],
+    trace: [],
     problems: [],
     misjudged: [],
     writes: 0,
@@ -107,7 +122,7 @@ export function simulate(
     broken,
   }
   introduce(world.regions, START_MS)
-  const steps = 20 + random.int(60)
+  const steps = Math.min(stepsMax, 20 + random.int(60))
   for (let step = 0; step < steps; step++) {
     world.nowMs += random.int(2_000)
     act(world)
@@ -118,6 +133,8 @@ export function simulate(
   const conflicts = check(world)
   return {
     seed,
+    steps,
+    trace: world.trace,
     writes: world.writes,
     conflicts,
     problems: world.problems,
@@ -143,13 +160,14 @@ function act(world: World): void {
       const tags = random.some(TAGS, 0.5)
       write(
         world,
+        region,
         () => push(region, { digest, tags, nowMs }),
         () => acknowledged(world, region, { digest, tags }),
       )
       break
     }
     case 5:
-      write(world, () => deleteTag(region, { name: random.pick(TAGS), nowMs }))
+      write(world, region, () => deleteTag(region, { name: random.pick(TAGS), nowMs }))
       break
     case 6:
       writeDeath(world, region, () => deleteManifest(region, { digest: random.pick(MANIFESTS), nowMs }))
@@ -172,8 +190,10 @@ function act(world: World): void {
       break
     case 12:
       if (!world.restores) break
-      if (random.chance(0.5)) takeBackup(region)
-      else if (restoreBackup(region)) {
+      if (random.chance(0.5)) {
+        note(world, 'is backed up', region)
+        takeBackup(region)
+      } else if (restoreBackup(region)) {
         world.restored = true
         restart(world, region)
       }
@@ -219,24 +239,39 @@ function forgetAndCheck(world: World, region: SimulatedRegion): void {
   const held = () => new Set(writesIn(region, undefined).map(({ identity }) => identity))
   const [before, shown] = [held(), showing(region.repository)]
   world.forgotten += forgetAt(region, world.nowMs)
+  note(world, 'forgets', region)
   const [after, shows] = [held(), showing(region.repository)]
   for (const identity of before) if (!after.has(identity)) region.gone.add(identity)
   for (const one of shown)
     if (!shows.has(one)) world.problems.push(`${region.name}: ${one} was forgotten while it showed`)
 }
 
-/** What a region forgot does not come back to it. */
+/** What a region forgot does not come back to it, but as the child of an index that was pushed in ignorance of its death. */
 function checkGone({ regions, problems }: World): void {
-  for (const region of regions) {
-    if (region.gone.size === 0) continue
-    for (const one of showing(region.repository))
-      if (region.gone.has(one)) problems.push(`${region.name}: ${one} was forgotten and shows again`)
+  for (const { name, gone, repository } of regions) {
+    if (gone.size === 0) continue
+    for (const one of showing(repository, () => []))
+      if (gone.has(one)) problems.push(`${name}: ${one} was forgotten and shows again`)
   }
 }
 
-function write(world: World, work: () => boolean, then: () => void = () => {}): void {
+function note({ trace, nowMs }: World, text: string, ...[a, b]: SimulatedRegion[]): void {
+  trace.push(`${nowMs - START_MS} ms ${a?.name ?? ''}${b === undefined ? '' : `>${b.name}`} ${text}`)
+}
+
+function bigintText(_: string, value: unknown): unknown {
+  return typeof value === 'bigint' ? String(value) : value
+}
+
+function write(
+  world: World,
+  region: SimulatedRegion,
+  work: () => boolean,
+  then: () => void = () => {},
+): void {
   if (!work()) return
   world.writes++
+  note(world, `writes ${JSON.stringify(region.born.at(-1), bigintText)}`, region)
   then()
 }
 
@@ -255,7 +290,7 @@ function acknowledged(
 
 function writeDeath(world: World, region: SimulatedRegion, work: () => boolean): void {
   const seen = new Set(region.merged)
-  write(world, work, () => {
+  write(world, region, work, () => {
     const fact = region.outbox.at(-1)
     if (fact === undefined || !('death' in fact)) throw new Error('a delete wrote no death')
     world.deaths.push({ fact, seen })
@@ -293,45 +328,20 @@ function deliver(world: World, { from, to }: Link): void {
   const { random } = world
   if (!isFollowed(world, { from, to }) || random.chance(0.1)) return
   hear(to, from, world.nowMs)
+  note(world, 'delivers', from, to)
   const next = nextIndex(to, from)
   const start = Math.max(0, next - random.int(3) + random.int(3))
   apply(to, from, from.log.slice(start, start + 1 + random.int(6)))
 }
 
-/** Rule R8: what was applied is dropped, what follows is applied, what is missing is fetched from the origin's log. */
-function apply(to: SimulatedRegion, from: SimulatedRegion, batch: SimulatedRegion['log']): void {
-  for (const { ref, fact } of batch) {
-    const index = from.log.findIndex((logged) => logged.ref.epoch === ref.epoch && logged.ref.seq === ref.seq)
-    const missing = from.log.slice(nextIndex(to, from), index)
-    if (to.broken !== 'holes-are-skipped') for (const before of missing) applyOne(to, from, before)
-    if (index >= nextIndex(to, from)) applyOne(to, from, { ref, fact })
-  }
-}
-
-function applyOne(
-  to: SimulatedRegion,
-  from: SimulatedRegion,
-  { ref, fact }: SimulatedRegion['log'][number],
-): void {
-  merge(to, fact, [ref])
-  advance(to, from.name, ref)
-  const { version, written } = writtenOf(fact)
-  to.applied[version.origin] = raised(to.applied[version.origin], written)
-}
-
-/** Where in the origin's log the region has to go on. What it knows beyond a restored log belongs to an epoch that ended. */
-function nextIndex(to: SimulatedRegion, from: SimulatedRegion): number {
-  const at = to.cursors[from.name]?.at(-1)
-  if (at === undefined) return 0
-  const index = from.log.findIndex(
-    ({ ref }) => ref.epoch > at.epoch || (ref.epoch === at.epoch && ref.seq > at.seq),
-  )
-  return index === -1 ? from.log.length : index
-}
-
-/** A start of the database, restored or not, begins an epoch. Epochs are moments: none is begun twice. */
+/**
+ * A start of the database, restored or not, begins an epoch: the moment by the region's clock. None is begun twice, so no
+ * event's number and no outbox id is ever given twice, and nobody has to be asked what a restore lost.
+ */
 function restart(world: World, region: SimulatedRegion): void {
-  raiseEpoch(region, world.nowMs - START_MS + 2)
+  world.nowMs++
+  note(world, 'is restored', region)
+  if (region.broken !== 'a-start-goes-on-counting') raiseEpoch(region, world.nowMs + region.skewMs)
 }
 
 function isOpen(world: World, { from, to }: Link): boolean {
@@ -346,6 +356,7 @@ function isFollowed(world: World, { from, to }: Link): boolean {
 /** Both learn everything of each other. */
 function compare(world: World, { from, to }: Link): void {
   if (!isOpen(world, { from, to }) || !isOpen(world, { from: to, to: from })) return
+  note(world, isContinuous(from, to) ? 'compare' : 'meet', from, to)
   compareRegions(from, to, world.nowMs)
 }
 
@@ -353,6 +364,7 @@ function compare(world: World, { from, to }: Link): void {
 function readThrough(world: World, { from, to }: Link): void {
   if (!isFollowed(world, { from, to })) return
   const name = world.random.pick(TAGS)
+  note(world, `answers a miss of ${name}`, from, to)
   const register = from.repository.tags.get(name)
   if (register === undefined) return
   const { digest } = register.current
@@ -384,6 +396,7 @@ function settle(world: World): void {
 function daysPass(world: World): void {
   const { regions, random } = world
   world.nowMs += (1 + random.int(8)) * DAY_MS
+  note(world, 'days pass')
   for (const region of regions) if (random.chance(0.7)) number(region, Number.MAX_SAFE_INTEGER)
   for (const to of regions)
     for (const from of regions) {
@@ -399,8 +412,10 @@ function daysPass(world: World): void {
 }
 
 /** A region loses all its links, or gets them back. */
-function comeOrGo({ random, regions, cut }: World, region: SimulatedRegion): void {
+function comeOrGo(world: World, region: SimulatedRegion): void {
+  const { random, regions, cut } = world
   const isGoing = random.chance(0.5)
+  note(world, isGoing ? 'is cut off' : 'is back', region)
   for (const { name } of regions)
     for (const link of [`${name}>${region.name}`, `${region.name}>${name}`])
       if (isGoing) cut.add(link)
