@@ -133,6 +133,18 @@ export function wasTold(told: Told, { version, written }: Pick<Alive, 'version' 
   return (told[version.origin] ?? []).some(({ epoch, id }) => epoch === written.epoch && written.id <= id)
 }
 
+/**
+ * An event that a restored region numbers again, of a write that was forgotten here since it first came: it is dropped.
+ * `loggedEpoch`: the epoch that numbers it, which is later than the epoch that wrote it.
+ */
+export function isForgottenEvent(
+  { told, prunedH }: Pick<Peer, 'told' | 'prunedH'>,
+  write: Pick<Alive, 'version' | 'written'>,
+  loggedEpoch: number,
+): boolean {
+  return write.written.epoch !== loggedEpoch && write.version.h <= prunedH && wasTold(told, write)
+}
+
 function isAtMost(version: Version, death: Version): boolean {
   return compareVersions(version, death) <= 0
 }

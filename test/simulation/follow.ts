@@ -1,5 +1,6 @@
 // How a simulated region follows the log of another: in order, each event once, holes filled from the log itself.
 
+import { isForgottenEvent } from '#shared/convergence/forgetting.ts'
 import { advance, merge, raised, type SimulatedRegion, writtenOf } from './region.ts'
 
 /** Rule R8: what was applied is dropped, what follows is applied, what is missing is fetched from the origin's log. */
@@ -17,9 +18,13 @@ function applyOne(
   from: SimulatedRegion,
   { ref, fact }: SimulatedRegion['log'][number],
 ): void {
-  merge(to, fact, [ref])
-  advance(to, from.name, ref)
   const { version, written } = writtenOf(fact)
+  if (
+    to.broken === 'what-is-logged-again-is-merged' ||
+    !isForgottenEvent(to, { version, written }, ref.epoch)
+  )
+    merge(to, fact, [ref])
+  advance(to, from.name, ref)
   to.applied[version.origin] = raised(to.applied[version.origin], written)
 }
 

@@ -3,7 +3,8 @@
 // `--histories 1 --seed n` replays it. Time is CPU time, so that a busy machine changes nothing.
 
 import { parseArgs } from 'node:util'
-import { KINDS, type Options, simulate } from './world.ts'
+import { KINDS, type Options } from './state.ts'
+import { simulate } from './world.ts'
 
 const CPU_SECONDS_MAX = 60
 const { values } = parseArgs({ options: { histories: { type: 'string' }, seed: { type: 'string' } } })

@@ -3,9 +3,10 @@
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { type BrokenRule, KINDS, type Options, simulate } from './world.ts'
+import { type BrokenRule, KINDS, type Options } from './state.ts'
+import { simulate } from './world.ts'
 
-const HISTORIES = 800
+const HISTORIES = 600
 
 test('regions converge, with exactly the real conflicts, and nothing that was forgotten comes back', (t) => {
   const first = Math.floor(Math.random() * 2 ** 31)
@@ -24,7 +25,7 @@ test('regions converge, with exactly the real conflicts, and nothing that was fo
   }
   t.diagnostic(JSON.stringify(sum))
   assert.ok(sum.conflicts > HISTORIES, 'histories without conflicts prove nothing')
-  assert.ok(sum.forgotten > 100, 'histories in which nothing is forgotten prove nothing')
+  assert.ok(sum.forgotten > 50, 'histories in which nothing is forgotten prove nothing')
   assert.ok(sum.quarantined > 0, 'histories in which nobody returns prove nothing')
 })
 
@@ -39,6 +40,7 @@ const broken: readonly (readonly [BrokenRule, Options])[] = [
   ['forgets-what-is-still-to-come', ALL],
   ['forgets-kept-children', ALL],
   ['returners-are-merged', ALL],
+  ['what-is-logged-again-is-merged', ALL],
 ]
 for (const [rule, options] of broken) {
   test(`the simulation notices when: ${rule.replaceAll('-', ' ')}`, () => {
@@ -46,6 +48,6 @@ for (const [rule, options] of broken) {
       const { problems, misjudged } = simulate(seed, { ...options, broken: rule })
       return problems.length + misjudged.length > 0
     }
-    assert.ok(Array.from({ length: 1_500 }, (_, seed) => seed).some(isNoticed))
+    assert.ok(Array.from({ length: 2_000 }, (_, seed) => seed).some(isNoticed))
   })
 }

@@ -8,10 +8,11 @@ import { deriveTombstone } from '#shared/convergence/registers.ts'
 import { compareVersions } from '#shared/convergence/version.ts'
 import { isTagVisible } from '#shared/convergence/visibility.ts'
 import { LAYERS, MANIFESTS, parentsOf, TAGS } from './content.ts'
+import { checkGone, pass } from './days.ts'
 import { apply, nextIndex } from './follow.ts'
-import { compareRegions, evictSilent, forgetAt, hear, introduce, isContinuous } from './lifecycle.ts'
-import { check, type ObservedDeath, showing, writesIn } from './observer.ts'
-import { createRandom, type Random } from './random.ts'
+import { compareRegions, hear, introduce, isContinuous } from './lifecycle.ts'
+import { check } from './observer.ts'
+import { createRandom } from './random.ts'
 import {
   createRegion,
   merge,
@@ -21,11 +22,20 @@ import {
   type SimulatedRegion,
   takeBackup,
 } from './region.ts'
+import {
+  type BrokenRule,
+  bigintText,
+  compare,
+  isFollowed,
+  type Link,
+  note,
+  type Options,
+  START_MS,
+  type World,
+} from './state.ts'
 import { deleteLink, deleteManifest, deleteRepository, deleteTag, push } from './writes.ts'
 
-const DAY_MS = 86_400_000
 const HOUR_MS = 3_600_000
-const START_MS = 1_700_000_000_000
 
 export interface Outcome {
   readonly seed: number
@@ -41,63 +51,6 @@ export interface Outcome {
   /** Deaths of which a region judges otherwise than the observer what they killed unseen. */
   readonly misjudged: readonly string[]
 }
-
-interface World {
-  readonly random: Random
-  readonly regions: SimulatedRegion[]
-  /** Links that are cut, as "from>to". */
-  readonly cut: Set<string>
-  nowMs: number
-  readonly deaths: ObservedDeath[]
-  readonly trace: string[]
-  readonly problems: string[]
-  readonly misjudged: string[]
-  writes: number
-  readonly restores: boolean
-  readonly lifecycle: boolean
-  forgotten: number
-  restored: boolean
-  readonly broken: BrokenRule | undefined
-}
-
-/** A rule left out on purpose: the simulation must notice. */
-export type BrokenRule =
-  /** Derived tombstones get a version of their own instead of the one they tombstone. */
-  | 'tombstones-rise'
-  /** A death does not say what was delivered early. */
-  | 'deaths-forget-early'
-  /** A local write takes the clock, whatever registers it meets. */
-  | 'writes-trust-the-clock'
-  /** A hole in a log is skipped. */
-  | 'holes-are-skipped'
-  /** A death is forgotten although a live peer does not have it. */
-  | 'forgets-what-peers-lack'
-  /** A death is forgotten while a log may still bring what it killed. */
-  | 'forgets-what-is-still-to-come'
-  /** The death of a child that a visible index keeps is forgotten with the child. */
-  | 'forgets-kept-children'
-  /** The database goes on counting where its backup stood. */
-  | 'a-start-goes-on-counting'
-  /** A region that was evicted or restored is merged as any other. */
-  | 'returners-are-merged'
-
-export interface Options {
-  /** Databases are restored from backups as well. */
-  readonly restores?: boolean
-  /** Time passes in days; regions forget, are evicted, return and join. */
-  readonly lifecycle?: boolean
-  readonly broken?: BrokenRule
-  /** Stops after so many steps: the shortest that still fails is what to read. */
-  readonly stepsMax?: number
-}
-
-/** One seed gives one kind of history, so that the seed alone replays it. */
-export const KINDS: readonly Options[] = [
-  {},
-  { restores: true },
-  { lifecycle: true },
-  { restores: true, lifecycle: true },
-]
 
 export function simulate(
   seed: number,
@@ -148,8 +101,14 @@ function act(world: World): void {
   const { random, regions } = world
   const region = random.pick(regions)
   const { nowMs } = world
-  if (region.pairs.size === 0) return compare(world, { from: random.pick(regions), to: region })
-  if (world.lifecycle && random.chance(0.3)) return pass(world, region)
+  if (region.pairs.size === 0) {
+    compare(world, { from: random.pick(regions), to: region })
+    return
+  }
+  if (world.lifecycle && random.chance(0.3)) {
+    pass(world, region)
+    return
+  }
   switch (random.int(18)) {
     case 0:
     case 1:
@@ -210,59 +169,6 @@ function act(world: World): void {
   }
 }
 
-function pass(world: World, region: SimulatedRegion): void {
-  const { random } = world
-  switch (random.int(9)) {
-    case 0:
-    case 1:
-    case 2:
-      daysPass(world)
-      break
-    case 3:
-      if (random.chance(0.2)) join(world)
-      break
-    case 4:
-    case 5:
-      comeOrGo(world, region)
-      break
-    case 6:
-    case 7:
-      compare(world, { from: random.pick(world.regions), to: region })
-      break
-    default:
-      forgetAndCheck(world, region)
-  }
-}
-
-/** Forgetting changes nothing that shows. */
-function forgetAndCheck(world: World, region: SimulatedRegion): void {
-  const held = () => new Set(writesIn(region, undefined).map(({ identity }) => identity))
-  const [before, shown] = [held(), showing(region.repository)]
-  world.forgotten += forgetAt(region, world.nowMs)
-  note(world, 'forgets', region)
-  const [after, shows] = [held(), showing(region.repository)]
-  for (const identity of before) if (!after.has(identity)) region.gone.add(identity)
-  for (const one of shown)
-    if (!shows.has(one)) world.problems.push(`${region.name}: ${one} was forgotten while it showed`)
-}
-
-/** What a region forgot does not come back to it, but as the child of an index that was pushed in ignorance of its death. */
-function checkGone({ regions, problems }: World): void {
-  for (const { name, gone, repository } of regions) {
-    if (gone.size === 0) continue
-    for (const one of showing(repository, () => []))
-      if (gone.has(one)) problems.push(`${name}: ${one} was forgotten and shows again`)
-  }
-}
-
-function note({ trace, nowMs }: World, text: string, ...[a, b]: SimulatedRegion[]): void {
-  trace.push(`${nowMs - START_MS} ms ${a?.name ?? ''}${b === undefined ? '' : `>${b.name}`} ${text}`)
-}
-
-function bigintText(_: string, value: unknown): unknown {
-  return typeof value === 'bigint' ? String(value) : value
-}
-
 function write(
   world: World,
   region: SimulatedRegion,
@@ -318,11 +224,6 @@ function toggle(cut: Set<string>, link: string): void {
   if (!cut.delete(link)) cut.add(link)
 }
 
-interface Link {
-  readonly from: SimulatedRegion
-  readonly to: SimulatedRegion
-}
-
 /** A batch from the origin's log: perhaps repeated, perhaps with a hole before it, perhaps lost on the way. */
 function deliver(world: World, { from, to }: Link): void {
   const { random } = world
@@ -342,22 +243,6 @@ function restart(world: World, region: SimulatedRegion): void {
   world.nowMs++
   note(world, 'is restored', region)
   if (region.broken !== 'a-start-goes-on-counting') raiseEpoch(region, world.nowMs + region.skewMs)
-}
-
-function isOpen(world: World, { from, to }: Link): boolean {
-  return from !== to && !world.cut.has(`${from.name}>${to.name}`)
-}
-
-/** The link works and nobody forgot without the other. */
-function isFollowed(world: World, { from, to }: Link): boolean {
-  return isOpen(world, { from, to }) && (isContinuous(from, to) || world.broken === 'returners-are-merged')
-}
-
-/** Both learn everything of each other. */
-function compare(world: World, { from, to }: Link): void {
-  if (!isOpen(world, { from, to }) || !isOpen(world, { from: to, to: from })) return
-  note(world, isContinuous(from, to) ? 'compare' : 'meet', from, to)
-  compareRegions(from, to, world.nowMs)
 }
 
 /** Early delivery: the registers behind one tag, as the peer has them, merged before their events arrive. */
@@ -390,41 +275,4 @@ function settle(world: World): void {
     if (!isCompared) return
     for (const a of regions) for (const b of regions) if (a.name < b.name) compareRegions(a, b, nowMs)
   }
-}
-
-/** Days go by. Regions whose links work hear each other and mostly follow; who stays silent is evicted. */
-function daysPass(world: World): void {
-  const { regions, random } = world
-  world.nowMs += (1 + random.int(8)) * DAY_MS
-  note(world, 'days pass')
-  for (const region of regions) if (random.chance(0.7)) number(region, Number.MAX_SAFE_INTEGER)
-  for (const to of regions)
-    for (const from of regions) {
-      if (!isFollowed(world, { from, to })) continue
-      hear(to, from, world.nowMs)
-      if (random.chance(0.6)) apply(to, from, from.log)
-    }
-  for (const region of regions) evictSilent(region, world.nowMs)
-  for (const region of regions) {
-    for (const peer of regions) if (random.chance(0.4)) compare(world, { from: peer, to: region })
-    if (random.chance(0.7)) forgetAndCheck(world, region)
-  }
-}
-
-/** A region loses all its links, or gets them back. */
-function comeOrGo(world: World, region: SimulatedRegion): void {
-  const { random, regions, cut } = world
-  const isGoing = random.chance(0.5)
-  note(world, isGoing ? 'is cut off' : 'is back', region)
-  for (const { name } of regions)
-    for (const link of [`${name}>${region.name}`, `${region.name}>${name}`])
-      if (isGoing) cut.add(link)
-      else cut.delete(link)
-}
-
-/** A new region: empty, and it has met nobody. It is ready when it has scanned one. */
-function join(world: World): void {
-  const name = 'za'
-  if (world.regions.some((region) => region.name === name)) return
-  world.regions.push(createRegion(name, world.broken))
 }
