@@ -3,7 +3,8 @@
 // A death is forgotten together with everything it killed, when no live peer and no log can bring that back: every live
 // peer has finished a comparison that began after the death was merged here (so it has the death), and nothing that was
 // told early is still to come by log. The caller judges this for each death; `forget` judges what else holds it: a child
-// that a visible index keeps is not dead, so its death stays.
+// that a visible index keeps is not dead, so its death stays. So does the death of a tag's version that a live peer may not
+// have: without it, what that version had overwritten would show again.
 //
 // A region that was evicted, or whose database was restored, may hold what a peer has forgotten. What the peer does not
 // hold at all, at most its `prunedH`, and may have seen, was forgotten there. The returner does not drop it silently: it
@@ -30,7 +31,7 @@ export type DeathKey = 'repository' | `manifest ${string}` | `link ${string}` | 
 
 export interface Forgetting {
   readonly parentsOf: ParentsOf
-  /** Whether a death is old enough and known to every live peer. */
+  /** Whether a death, or a tag's version, is old enough and known to every live peer. */
   readonly isForgettable: (key: DeathKey, version: Version) => boolean
 }
 
@@ -64,6 +65,10 @@ export function forget(repository: Repository, { parentsOf, isForgettable }: For
     if (isNever(version) || !isForgettable(`manifest ${digest}`, version)) continue
     const isAlive = compareVersions(register.alive.version, version) > 0
     if (!isAlive && isKept(digest)) continue
+    const killed = [...repository.tags].filter(
+      ([, { current }]) => current.digest === digest && isAtMost(current.version, version),
+    )
+    if (!killed.every(([name, { current }]) => isForgettable(`tag ${name}`, current.version))) continue
     went(version)
     removeTags(repository, (tag) => tag.digest === digest && isAtMost(tag.version, version))
     if (isAlive) register.dead = NO_DEATH

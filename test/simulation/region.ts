@@ -177,7 +177,7 @@ function deathKey(fact: Fact): DeathKey | undefined {
   if (fact.kind === 'repository.deleted') return 'repository'
   if (fact.kind === 'manifest.deleted') return `manifest ${fact.digest}`
   if (fact.kind === 'link.deleted') return `link ${fact.digest}`
-  return fact.kind === 'tag' && !fact.tag.alive ? `tag ${fact.name}` : undefined
+  return fact.kind === 'tag' ? `tag ${fact.name}` : undefined
 }
 
 /** What the observer calls a write. */
