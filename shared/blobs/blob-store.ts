@@ -42,7 +42,10 @@ export interface ByteSink {
 
 /** One request body being written. Must be finished or aborted; disposing an unfinished one aborts it. */
 export interface Attempt extends AsyncDisposable {
-  /** Takes the bytes in order, and the chunk's memory for good; resolves when more may be given (back-pressure). */
+  /**
+   * Takes the bytes in order, and the chunk's memory for good: a large chunk may be empty afterwards. Resolves when more
+   * may be given (back-pressure).
+   */
   write(chunk: Buffer): Promise<void>
   /** All bytes are durable when it resolves (files: data and directory are synced). Returns the session with them appended. */
   finish(): Promise<StoredSession>
