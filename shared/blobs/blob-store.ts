@@ -188,6 +188,12 @@ export interface BlobStore extends AsyncDisposable {
    */
   url(key: string): Promise<string | undefined>
 
+  /**
+   * Where a proxy that reads this store itself finds the object: a path from the store's root, with the query of a link
+   * as `url` makes it where the store is a service. undefined: this store has no such thing.
+   */
+  proxyPath(key: string): Promise<string | undefined>
+
   /** Writes, reads back and removes a probe object. Rejects with one sentence that says what is wrong. */
   check(): Promise<void>
 }

@@ -14,7 +14,7 @@
 import { randomBytes } from 'node:crypto'
 import { constants, type Stats } from 'node:fs'
 import { copyFile, link, mkdir, open, readdir, readFile, rename, stat } from 'node:fs/promises'
-import { dirname, join } from 'node:path'
+import { dirname, join, relative } from 'node:path'
 import { createDigester, type Digest, type DigestAlgorithm } from '#shared/oci/digest.ts'
 import {
   type Attempt,
@@ -250,6 +250,7 @@ export async function openFileStore(options: FileStoreOptions): Promise<BlobStor
 
     dropUnfinished: async () => 0,
     url: async () => undefined,
+    proxyPath: async (key) => `/${relative(directory, pathOf(key))}`,
 
     check: () =>
       storing(async () => {
