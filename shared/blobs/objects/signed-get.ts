@@ -7,6 +7,7 @@
 import { type Agent as HttpAgent, request as httpRequest, type IncomingMessage } from 'node:http'
 import { type Agent as HttpsAgent, request as httpsRequest } from 'node:https'
 import type { Readable } from 'node:stream'
+import { freeMemory } from '../free-memory.ts'
 
 /** Of an error's body: its code stands at its beginning. */
 const ERROR_BYTES_MAX = 64 * 1024
@@ -54,6 +55,9 @@ function answerTo(
       signal,
     })
     asking.once('socket', (socket) => {
+      // Heard after http's own listener, which has copied what it needs; gone before the next request on this connection.
+      socket.on('data', freeMemory)
+      asking.once('close', () => socket.off('data', freeMemory))
       if (!socket.connecting) return
       const late = Object.assign(new Error(`no connection within ${connectMsMax} ms`), { code: 'ETIMEDOUT' })
       const timer = setTimeout(() => asking.destroy(late), connectMsMax)
