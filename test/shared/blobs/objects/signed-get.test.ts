@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { createServer, Agent as HttpAgent, type IncomingMessage, type ServerResponse } from 'node:http'
 import { Agent as HttpsAgent } from 'node:https'
@@ -38,6 +39,25 @@ test('a range is asked for with the signed headers, and its length and bytes com
     assert.equal(Buffer.concat(await body.toArray()).toString(), wanted)
   }
   await eventually('the connection to be kept', () => Object.keys(agents.http.freeSockets).length === 1)
+})
+
+test('large bodies on one kept connection are right to the last byte, paused or not', async (t) => {
+  const whole = randomBytes(8_000_000)
+  const { get } = await store(t, (_request, response) => {
+    response.writeHead(200, { 'Content-Length': whole.length })
+    for (let from = 0; from < whole.length; from += 100_001)
+      response.write(whole.subarray(from, from + 100_001))
+    response.end()
+  })
+  for (let count = 0; count < 3; count++) {
+    const { body } = await get()
+    const got: Buffer[] = []
+    for await (const chunk of body as AsyncIterable<Buffer>) {
+      if (got.length % 20 === count) await new Promise(setImmediate)
+      got.push(chunk)
+    }
+    assert.ok(Buffer.concat(got).equals(whole))
+  }
 })
 
 test('an answer that is an error means what the table says of its code, or else of its status', async (t) => {
