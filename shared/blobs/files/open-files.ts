@@ -82,8 +82,8 @@ export function createOpenFiles(): OpenFiles {
   function look(path: string): { entry: Entry; found: Stats } | undefined {
     const entry = entries.get(path)
     if (entry === undefined) return undefined
-    const found = fstatSync(entry.handle.fd)
-    if (found.nlink > 0) return { entry, found }
+    const found = statOf(entry)
+    if (found !== undefined && found.nlink > 0) return { entry, found }
     forget(entry)
     return undefined
   }
@@ -107,5 +107,14 @@ export function createOpenFiles(): OpenFiles {
       for (const entry of entries.values()) if (entry.readers === 0) forget(entry)
       await Promise.all(closing)
     },
+  }
+}
+
+/** undefined: the kernel no longer knows it (a network file system's stale handle), so it is opened again by its name. */
+function statOf({ handle }: Entry): Stats | undefined {
+  try {
+    return fstatSync(handle.fd)
+  } catch {
+    return undefined
   }
 }
