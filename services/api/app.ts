@@ -9,7 +9,6 @@
 import { type IncomingMessage, METHODS, type ServerResponse } from 'node:http'
 import Fastify, { type FastifyInstance } from 'fastify'
 import { createAddressMatcher } from '#shared/auth/challenge.ts'
-import type { Region } from '#shared/region.ts'
 import { registerAdmin } from './admin/register.ts'
 import { adminRoutes } from './admin/routes.ts'
 import type { Edge } from './edge.ts'
@@ -33,8 +32,8 @@ export interface AppOptions {
 }
 
 /** @throws Error for a route that declares no need, now or when one is added later */
-export function buildApp(region: Region, { edge, begin, routes = adminRoutes }: AppOptions): FastifyInstance {
-  const exchangeOf = exchangeMaker(region)
+export function buildApp({ edge, begin, routes = adminRoutes }: AppOptions): FastifyInstance {
+  const exchangeOf = exchangeMaker(edge)
   const beginExchange = (request: IncomingMessage, response: ServerResponse): Exchange => {
     const exchange = exchangeOf(request, response)
     begin(exchange)
@@ -86,7 +85,6 @@ export function buildApp(region: Region, { edge, begin, routes = adminRoutes }: 
   app.register(async (scope) => {
     await registerAdmin(scope, {
       routes: routes(() => scope.swagger()),
-      edge,
       begin: ({ raw }, reply) => beginExchange(raw, reply.raw),
     })
   })
@@ -104,15 +102,15 @@ function matchUnrouted(target: string): ReturnType<RawMatch> {
   return /^\/v2(?:[/?]|$)/.test(target) ? matchRegistry(target) : unknownRoute()
 }
 
-function exchangeMaker(region: Region) {
-  const trusted = createAddressMatcher(region.config.trustedProxies)
-  const instance = region.instance.slice(0, 8)
+function exchangeMaker(edge: Edge) {
+  const trusted = createAddressMatcher(edge.region.config.trustedProxies)
+  const instance = edge.region.instance.slice(0, 8)
   let count = 0
   return (request: IncomingMessage, response: ServerResponse): Exchange => {
     const peer = request.socket.remoteAddress ?? ''
     const byProxy = trusted(peer)
     return new Exchange({
-      region,
+      edge,
       request,
       response,
       requestId: `${instance}-${++count}`,

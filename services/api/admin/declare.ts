@@ -4,7 +4,6 @@
 import type { Static, TSchema } from 'typebox'
 import type { ErrorCode } from '#shared/errors.ts'
 import type { Method, RouteNeed } from '../authorize.ts'
-import type { Edge } from '../edge.ts'
 import type { Exchange, Headers } from '../exchange.ts'
 
 /** How a route answers when all goes well. */
@@ -28,7 +27,6 @@ export interface Answer<Body extends TSchema> {
 
 export interface Call<Params extends TSchema, Query extends TSchema, Body extends TSchema> {
   readonly exchange: Exchange
-  readonly edge: Edge
   /** Decoded and checked against the schemas. */
   readonly params: Static<Params>
   readonly query: Static<Query>

@@ -16,8 +16,8 @@ import type { Audience } from '../event-frames.ts'
 import type { Exchange } from '../exchange.ts'
 
 /** Who did it is for admins and for the account itself. */
-export function audienceOf({ region, identity }: Exchange): (event: LoggedEvent) => Audience {
-  const { auth } = region
+export function audienceOf({ edge, identity }: Exchange): (event: LoggedEvent) => Audience {
+  const { auth } = edge
   return ({ actor }) => (auth === undefined || maySeeActor(auth.policy, identity, actor) ? 'full' : 'plain')
 }
 

@@ -4,7 +4,6 @@
 import type { ServerResponse } from 'node:http'
 import { networkOf } from '#shared/auth/client-network.ts'
 import type { LoggedEvent } from '#shared/db/event-log.ts'
-import type { Edge } from '../edge.ts'
 import { type Exchange, writeHead } from '../exchange.ts'
 import { audienceOf, isBefore, pageAfter, startOf } from './event-pages.ts'
 
@@ -24,10 +23,10 @@ const UNSENT_BYTES_MAX = 1024 * 1024
  */
 export async function streamEvents(
   exchange: Exchange,
-  options: { after: string | undefined; wanted: (event: LoggedEvent) => boolean; edge: Edge },
+  options: { after: string | undefined; wanted: (event: LoggedEvent) => boolean },
 ): Promise<void> {
-  const { wanted, edge } = options
-  const { request, response } = exchange
+  const { wanted } = options
+  const { request, response, edge } = exchange
   const closed = closeOf(response)
   using _place = edge.streams.take(networkOf(exchange.remoteAddress))
   const lastEventId = request.headers['last-event-id']

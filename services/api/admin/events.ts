@@ -71,11 +71,11 @@ export const eventRoutes = Object.freeze([
       },
     },
     errors: ['POSITION_GONE'],
-    async handle({ exchange, edge, query }) {
+    async handle({ exchange, query }) {
       const wanted = filterOf(exchange, query)
       const accept = exchange.request.headers.accept ?? ''
       if (accept.includes('text/event-stream') && !isHead(exchange)) {
-        await streamEvents(exchange, { after: query.after, wanted, edge })
+        await streamEvents(exchange, { after: query.after, wanted })
         return undefined
       }
       return { body: await pageOf(exchange, { ...query, wanted }) }

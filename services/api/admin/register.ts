@@ -9,7 +9,6 @@ import swagger from '@fastify/swagger'
 import type { FastifyInstance, FastifyReply, FastifyRequest, HTTPMethods } from 'fastify'
 import type { TSchema } from 'typebox'
 import { parseQuery } from '#shared/oci/query.ts'
-import type { Edge } from '../edge.ts'
 import { replyError } from '../error-reply.ts'
 import { type Exchange, registryHeaders, sendBytes, sendEmpty } from '../exchange.ts'
 import { enter } from '../pipeline.ts'
@@ -22,7 +21,6 @@ import { createValidatorCompiler, toInvalid } from './validation.ts'
 
 export interface AdminOptions {
   readonly routes: readonly Declaration[]
-  readonly edge: Edge
   /** Makes the exchange of a request and notes it. */
   readonly begin: (request: FastifyRequest, reply: FastifyReply) => Exchange
 }
@@ -91,7 +89,7 @@ export async function registerAdmin(scope: FastifyInstance, options: AdminOption
       declarations,
       handler: (declaration) => async (request, reply) => {
         reply.hijack()
-        await answer(exchangeOf(request), { declaration, request, reply, edge: options.edge })
+        await answer(exchangeOf(request), { declaration, request, reply })
       },
     })
   }
@@ -154,12 +152,12 @@ function unreachable(): never {
 /** Never rejects. */
 async function answer(
   exchange: Exchange,
-  options: { declaration: Declaration; request: FastifyRequest; reply: FastifyReply; edge: Edge },
+  options: { declaration: Declaration; request: FastifyRequest; reply: FastifyReply },
 ): Promise<void> {
-  const { declaration, request, reply, edge } = options
+  const { declaration, request, reply } = options
   try {
     const { params, query, body } = request
-    const answered = await declaration.handle({ exchange, edge, params, query, body })
+    const answered = await declaration.handle({ exchange, params, query, body })
     if (answered !== undefined) send(exchange, { declaration, reply, answered })
   } catch (thrown) {
     replyError(exchange, thrown)

@@ -25,7 +25,7 @@ export const repositoryRoutes = Object.freeze([
       const repository = parseRepositoryName(params.name)
       if (repository === undefined) throw new RegistryError('NAME_INVALID')
       const provenance = provenanceOf(exchange)
-      const position = await deleteRepository(exchange.region, { repository, provenance })
+      const position = await deleteRepository(exchange.registry, { repository, provenance })
       return { headers: positionHeader(exchange, position) }
     },
   }),

@@ -11,7 +11,7 @@ import type { Region } from '#shared/region.ts'
 import { adminRoutes } from '../../../services/api/admin/routes.ts'
 import { buildApp } from '../../../services/api/app.ts'
 import type { RouteNeed } from '../../../services/api/authorize.ts'
-import type { Edge } from '../../../services/api/edge.ts'
+import { openEdge } from '../../../services/api/edge.ts'
 import { fixedRoutes } from '../../../services/api/fixed-routes.ts'
 import { type Methods, type Needed, requireNeeds } from '../../../services/api/route.ts'
 import { registryRoutes } from '../../../services/api/v2/dispatch.ts'
@@ -186,7 +186,8 @@ test('A1: every route of every surface lets in whom its need says and nobody els
 
 test('a route that declares no need cannot be registered', async (t) => {
   const { region } = await testRegion(t)
-  const app = buildApp(region, { edge: {} as Edge, begin: () => {} })
+  await using edge = await openEdge(region, { registry: region })
+  const app = buildApp({ edge, begin: () => {} })
   t.after(() => app.close())
   assert.throws(() => app.get('/api/v1/open', () => 'secret'), /is not declared/)
   assert.throws(
