@@ -16,8 +16,8 @@ import { fixedMatch, type Match, type Methods, type Needed, requireNeeds } from 
 import type { Answer, Declaration } from './declare.ts'
 import { documentOptions } from './document.ts'
 import { readJson } from './json-body.ts'
+import { createSerializerCompiler, createValidatorCompiler } from './schema-compilers.ts'
 import { JSON_TYPE, sharedSchemas } from './shapes.ts'
-import { createValidatorCompiler, toInvalid } from './validation.ts'
 
 export interface AdminOptions {
   readonly routes: readonly Declaration[]
@@ -32,9 +32,6 @@ export interface AdminRouteConfig {
   readonly declaration?: Declaration
 }
 
-/** What fastify calls the parts of a request -> what people do. */
-const PARTS: Readonly<Record<string, string>> = Object.freeze({ querystring: 'query', params: 'path' })
-
 /** @throws Error for a route that declares no need */
 export async function registerAdmin(scope: FastifyInstance, options: AdminOptions): Promise<void> {
   const exchanges = new WeakMap<FastifyRequest, Exchange>()
@@ -46,7 +43,7 @@ export async function registerAdmin(scope: FastifyInstance, options: AdminOption
   await scope.register(swagger, documentOptions())
   for (const schema of sharedSchemas) scope.addSchema(schema)
   scope.setValidatorCompiler(createValidatorCompiler())
-  scope.setSchemaErrorFormatter((errors, part) => toInvalid(errors, PARTS[part] ?? part))
+  scope.setSerializerCompiler(createSerializerCompiler())
   scope.setErrorHandler((thrown, request, reply) => {
     reply.hijack()
     replyError(exchangeOf(request), thrown)

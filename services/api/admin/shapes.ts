@@ -2,7 +2,7 @@
 
 import { Type } from 'typebox'
 import { errorTable } from '#shared/errors.ts'
-import { ERROR_CODE } from './validation.ts'
+import { ERROR_CODE } from './schema-compilers.ts'
 
 export const JSON_TYPE = 'application/json'
 

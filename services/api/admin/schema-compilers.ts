@@ -1,28 +1,54 @@
-// Validation of what a request brings, by the schemas of its route. An error is a sentence that names the field and never
-// repeats its value.
+// The schemas of a route at work: what a request brings is validated, what is answered is serialised. An error is a
+// sentence that names the field and never repeats its value. What a schema does not name is not sent.
+//
+// Schemas are compiled when the first request needs them: compiling all at each start would cost more than the start.
 //
 // Parameters and queries are text, so numbers in them are read from text. A body is JSON and is taken as it is: "true" is
 // not true. A schema says by `x-error-code` which code an invalid value gets, if not REQUEST_INVALID.
 
 import { Ajv2020, type ErrorObject, type Options } from 'ajv/dist/2020.js'
-import type { FastifySchemaCompiler } from 'fastify'
+import fastJson from 'fast-json-stringify'
+import type { FastifySchemaCompiler, FastifySerializerCompiler } from 'fastify'
 import { type ErrorCode, RegistryError } from '#shared/errors.ts'
 
 export const ERROR_CODE = 'x-error-code'
 /** Characters of a field's name in a message: names are the client's. */
 const NAME_LENGTH_MAX = 50
 
+/** What fastify calls the parts of a request -> what people do. */
+const PARTS: Readonly<Record<string, string>> = Object.freeze({ querystring: 'query', params: 'path' })
+
 export function createValidatorCompiler(): FastifySchemaCompiler<object> {
   // `verbose` puts the schema beside the error, for its code.
   const options: Options = { useDefaults: true, verbose: true }
   const ofText = new Ajv2020({ ...options, coerceTypes: true }).addVocabulary([ERROR_CODE])
   const ofJson = new Ajv2020(options).addVocabulary([ERROR_CODE])
-  return ({ schema, httpPart }) => (httpPart === 'body' ? ofJson : ofText).compile(schema)
+  return ({ schema, httpPart = 'body' }) => {
+    const compiled = lazy(() => (httpPart === 'body' ? ofJson : ofText).compile(schema))
+    return (value: unknown) => {
+      const validate = compiled()
+      if (validate(value)) return { value }
+      return { error: invalid(validate.errors?.[0] ?? {}, PARTS[httpPart] ?? httpPart) }
+    }
+  }
 }
 
-/** The first error as a RegistryError. `part` is what the field is in: the body, the query or the path. */
-export function toInvalid(errors: readonly Partial<ErrorObject>[], part: string): RegistryError {
-  const [error = {}] = errors
+export function createSerializerCompiler(): FastifySerializerCompiler<object> {
+  return ({ schema }) => {
+    const compiled = lazy(() => fastJson(schema))
+    return (value) => compiled()(value)
+  }
+}
+
+function lazy<T>(make: () => T): () => T {
+  let made: T | undefined
+  return () => {
+    made ??= make()
+    return made
+  }
+}
+
+function invalid(error: Partial<ErrorObject>, part: string): RegistryError {
   const { [ERROR_CODE]: code = 'REQUEST_INVALID' } = Object(error.parentSchema) as {
     [ERROR_CODE]?: ErrorCode
   }
