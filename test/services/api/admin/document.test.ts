@@ -2,6 +2,8 @@
 // names is called, each answer checked against it. What a handler returns arrives whole.
 
 import assert from 'node:assert/strict'
+import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { Validator } from '@seriousme/openapi-schema-validator'
 import { Ajv2020 } from 'ajv/dist/2020.js'
@@ -230,4 +232,31 @@ test('every operation of the document answers as the document says, and sends al
     [...called].toSorted(),
     operations.map(({ operation }) => operation.operationId).toSorted(),
   )
+})
+
+test('a stream is what the document says, and its query is checked before it begins', async (t) => {
+  const { node, document } = await watchedNode(t)
+  const { content } = document.paths['/api/v1/events']?.get?.responses[200] ?? {}
+  const abort = new AbortController()
+  t.after(() => abort.abort())
+  const stream = (query: string) =>
+    fetch(`${node.url}/api/v1/events${query}`, {
+      headers: { Accept: 'text/event-stream', Authorization: basic(ROOT) },
+      signal: abort.signal,
+    })
+  const opened = await stream('')
+  assert.equal(opened.status, 200)
+  assert.ok(Object.hasOwn(content ?? {}, opened.headers.get('content-type') ?? ''))
+  const refused = await stream('?limit=x')
+  assert.deepEqual([refused.status, refused.headers.get('content-type')], [400, 'application/json'])
+})
+
+test('the README has the routes as they are', async () => {
+  const path = join(import.meta.dirname, '../../../../services/api/admin/README.md')
+  const [, table] = /<!-- routes -->\n([\s\S]*?)\n<!-- \/routes -->/.exec(await readFile(path, 'utf8')) ?? []
+  const rows = adminRoutes(() => ({})).map(({ method, url, need, summary }) => {
+    const shown = url.replaceAll(/[:*]([a-z]+)/g, '<$1>')
+    return `| \`${method} ${shown}\` | ${need === 'nothing' ? 'anybody' : need} | ${summary} |`
+  })
+  assert.equal(table, ['| request | caller | what |', '|---|---|---|', ...rows].join('\n'))
 })
