@@ -41,7 +41,7 @@ export function buildApp({ edge, begin, routes = adminRoutes }: AppOptions): Fas
   }
   const take = (request: IncomingMessage, response: ServerResponse, match: RawMatch): void => {
     // It answers everything itself and never rejects.
-    void run(beginExchange(request, response), match(request.url ?? ''), edge)
+    void run(beginExchange(request, response), match(request.url ?? ''))
   }
   const app = Fastify({
     logger: false,

@@ -7,7 +7,6 @@
 
 import { RegistryError } from '#shared/errors.ts'
 import { admit } from './admit.ts'
-import type { Edge } from './edge.ts'
 import { replyError } from './error-reply.ts'
 import type { Exchange } from './exchange.ts'
 import { refuseMalformed } from './message-syntax.ts'
@@ -37,7 +36,7 @@ export function enter(exchange: Exchange, matched: Matched<Needed>): Promise<voi
 }
 
 /** Answers a request. Never rejects; resolves when the handler has ended, which for a stream is its end. */
-export async function run(exchange: Exchange, matched: Matched<Declared<never>>, edge: Edge): Promise<void> {
+export async function run(exchange: Exchange, matched: Matched<Declared<never>>): Promise<void> {
   try {
     const entering = enter(exchange, matched)
     if (entering !== undefined) {
@@ -46,7 +45,7 @@ export async function run(exchange: Exchange, matched: Matched<Declared<never>>,
       if (exchange.response.destroyed) return
     }
     // The match found both: the path is the one that its methods take.
-    await matched.methods[exchange.request.method ?? '']?.handle(exchange, matched.path as never, edge)
+    await matched.methods[exchange.request.method ?? '']?.handle(exchange, matched.path as never)
   } catch (thrown) {
     replyError(exchange, thrown)
   }

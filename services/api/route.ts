@@ -4,7 +4,6 @@
 import { RegistryError } from '#shared/errors.ts'
 import type { RepositoryName } from '#shared/oci/reference.ts'
 import type { Method, RouteNeed } from './authorize.ts'
-import type { Edge } from './edge.ts'
 import type { Exchange } from './exchange.ts'
 
 export type Answered = void | Promise<void>
@@ -15,7 +14,7 @@ export interface Needed {
 
 /** What a method of a route needs and does. `Path` is what the match found in the target. */
 export interface Declared<Path> extends Needed {
-  readonly handle: (exchange: Exchange, path: Path, edge: Edge) => Answered
+  readonly handle: (exchange: Exchange, path: Path) => Answered
 }
 
 export type Methods<Of> = Readonly<Partial<Record<Method, Of>>>

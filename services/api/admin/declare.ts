@@ -5,6 +5,7 @@ import type { Static, TSchema } from 'typebox'
 import type { ErrorCode } from '#shared/errors.ts'
 import type { Method, RouteNeed } from '../authorize.ts'
 import type { Exchange, Headers } from '../exchange.ts'
+import type { Match, Needed } from '../route.ts'
 
 /** How a route answers when all goes well. */
 export interface Reply<Body extends TSchema> {
@@ -62,6 +63,13 @@ export interface Declaration<
   readonly errors?: readonly ErrorCode[]
   /** Returns undefined when it has written the answer itself. */
   handle(call: Call<Params, Query, Body>): Promise<Answer<Answered> | undefined>
+}
+
+/** What fastify keeps with each route. */
+export interface AdminRouteConfig {
+  readonly match: Match<Needed>
+  /** Absent where a URL has no such method. */
+  readonly declaration?: Declaration
 }
 
 /** Checks a declaration's types against each other. */

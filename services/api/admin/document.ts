@@ -5,8 +5,7 @@ import type { FastifyDynamicSwaggerOptions } from '@fastify/swagger'
 import type { FastifySchema } from 'fastify'
 import { Type } from 'typebox'
 import { type ErrorCode, errorTable } from '#shared/errors.ts'
-import { type Declaration, declare } from './declare.ts'
-import type { AdminRouteConfig } from './register.ts'
+import { type AdminRouteConfig, type Declaration, declare } from './declare.ts'
 import { JSON_TYPE } from './shapes.ts'
 
 const DESCRIPTION = `Administration, events and webhooks of a Portolan region.
@@ -14,6 +13,7 @@ const DESCRIPTION = `Administration, events and webhooks of a Portolan region.
 Every error is the envelope of the OCI distribution specification, with a code from a closed list.
 HEAD is answered wherever GET is, without a body. A method that a path does not have is 405 with \`Allow\`.
 Unknown query parameters are ignored; unknown fields of a body are refused.
+A field that is invalid gets the code of its \`x-error-code\`, or else REQUEST_INVALID.
 Bodies are JSON of at most 64 KiB, whatever \`Content-Type\` says.`
 
 const TAGS = [

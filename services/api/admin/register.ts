@@ -12,8 +12,8 @@ import { parseQuery } from '#shared/oci/query.ts'
 import { replyError } from '../error-reply.ts'
 import { type Exchange, registryHeaders, sendBytes, sendEmpty } from '../exchange.ts'
 import { enter } from '../pipeline.ts'
-import { fixedMatch, type Match, type Methods, type Needed, requireNeeds } from '../route.ts'
-import type { Answer, Declaration } from './declare.ts'
+import { fixedMatch, type Methods, type Needed, requireNeeds } from '../route.ts'
+import type { AdminRouteConfig, Answer, Declaration } from './declare.ts'
 import { documentOptions } from './document.ts'
 import { readJson } from './json-body.ts'
 import { createSerializerCompiler, createValidatorCompiler } from './schema-compilers.ts'
@@ -23,13 +23,6 @@ export interface AdminOptions {
   readonly routes: readonly Declaration[]
   /** Makes the exchange of a request and notes it. */
   readonly begin: (request: FastifyRequest, reply: FastifyReply) => Exchange
-}
-
-/** What fastify keeps with each route. */
-export interface AdminRouteConfig {
-  readonly match: Match<Needed>
-  /** Absent where a URL has no such method. */
-  readonly declaration?: Declaration
 }
 
 /** @throws Error for a route that declares no need */
@@ -66,14 +59,15 @@ export async function registerAdmin(scope: FastifyInstance, options: AdminOption
       reply.hijack()
       replyError(exchange, thrown)
     }
+    const { match } = request.routeOptions.config as unknown as AdminRouteConfig
+    let entering: Promise<void> | undefined
     try {
-      const { match } = request.routeOptions.config as unknown as AdminRouteConfig
-      const entering = enter(exchange, match(request.raw.url ?? ''))
-      if (entering === undefined) goOn()
-      else entering.then(goOn, refuse)
+      entering = enter(exchange, match(request.raw.url ?? ''))
     } catch (thrown) {
-      refuse(thrown)
+      return refuse(thrown)
     }
+    if (entering === undefined) goOn()
+    else entering.then(goOn, refuse)
   })
   // fastify's own parser makes a plus sign a space and takes broken encoding as it is.
   scope.addHook('preValidation', async (request) => {

@@ -190,6 +190,10 @@ test('a route that declares no need cannot be registered', async (t) => {
   const app = buildApp({ edge, begin: () => {} })
   t.after(() => app.close())
   assert.throws(() => app.get('/api/v1/open', () => 'secret'), /is not declared/)
+  const [declared = assert.fail()] = adminRoutes(() => ({}))
+  const routes = () => [{ ...declared, need: undefined as never }]
+  const careless = buildApp({ edge, begin: () => {}, routes })
+  await assert.rejects(async () => careless.ready(), /GET of the route region declares no need/)
   assert.throws(
     () => requireNeeds('open', { GET: { need: undefined as never } }),
     /GET of the route open declares no need/,
