@@ -1,7 +1,7 @@
-// The log line of a request, written by hand: it is most of all lines, and a third of a small pull's time went into making
-// it with pino. The same fields in the same order as pino's lines, from parsed parts only: nothing that came in an
-// Authorization header, a cookie or a query string is in it, so there is nothing to censor. A client's text cannot leave
-// its field: whatever is not plain printable ASCII goes through JSON.stringify.
+// The log line of a request, written by hand. There is one for every request, and pino needs six times as long for it: a
+// quarter of what a small pull cost. Fields and their order are those of pino's lines. They come from parsed parts only,
+// never from an Authorization header, a cookie or a query string, so there is nothing to censor. A client's text cannot
+// leave its field: whatever is not plain printable ASCII goes through JSON.stringify.
 
 export interface RequestFacts {
   readonly id: string

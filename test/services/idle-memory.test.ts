@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'
 import { giveBackIdleMemory } from '../../services/idle-memory.ts'
+import { eventually } from '../support/eventually.ts'
 
 const LOOK_MS = 1_000
 
@@ -38,11 +39,6 @@ test('the real collection takes garbage back', async () => {
   const before = process.memoryUsage().heapUsed
   assert.equal(garbage.length, 400_000)
   garbage = undefined
-  const { promise, resolve } = Promise.withResolvers<void>()
   using _memory = giveBackIdleMemory({ lookMs: 1, busyShare: () => 0 })
-  const look = setInterval(() => {
-    if (process.memoryUsage().heapUsed < before - 5_000_000) resolve()
-  }, 5)
-  await promise
-  clearInterval(look)
+  await eventually('the heap to shrink', () => process.memoryUsage().heapUsed < before - 5_000_000)
 })
