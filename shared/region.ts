@@ -12,6 +12,7 @@ import type { Database } from './db/connect.ts'
 import type { Found, Lookup } from './db/lookups.ts'
 import { countManifests } from './db/memberships.ts'
 import { ownReadersBehind } from './db/own-readers.ts'
+import type { NamePage, PageKey } from './db/pages.ts'
 import { peerReadersBehind } from './db/peer-readers.ts'
 import { regionRow } from './db/region.ts'
 import { sealStoredSecrets } from './db/seal-stored-secrets.ts'
@@ -40,6 +41,7 @@ export interface Region extends AsyncDisposable {
   /** For reads, on connections that no write can keep from them. */
   readonly reads: Queryable
   readonly lookups: SnapshotReader<Lookup, Found>
+  readonly pages: SnapshotReader<PageKey, NamePage>
   /** Seals and opens secrets in rows; undefined: there is no key, so nothing that holds a secret can be written. */
   readonly sealer: Sealer | undefined
   readonly log: Log
@@ -87,7 +89,7 @@ export async function openRegion(config: Config, options: RegionOptions = {}): P
     mayMake: config.database.embedded,
   })
   await sealStoredSecrets({ db, sealer, log })
-  const lookups = await database.openLookups()
+  const { lookups, pages } = await database.openReaders()
   let stores: RegionStores | undefined
   const metrics = createMetrics({
     manifests: () => countManifests(reads),
@@ -127,6 +129,7 @@ export async function openRegion(config: Config, options: RegionOptions = {}): P
     db,
     reads,
     lookups,
+    pages,
     sealer,
     log,
     logFailure: database.logFailure,

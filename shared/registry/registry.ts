@@ -11,7 +11,7 @@ import { createManifestCache, type ManifestCache } from './manifest-cache.ts'
 export type Limits = Config['registry']
 
 export interface Registry
-  extends Pick<Region, 'name' | 'instance' | 'db' | 'reads' | 'lookups' | 'log' | 'reach'>,
+  extends Pick<Region, 'name' | 'instance' | 'db' | 'reads' | 'lookups' | 'pages' | 'log' | 'reach'>,
     Pick<RegionStores, 'blobs' | 'stores' | 'ownership' | 'requireDatabaseRoom'> {
   readonly blobCache: BlobCache
   readonly blobHealth: BlobHealth
@@ -23,7 +23,7 @@ export interface Registry
 
 /** Opens the region's stores where they are not open yet. Dispose it before the region. */
 export async function openRegistry(region: Region): Promise<Registry & AsyncDisposable> {
-  const { name, instance, db, reads, lookups, log, reach, metrics, config } = region
+  const { name, instance, db, reads, lookups, pages, log, reach, metrics, config } = region
   const { blobs, stores, ownership, requireDatabaseRoom } = await region.openStores()
   const blobHealth = createBlobHealth({ db, stores, log, metrics })
   return {
@@ -32,6 +32,7 @@ export async function openRegistry(region: Region): Promise<Registry & AsyncDisp
     db,
     reads,
     lookups,
+    pages,
     log,
     reach,
     blobs,
