@@ -117,6 +117,7 @@ export async function appendUpload(exchange: Exchange, path: UploadPath): Promis
     id: path.id,
     body: incomingBody(exchange),
     range: contentRange(exchange),
+    actor: provenanceOf(exchange).actor,
   })
   sendEmpty(exchange, 202, sessionHeaders(path.name, position))
 }
