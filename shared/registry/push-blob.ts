@@ -1,4 +1,4 @@
-// Uploading a blob: sessions that any node continues.
+// Uploading a blob: bodies that join sessions, and the end that makes a session a blob. Any node continues a session.
 //
 // Each request body is an attempt: its bytes become durable somewhere of their own, then a compare-and-set on the
 // session's row decides whether they belong to it. No database transaction is open while bytes move. What is answered
@@ -13,21 +13,11 @@
 import { type BlobStore, EMPTY_SESSION, type StoredSession, StoreError } from '#shared/blobs/blob-store.ts'
 import type { Provenance } from '#shared/db/provenance.ts'
 import type { WritePosition } from '#shared/db/registers.ts'
-import {
-  cancelUpload as cancelUploadRow,
-  endUnbornUpload,
-  findUpload,
-  joinUpload,
-  makeUpload,
-  type UnbornUpload,
-  type Upload,
-  unbornIsOpen,
-} from '#shared/db/uploads.ts'
+import { joinUpload, type UnbornUpload, type Upload } from '#shared/db/uploads.ts'
 import { RegistryError } from '#shared/errors.ts'
 import { algorithmOf, type Digest, type DigestAlgorithm, digestBytes } from '#shared/oci/digest.ts'
 import type { RepositoryName } from '#shared/oci/reference.ts'
 import {
-  abandonUpload,
   commitSmall,
   commitSmallRow,
   commitStored,
@@ -48,32 +38,15 @@ import {
   sizeInvalid,
 } from './small-body.ts'
 import type { UploadReference, UploadTarget } from './upload-ids.ts'
+import {
+  makeRow,
+  positionOf,
+  requireReference,
+  requireRoom,
+  requireSession,
+  type UploadPosition,
+} from './upload-sessions.ts'
 import { writeAttempt } from './write-attempt.ts'
-
-export interface UploadPosition {
-  readonly id: string
-  readonly size: number
-}
-
-/** Opens a session. 429 when the repository has too many open; else the first body is told that. */
-export async function openUpload(
-  registry: Registry,
-  options: { repository: RepositoryName; algorithm: DigestAlgorithm; provenance: Provenance },
-): Promise<UploadPosition> {
-  await registry.requireDatabaseRoom()
-  const { id, unborn } = await registry.uploadIds.begin(options)
-  if (registry.olderReleases.retired()) return { id, size: 0 }
-  // A node that does not know such ids may be asked next.
-  await makeRow(registry, { unborn, small: null, actor: options.provenance.actor })
-  return { id: registry.uploadIds.ofRow(unborn.id, { small: false }), size: 0 }
-}
-
-/** Where a session stands. 404 BLOB_UPLOAD_UNKNOWN when it is not this repository's. */
-export async function uploadPosition(registry: Registry, target: UploadTarget): Promise<UploadPosition> {
-  const upload = await requireSession(registry, await requireReference(registry, target), target)
-  if ('unborn' in upload) return { id: target.id, size: 0 }
-  return positionOf(registry, upload.row, upload.row.session.size, upload.row.bytes !== null)
-}
 
 export interface AppendOptions extends UploadTarget {
   readonly body: IncomingBody
@@ -343,78 +316,6 @@ export async function pushWholeBlob(
   } finally {
     await giveUp(reading.body)
   }
-}
-
-/** Ends a session and drops its bytes. */
-export async function cancelUpload(registry: Registry, target: UploadTarget): Promise<void> {
-  const { uuid: id, unborn } = await requireReference(registry, target)
-  const upload = await cancelUploadRow(registry.db, { id, repository: target.repository })
-  if (upload === undefined) {
-    if (unborn !== undefined && (await endUnbornUpload(registry.db, unborn))) return
-    throw new RegistryError('BLOB_UPLOAD_UNKNOWN')
-  }
-  registry.reach('upload-cancelled')
-  await abandonUpload(registry, upload)
-}
-
-/** Before any byte is read. @throws StoreError when uploads have to wait */
-async function requireRoom(registry: Registry): Promise<void> {
-  await registry.requireDatabaseRoom()
-  await registry.ownership.require()
-}
-
-async function requireReference(registry: Registry, target: UploadTarget): Promise<UploadReference> {
-  const reference = await registry.uploadIds.read(target)
-  if (reference === undefined) throw new RegistryError('BLOB_UPLOAD_UNKNOWN')
-  return reference
-}
-
-async function requireSession(
-  registry: Registry,
-  { uuid: id, unborn }: UploadReference,
-  { repository }: UploadTarget,
-): Promise<{ row: Upload } | { unborn: UnbornUpload }> {
-  const row = await findUpload(registry.db, { id, repository })
-  if (row !== undefined) return { row }
-  if (unborn === undefined || !(await unbornIsOpen(registry.db, unborn)))
-    throw new RegistryError('BLOB_UPLOAD_UNKNOWN')
-  return { unborn }
-}
-
-/** The session as its row is now; undefined: it has one already, or has ended. */
-async function makeRow(
-  registry: Registry,
-  options: { unborn: UnbornUpload; small: { bytes: Buffer; digest: Digest } | null; actor: string },
-): Promise<Upload | undefined> {
-  const { unborn, small, actor } = options
-  const { uploadTtlSeconds: ttlSeconds, uploadsPerRepositoryMax: openMax } = registry.limits
-  const { name: store } = small === null ? registry.blobs : registry.smallBlobs.store
-  const made = await makeUpload(registry.db, {
-    unborn,
-    small,
-    actor,
-    region: registry.name,
-    store,
-    ttlSeconds,
-    openMax,
-  })
-  if (made === 'unknown') throw new RegistryError('BLOB_UPLOAD_UNKNOWN')
-  if (made === 'full') {
-    throw new RegistryError('TOOMANYREQUESTS', {
-      message: 'too many uploads are open in this repository: finish or cancel some',
-      headers: { 'Retry-After': '60' },
-    })
-  }
-  if (made === 'there') return undefined
-  const { id, repository, algorithm } = unborn
-  const common = { id, repository, store, algorithm }
-  if (small === null) return { ...common, attempt: 0, session: EMPTY_SESSION, bytes: null }
-  const { bytes, digest } = small
-  return { ...common, attempt: 1, session: { size: bytes.length, digest, parts: [] }, bytes }
-}
-
-function positionOf(registry: Registry, { id }: Upload, size: number, small: boolean): UploadPosition {
-  return { id: registry.uploadIds.ofRow(id, { small }), size }
 }
 
 function checkRange(
