@@ -261,7 +261,8 @@ export async function takeExpiredUploads(
 
 const count = statement<{ open: number }>(
   'count-uploads',
-  `select count(*) as open from upload where repository <> ''`,
+  // The index skips what ended.
+  `select count(*) as open from upload where repository > ''`,
 )
 
 export async function countUploads(db: Queryable): Promise<number> {

@@ -50,6 +50,9 @@ export interface UploadIds {
   read(target: UploadTarget): Promise<UploadReference | undefined>
 }
 
+/** By this process's monotonic clock. */
+type KnownKey = UploadKey & { readonly askedAtMs: number }
+
 export interface UploadIdsOptions {
   region: string
   db: Queryable
@@ -66,22 +69,21 @@ const SIGNATURE_BYTES = 16
 export function createUploadIds({ region, db, ttlSeconds, trouble }: UploadIdsOptions): UploadIds {
   const prefix = `${region}.`
   const lifeMs = Math.min(ttlSeconds, SIGNED_SECONDS_MAX) * 1_000
-  let known: { key: UploadKey; askedAtMs: number } | undefined
-  let asking: Promise<UploadKey> | undefined
+  let known: KnownKey | undefined
+  let asking: Promise<KnownKey> | undefined
 
-  async function ask(): Promise<UploadKey> {
+  async function ask(): Promise<KnownKey> {
     try {
       const askedAtMs = performance.now()
-      const key = await uploadKey(db)
-      known = { key, askedAtMs }
-      return key
+      known = { ...(await uploadKey(db)), askedAtMs }
+      return known
     } finally {
       asking = undefined
     }
   }
 
-  function keyOf(ageMsMax: number): UploadKey | Promise<UploadKey> {
-    if (known !== undefined && !trouble() && performance.now() - known.askedAtMs < ageMsMax) return known.key
+  function keyOf(ageMsMax: number): KnownKey | Promise<KnownKey> {
+    if (known !== undefined && !trouble() && performance.now() - known.askedAtMs < ageMsMax) return known
     asking ??= ask()
     return asking
   }
@@ -96,8 +98,7 @@ export function createUploadIds({ region, db, ttlSeconds, trouble }: UploadIdsOp
   return {
     async begin({ repository, algorithm }) {
       const key = await keyOf(KEY_MS)
-      const nowMs = key.nowMs + performance.now() - (known?.askedAtMs ?? performance.now())
-      const signedUntilMs = Math.floor(nowMs + lifeMs)
+      const signedUntilMs = Math.floor(key.nowMs + performance.now() - key.askedAtMs + lifeMs)
       const uuid = randomUUID()
       const signed = `${uuid}.${algorithm === 'sha256' ? 2 : 5}${signedUntilMs.toString(36)}`
       const signature = signatureOf(key, repository, signed).toString('base64url')

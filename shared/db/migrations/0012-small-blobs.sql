@@ -8,7 +8,9 @@ create table blob_bytes (
   bytes bytea not null,
   created_at timestamptz not null default clock_timestamp()
 );
+-- What is pushed is compressed already. Up to 8 KB it stays in its row: one page is written, and none in a second table.
 alter table blob_bytes alter column bytes set storage external;
+alter table blob_bytes set (toast_tuple_target = 8160);
 
 -- Sessions are no durable promise: after a crash of the database clients begin a layer anew.
 --
@@ -18,6 +20,7 @@ alter table blob_bytes alter column bytes set storage external;
 alter table upload set unlogged;
 alter table upload add column bytes bytea;
 alter table upload alter column bytes set storage external;
+alter table upload set (toast_tuple_target = 8160);
 alter table upload add column signed_until timestamptz not null default '-infinity';
 
 -- What signs Locations: one row, made by whoever needs it. Unlogged like the sessions, so that both are lost together: after
