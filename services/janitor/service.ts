@@ -29,7 +29,7 @@ export async function startJanitor(region: Region): Promise<Service> {
         if (region.sealer !== undefined) await sealStoredSecrets(region)
         await expireUploads(stored, ending, held)
         await sweepOrphans(ending, held)
-        await sweepRows(ending)
+        await sweepRows(ending, held)
         await scrub(ending)
       })
       // Another process works and tells whether sweeps are blocked.

@@ -14,7 +14,7 @@
 // and of the others:
 //   <bucket>/<prefix><key>                              one upload in parts, or one small object; never overwritten
 // Beside them lies one marker, `portolan-store.json`, that says who owns the store (store-owner.ts). Small blobs are rows of
-// the region's database instead (postgres/row-store.ts).
+// the region's database instead (shared/db/row-store.ts).
 //
 // Failures: a method rejects with StoreError; `retryable` says whether the same call may succeed later. Absence of an
 // object that a row names is a StoreError too ('missing'): it is never an empty answer.

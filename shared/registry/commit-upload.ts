@@ -7,7 +7,6 @@
 // found by the first HEAD or GET, and the next push repairs it. A small blob needs no look: its bytes are in the commit.
 
 import { type Attempt, type BlobStore, type StoredSession, StoreError } from '#shared/blobs/blob-store.ts'
-import { newRowKey } from '#shared/blobs/postgres/row-store.ts'
 import {
   type CommitOutcome,
   type CommittedUpload,
@@ -17,6 +16,7 @@ import {
 import type { Provenance } from '#shared/db/provenance.ts'
 import type { WritePosition } from '#shared/db/registers.ts'
 import { ensureRepository } from '#shared/db/repositories.ts'
+import { newRowKey } from '#shared/db/row-store.ts'
 import { cancelUpload, endUnbornUpload, endUpload, findUpload, type Upload } from '#shared/db/uploads.ts'
 import { RegistryError } from '#shared/errors.ts'
 import { algorithmOf, type Digest, digestBytes } from '#shared/oci/digest.ts'

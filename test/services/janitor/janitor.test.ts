@@ -52,7 +52,7 @@ test('bytes that no row names go after their grace; what a blob, a session or yo
 })
 
 test('a janitor that has lost its lease ends no upload and removes no bytes', async (t) => {
-  const node = await testNode(t)
+  const node = await storeNode(t)
   const { region } = node
   const client = ociClient(node.url)
   const location = (await client.request('POST', '/v2/a/blobs/uploads/')).headers.get('location') ?? ''

@@ -1,3 +1,6 @@
+// tests: shared/registry/upload-ids.ts, shared/registry/upload-sessions.ts, shared/db/upload-key.ts
+// tests: shared/db/older-releases.ts
+//
 // Sessions without a row: the Location that POST gives is signed, and makes one session, once, here, for a while.
 
 import assert from 'node:assert/strict'

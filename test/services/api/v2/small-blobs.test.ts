@@ -1,3 +1,6 @@
+// tests: shared/registry/small-body.ts, shared/registry/commit-upload.ts, shared/db/commit-blob.ts
+// tests: shared/db/blob-bytes.ts
+//
 // Blobs in the database: every size about the limit, every way to push them, and what becomes of their rows.
 
 import assert from 'node:assert/strict'
@@ -11,6 +14,7 @@ import { createScrub } from '../../../../services/janitor/scrub.ts'
 import { createRowSweep } from '../../../../services/janitor/sweep-rows.ts'
 import { moveAllBlobs } from '../../../../services/move-blobs/move-blobs.ts'
 import { UPLOADS } from '../../../support/blob-harm.ts'
+import { HELD } from '../../../support/held.ts'
 import { sha256, sha512, testImage } from '../../../support/image.ts'
 import { type OciClient, ociClient } from '../../../support/oci-client.ts'
 import { execute } from '../../../support/postgres.ts'
@@ -239,7 +243,7 @@ describe('a small blob', () => {
       `update blob_bytes set created_at = created_at - interval '9 days' where bytes <> 'x'`,
     )
     const before = await rows()
-    assert.equal(await createRowSweep(node.region)(signal), 2)
+    assert.equal(await createRowSweep(node.region)(signal, HELD), 2)
     assert.equal(await rows(), before - 2)
     await assertServed(sha256(bytes), bytes)
     await store.remove(['1'.repeat(32)])
@@ -258,14 +262,14 @@ describe('a small blob', () => {
       )[0]?.n
     await execute(node.region.databaseUrl, `update upload set expires_at = clock_timestamp()`)
     assert.equal((await client.request('PATCH', location, { body: 'more' })).status, 404)
-    assert.equal(await expireUploads(node.region, signal), 1)
+    assert.equal(await expireUploads(node.region, signal, HELD), 1)
     assert.equal(await count(), 0)
   })
 
   test('moves to the store when the database is to keep none', async () => {
     const bytes = [randomBytes(1), randomBytes(LIMIT)]
     for (const one of bytes) await client.pushBlob('a', one)
-    const kept = await moveAllBlobs(node.region, { keepOldMs: 0, signal })
+    const kept = await moveAllBlobs(node.region, { keepOldMs: 0, signal, held: HELD })
     assert.equal(kept.blobs, 0, 'small blobs stay while new ones go there too')
     const off = await testNode(cleanup, { sharing: node, env: { PORTOLAN_INLINE_BYTES_MAX: '0' } })
     for (const one of bytes) await assertServed(sha256(one), one, ociClient(off.url))
@@ -275,7 +279,7 @@ describe('a small blob', () => {
     assert.equal(more.status, 202)
     const whole = 'begun small, ended in a file'
     assert.equal((await client.request('PUT', `${location}?digest=${sha256(whole)}`)).status, 201)
-    const { failed } = await moveAllBlobs(off.region, { keepOldMs: 0, signal })
+    const { failed } = await moveAllBlobs(off.region, { keepOldMs: 0, signal, held: HELD })
     // The test before this one has damaged no row that is still said to be good.
     assert.deepEqual(failed, [])
     for (const one of [...bytes, Buffer.from(whole)]) {

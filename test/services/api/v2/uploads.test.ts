@@ -1,3 +1,4 @@
+// tests: shared/registry/write-attempt.ts
 // tests: shared/db/blobs.ts, shared/db/uploads.ts, shared/registry/mount-blob.ts, shared/registry/push-blob.ts
 
 import assert from 'node:assert/strict'

@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict'
 import { after, before, type TestContext, test } from 'node:test'
 import { type BlobStore, EMPTY_SESSION, StoreError } from '#shared/blobs/blob-store.ts'
-import { createRowStore, ROW_STORE } from '#shared/blobs/postgres/row-store.ts'
 import { judgeOwner } from '#shared/blobs/store-owner.ts'
 import { type Database, openDatabase } from '#shared/db/connect.ts'
-import { append, blobStoreContract } from '../../../contract/blob-store.ts'
-import { execute, testDatabase } from '../../../support/postgres.ts'
+import { createRowStore, ROW_STORE } from '#shared/db/row-store.ts'
+import { append, blobStoreContract } from '../../contract/blob-store.ts'
+import { execute, testDatabase } from '../../support/postgres.ts'
 
 const owner = { region: 'eu', database: 'any' }
 const hooks: (() => unknown)[] = []

@@ -12,25 +12,25 @@
 
 import { randomBytes } from 'node:crypto'
 import {
+  type BlobStore,
+  EMPTY_SESSION,
+  type StoredSession,
+  StoreError,
+  type StoreOwner,
+} from '#shared/blobs/blob-store.ts'
+import { orLost } from '#shared/blobs/lost-session.ts'
+import { markerOf } from '#shared/blobs/store-owner.ts'
+import { digestBytes } from '#shared/oci/digest.ts'
+import {
   databaseNowMs,
   insertBlobBytes,
   listBlobBytes,
   readBlobBytes,
   removeBlobBytes,
   sizeOfBlobBytes,
-} from '#shared/db/blob-bytes.ts'
-import { meansUnreachable } from '#shared/db/failures.ts'
-import type { Queryable } from '#shared/db/statement.ts'
-import { digestBytes } from '#shared/oci/digest.ts'
-import {
-  type BlobStore,
-  EMPTY_SESSION,
-  type StoredSession,
-  StoreError,
-  type StoreOwner,
-} from '../blob-store.ts'
-import { orLost } from '../lost-session.ts'
-import { markerOf } from '../store-owner.ts'
+} from './blob-bytes.ts'
+import { meansUnreachable } from './failures.ts'
+import type { Queryable } from './statement.ts'
 
 export const ROW_STORE = 'postgres'
 
