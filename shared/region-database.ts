@@ -35,6 +35,8 @@ export interface RegionDatabase {
   readonly failed: Promise<Error>
   /** Logs work that failed and will be tried again; the database's absence is told once, whatever fails by it. */
   readonly logFailure: (error: unknown, sentence: string) => void
+  /** True from a failure until the database has answered again for a moment. */
+  inTrouble(): boolean
   /** Connects what answers reads. From then on no release that cannot read this schema starts, and none may change it. */
   openReaders(): Promise<RegionReaders>
 }
@@ -86,6 +88,7 @@ export async function openRegionDatabase(
     logFailure(error, sentence) {
       if (!isUnreachable(error) || !outage.report(error)) log.error({ error }, sentence)
     },
+    inTrouble: () => outage.underWay(),
     async openReaders() {
       const answers = opened.use(
         openSnapshotReader(lookups, {

@@ -51,6 +51,8 @@ export interface Region extends AsyncDisposable {
   readonly reach: ReachFailpoint
   /** Where this region's database is: given, or the embedded one's. */
   readonly databaseUrl: string
+  /** True while the database fails: what was learned from it is not to be trusted. */
+  databaseInTrouble(): boolean
   /** Resolves when something that cannot be done without is lost for good. */
   readonly failed: Promise<Error>
   /** What a check every few seconds says: asking costs nothing. Looks at the stores once they are open. */
@@ -108,7 +110,14 @@ export async function openRegion(config: Config, options: RegionOptions = {}): P
 
   async function open(): Promise<RegionStores> {
     const fresh = stack.use(
-      await openRegionStores(config, { directory, db, log, unowned: options.unowned === true }),
+      await openRegionStores(config, {
+        directory,
+        db,
+        reads,
+        log,
+        logFailure: database.logFailure,
+        unowned: options.unowned === true,
+      }),
     )
     const { blobs, ownership, found } = fresh
     // The store was looked at a moment ago: the first verdict is that look's.
@@ -136,6 +145,7 @@ export async function openRegion(config: Config, options: RegionOptions = {}): P
     metrics,
     reach: options.reach ?? noFailpoints,
     databaseUrl: database.url,
+    databaseInTrouble: () => database.inTrouble(),
     failed: database.failed,
     readiness: async () => watch.now(),
     openStores() {

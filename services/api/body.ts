@@ -2,7 +2,7 @@
 
 import { finished } from 'node:stream'
 import { RegistryError } from '#shared/errors.ts'
-import type { IncomingBody } from '#shared/registry/push-blob.ts'
+import type { IncomingBody } from '#shared/registry/small-body.ts'
 import type { Exchange } from './exchange.ts'
 
 /** Of one body, taken from the socket and not yet by the reader. */

@@ -1,4 +1,4 @@
-// BlobStore: bytes under opaque keys, the one interface for files, S3, Google Cloud Storage and Azure.
+// BlobStore: bytes under opaque keys, the one interface for files, S3, Google Cloud Storage, Azure and rows of Postgres.
 //
 // A store knows nothing of digests as names, repositories or tags: Postgres maps a digest to (store, key), and that
 // row is the commit. So a commit never copies bytes, whatever the store, and keys are never reused: a late write or
@@ -13,7 +13,8 @@
 //   <data>/<region>/blobs/<first two of key>/<key>      one attempt or one concatenation, never reopened for writing
 // and of the others:
 //   <bucket>/<prefix><key>                              one upload in parts, or one small object; never overwritten
-// Beside them lies one marker, `portolan-store.json`, that says who owns the store (store-owner.ts).
+// Beside them lies one marker, `portolan-store.json`, that says who owns the store (store-owner.ts). Small blobs are rows of
+// the region's database instead (shared/db/row-store.ts).
 //
 // Failures: a method rejects with StoreError; `retryable` says whether the same call may succeed later. Absence of an
 // object that a row names is a StoreError too ('missing'): it is never an empty answer.
@@ -112,7 +113,7 @@ export const MARKER_NAME = 'portolan-store.json'
 export const MARKER_BYTES_MAX = 4_096
 
 export interface BlobStore extends AsyncDisposable {
-  /** The name kept in blob.store and upload.store: 'file', 's3', 'gcs', 'azure'. */
+  /** The name kept in blob.store and upload.store: 'file', 's3', 'gcs', 'azure', 'postgres'. */
   readonly name: string
   /** Where it keeps things, for the operator: `the S3 bucket "images"`. */
   readonly place: string

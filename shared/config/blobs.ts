@@ -3,13 +3,19 @@
 
 import { addressRanges, bytes, flag, integer, objectPrefix, oneOf, plain, serviceUrl } from './parsers.ts'
 import type { serverVariables } from './server.ts'
-import { GIB, optional, type Parsed, secret, type Values, variable } from './variable.ts'
+import { GIB, KIB, optional, type Parsed, secret, type Values, variable } from './variable.ts'
 
 export const blobVariables = Object.freeze({
   PORTOLAN_BLOBS: optional(
     oneOf('file', 's3', 'gcs', 'azure'),
     'Where blobs are: `file`, `s3`, `gcs` or `azure`. Unset, files under the data directory. An object store must be ' +
       'in reach of every node of the region.',
+  ),
+  PORTOLAN_INLINE_BYTES_MAX: variable(
+    bytes({ min: 0, max: 256 * KIB }),
+    '16KiB',
+    'Blobs of at most this size, such as image configs and signatures, are kept in the database: one commit each, and no ' +
+      'request to the store. 0 keeps none there.',
   ),
   PORTOLAN_S3_BUCKET: optional(
     plain,
@@ -125,6 +131,8 @@ export interface StoresConfig {
   readonly blobs: BlobsConfig
   /** Every store that is configured, that one included. */
   readonly stores: readonly BlobsConfig[]
+  /** Smaller blobs and ones of just this size go into the database; 0: none. */
+  readonly inlineBytesMax: number
   readonly storeTimeoutSeconds: number
   readonly redirect: {
     /** Who sends the bytes instead of us: the store by a link, or nginx in front; undefined: nobody. */
@@ -154,6 +162,7 @@ export function storesConfig(values: Values<typeof blobVariables>): StoresConfig
     stores: storeKinds
       .filter((other) => other === kind || isConfigured(other, (name) => values[name] !== undefined))
       .map((other) => storeConfig(other, values)),
+    inlineBytesMax: values.PORTOLAN_INLINE_BYTES_MAX,
     storeTimeoutSeconds: values.PORTOLAN_STORE_TIMEOUT_SECONDS,
     redirect: {
       by: ({ off: undefined, on: 'link', accel: 'proxy' } as const)[values.PORTOLAN_REDIRECT],

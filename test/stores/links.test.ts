@@ -13,7 +13,7 @@ import { createS3GetSigner, createS3Signer } from '#shared/blobs/objects/s3-pres
 import { sha256 } from '../support/image.ts'
 import { ociClient } from '../support/oci-client.ts'
 import { type ObjectStoreName, startObjectStore, withoutStore } from '../support/parts/object-stores.ts'
-import { testDirectory, testNode } from '../support/region.ts'
+import { storeNode, testDirectory } from '../support/region.ts'
 
 const MIB = 1024 * 1024
 
@@ -141,7 +141,7 @@ async function nodeOn(t: TestContext, name: ObjectStoreName, env: Record<string,
   t.after(() => server[Symbol.asyncDispose]())
   const { AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, ...own } = server.env
   if (AWS_ACCESS_KEY_ID) Object.assign(process.env, { AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY })
-  return testNode(t, { env: { ...own, PORTOLAN_REDIRECT: 'on', ...env } })
+  return storeNode(t, { env: { ...own, PORTOLAN_REDIRECT: 'on', ...env } })
 }
 
 for (const name of ['minio', 'versitygw', 'azurite'] as const) {
@@ -177,7 +177,7 @@ for (const name of ['minio', 'versitygw', 'azurite'] as const) {
 
 test('small blobs and excepted clients are served from here', { skip: withoutStore('minio') }, async (t) => {
   const node = await nodeOn(t, 'minio', { PORTOLAN_REDIRECT_BYTES_MIN: '1000' })
-  const excepted = await testNode(t, {
+  const excepted = await storeNode(t, {
     sharing: node,
     env: {
       ...s3Of(node.region.config.blobs),
@@ -208,7 +208,7 @@ function s3Of(blobs: TestNodeBlobs): Record<string, string> {
   }
 }
 
-type TestNodeBlobs = Awaited<ReturnType<typeof testNode>>['region']['config']['blobs']
+type TestNodeBlobs = Awaited<ReturnType<typeof storeNode>>['region']['config']['blobs']
 
 test('Google: a V4 link signed with a service account key leads to the object', {
   skip: withoutStore('gcs'),

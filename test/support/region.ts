@@ -85,3 +85,8 @@ export async function testNode(t: Cleanup, options: TestRegionOptions = {}): Pro
   }
   return { ...opened, url: `http://127.0.0.1:${api.port}`, port: api.port, stop }
 }
+
+/** A node that keeps no blob in its database: for tests of what happens to bytes in a store, however few they are. */
+export function storeNode(t: Cleanup, options: TestRegionOptions = {}): Promise<TestNode> {
+  return testNode(t, { ...options, env: { PORTOLAN_INLINE_BYTES_MAX: '0', ...options.env } })
+}
