@@ -160,6 +160,7 @@ export function createRowStore({ db, reads, owner, bytesMax }: RowStoreOptions):
     writeMarker: async () => {},
     nowMs: () => storing(databaseNowMs(reads)),
     url: async () => undefined,
+    proxyPath: async () => undefined,
     check: async () => void (await storing(databaseNowMs(reads))),
     [Symbol.asyncDispose]: async () => {},
   }
