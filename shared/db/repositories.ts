@@ -3,7 +3,16 @@
 import type { RepositoryName } from '#shared/oci/reference.ts'
 import { shardOf } from '#shared/oci/reference.ts'
 import { type Provenance, provenanceParameters } from './provenance.ts'
-import { EPOCH, lastOf, type WritePosition } from './registers.ts'
+import {
+  deathKnowing,
+  EPOCH,
+  lastOf,
+  numbered,
+  recorded,
+  repositoryShows,
+  versionJson,
+  type WritePosition,
+} from './registers.ts'
 import { maybe, one, type Queryable, statement } from './statement.ts'
 
 const ensure = statement<{ id: number }>(
@@ -12,7 +21,7 @@ const ensure = statement<{ id: number }>(
    values (:name, :shard, hlc_now(), :origin)
    on conflict (name) do update
      set alive_h = greatest(hlc_now(), r.dead_h + 1), alive_origin = excluded.alive_origin
-     where (r.alive_h, r.alive_origin) <= (r.dead_h, r.dead_origin)
+     where not ${repositoryShows('r')}
    returning id`,
 )
 
@@ -27,8 +36,7 @@ export async function ensureRepository(
 const exists = statement<{ found: boolean }>(
   'repository-exists',
   `select exists (
-     select from repository
-     where name = :name and (alive_h, alive_origin) > (dead_h, dead_origin)
+     select from repository as r where name = :name and ${repositoryShows('r')}
    ) as found`,
 )
 
@@ -38,8 +46,8 @@ export async function repositoryExists(db: Queryable, name: RepositoryName): Pro
 
 const page = statement<{ name: string }>(
   'repository-page',
-  `select name from repository
-   where name > :last and (alive_h, alive_origin) > (dead_h, dead_origin)
+  `select name from repository as r
+   where name > :last and ${repositoryShows('r')}
    order by name
    limit :limit`,
 )
@@ -54,8 +62,8 @@ export async function repositoryPage(
 
 const lockForDeath = statement<{ id: number }>(
   'lock-repository-for-death',
-  `select id from repository
-   where name = :name and (alive_h, alive_origin) > (dead_h, dead_origin)
+  `select id from repository as r
+   where name = :repository and ${repositoryShows('r')}
    for update`,
 )
 
@@ -68,16 +76,27 @@ const die = statement<{ outbox_id: number; epoch: number }>(
            hlc_now(), r.alive_h, r.dead_h,
            (select max(greatest(alive_h, dead_h)) from membership where repository_id = r.id),
            (select max(h) from tag where repository_id = r.id)),
-         dead_origin = :origin
+         dead_origin = :origin,
+         dead_by = ${deathKnowing({
+           shard: 'r.shard',
+           targets: `
+             select digest as subject, alive_h as h, alive_origin as origin from membership
+             where repository_id = r.id and kind = 'manifest' and alive_early
+             union all
+             select name, h, origin from tag_history where repository_id = r.id and early`,
+         })}
      where id = :id
-     returning name, shard, dead_h, dead_origin
-   )
-   insert into outbox (repository, shard, type, subject, payload, actor, request, traceparent, instance)
-   select name, shard, 'dev.portolan.registry.repository.deleted.v1', name,
-     jsonb_build_object('repository', name, 'version', jsonb_build_object('h', dead_h::text, 'origin', dead_origin)),
-     :actor, :request::jsonb, :traceparent, :instance
-   from died
-   returning id as outbox_id, ${EPOCH} as epoch`,
+     returning r.*
+   ),
+   event as (${numbered(`
+     select 0 as place, null as name, (dead_by #>> '{written,id}')::bigint as id,
+       'dev.portolan.registry.repository.deleted.v1' as type, name as subject,
+       jsonb_build_object('repository', name, 'version', ${versionJson('died.dead')}) || dead_by as payload,
+       null::bytea as content
+     from died`)}
+   ),
+   recorded as (${recorded('event')})
+   select outbox_id, ${EPOCH} as epoch from recorded`,
 )
 
 /**
@@ -88,8 +107,9 @@ export async function deleteRepository(
   transaction: Queryable,
   options: { name: RepositoryName; origin: string; provenance: Provenance },
 ): Promise<WritePosition | undefined> {
-  const { name, origin, provenance } = options
-  const locked = await maybe(transaction, lockForDeath, { name })
+  const { name: repository, origin, provenance } = options
+  const locked = await maybe(transaction, lockForDeath, { repository })
   if (locked === undefined) return undefined
-  return lastOf(await transaction.rows(die, { id: locked.id, origin, ...provenanceParameters(provenance) }))
+  const parameters = { id: locked.id, repository, shard: shardOf(repository), origin }
+  return lastOf(await transaction.rows(die, { ...parameters, ...provenanceParameters(provenance) }))
 }

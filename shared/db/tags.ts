@@ -2,7 +2,17 @@
 
 import type { RepositoryName, Tag } from '#shared/oci/reference.ts'
 import { type Provenance, provenanceParameters } from './provenance.ts'
-import { EPOCH, lastOf, RETURNING_TAG, tagHistoryFrom, type WritePosition } from './registers.ts'
+import {
+  EPOCH,
+  lastOf,
+  numbered,
+  RETURNING_TAG,
+  recorded,
+  tagHistoryFrom,
+  tagShows,
+  versionJson,
+  type WritePosition,
+} from './registers.ts'
 import { maybe, type Queryable, statement } from './statement.ts'
 
 // One walk along the index of live tags, ended by the limit. `offset 0` keeps the planner from turning the check of each
@@ -12,11 +22,10 @@ const page = statement<{ name: Tag }>(
   `select tag.name
    from tag
    where tag.repository_id = (select id from repository where name = :repository) and tag.alive and tag.name > :last
-     and (tag.h, tag.origin) > (select dead_h, dead_origin from repository where name = :repository)
      and exists (
-       select from membership
-       where membership.repository_id = tag.repository_id and membership.kind = 'manifest'
-         and membership.digest = tag.digest and (tag.h, tag.origin) > (membership.dead_h, membership.dead_origin)
+       select from repository as r
+       join membership as m on m.repository_id = r.id and m.kind = 'manifest' and m.digest = tag.digest
+       where r.id = tag.repository_id and ${tagShows('tag', 'm', 'r')}
        offset 0)
    order by tag.name
    limit :limit`,
@@ -49,30 +58,27 @@ const tombstone = statement<{ outbox_id: number; epoch: number }>(
      set alive = false, h = greatest(hlc_now(), t.h + 1, r.dead_h + 1), origin = :origin,
        prev_h = t.h, prev_origin = t.origin, actor = :actor, at = clock_timestamp()
      from repository as r, membership as m
-     where t.repository_id = :repository_id and t.name = :tag and t.alive
+     where t.repository_id = :repository_id and t.name = :tag
        and r.id = t.repository_id
        and m.repository_id = t.repository_id and m.kind = 'manifest' and m.digest = t.digest
-       and (t.h, t.origin) > (m.dead_h, m.dead_origin)
-       and (t.h, t.origin) > (r.dead_h, r.dead_origin)
+       and ${tagShows('t', 'm', 'r')}
      ${RETURNING_TAG}
    ),
-   history as (${tagHistoryFrom('deleted')}),
-   event as (
-     select 0 as place, 'dev.portolan.registry.tag.deleted.v1' as type,
-       jsonb_build_object('tag', name, 'digest', digest,
-         'version', jsonb_build_object('h', h::text, 'origin', origin),
-         'prev', jsonb_build_object('h', prev_h::text, 'origin', prev_origin)) as payload
+   event as (${numbered(`
+     select 0 as place, name, null::bigint as id, 'dev.portolan.registry.tag.deleted.v1' as type,
+       :repository || ':' || name as subject,
+       jsonb_build_object('repository', :repository::text, 'tag', name, 'digest', digest,
+         'version', ${versionJson('deleted')}, 'prev', ${versionJson('deleted.prev')}) as payload,
+       null::bytea as content
      from deleted
      union all
-     select 1, 'dev.portolan.registry.delete.v1', jsonb_build_object('tag', name, 'digest', digest) from deleted
-   )
-   insert into outbox (repository, shard, type, subject, payload, actor, request, traceparent, instance)
-   select :repository, :shard, type, :repository || ':' || :tag,
-     jsonb_build_object('repository', :repository::text) || payload,
-     :actor, :request::jsonb, :traceparent, :instance
-   from event
-   order by place
-   returning id as outbox_id, ${EPOCH} as epoch`,
+     select 1, null, null, 'dev.portolan.registry.delete.v1', :repository || ':' || name,
+       jsonb_build_object('repository', :repository::text, 'tag', name, 'digest', digest), null
+     from deleted`)}
+   ),
+   history as (${tagHistoryFrom('deleted', 'event')}),
+   recorded as (${recorded('event')})
+   select outbox_id, ${EPOCH} as epoch from recorded`,
 )
 
 /** Must run in a transaction of its own. undefined when no such tag is visible. */
