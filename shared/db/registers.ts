@@ -146,21 +146,27 @@ export function versionJson(register: string): string {
   return `jsonb_build_object('h', ${column(register, 'h')}::text, 'origin', ${column(register, 'origin')})`
 }
 
+/** How far this region has applied each origin's log of a shard, in each epoch, as JSON. */
+export function seenOfShard(shard: string): string {
+  return `(
+    select coalesce(jsonb_object_agg(known.origin, known.places), '{}')
+    from (
+      select place.origin, jsonb_agg(jsonb_build_object('epoch', place.epoch, 'seq', place.seq)
+        order by place.epoch) as places
+      from (
+        select origin, epoch, seq from peer_cursor where shard = ${shard}
+        union all
+        select origin, epoch, seq from peer_epoch where shard = ${shard}) as place
+      group by place.origin) as known)`
+}
+
 /**
  * What a death tells of what its region knew: the logs that it had applied, what it kills that was told before its event
  * came, and what the region calls it. `targets`: a query of the early ones, as subject, h and origin.
  */
 export function deathKnowing({ shard, targets }: { shard: string; targets: string }): string {
   return `jsonb_build_object(
-    'seen', (
-      select coalesce(jsonb_object_agg(known.origin, known.places), '{}')
-      from (
-        select at.origin, jsonb_agg(jsonb_build_object('epoch', at.epoch, 'seq', at.seq) order by at.epoch) as places
-        from (
-          select origin, epoch, seq from peer_cursor where shard = ${shard}
-          union all
-          select origin, epoch, seq from peer_epoch where shard = ${shard}) as at
-        group by at.origin) as known),
+    'seen', ${seenOfShard(shard)},
     'early', (
       select coalesce(jsonb_agg(jsonb_build_object('subject', target.subject,
         'version', jsonb_build_object('h', target.h::text, 'origin', target.origin))), '[]')
