@@ -78,6 +78,7 @@ const TESTED_ELSEWHERE: Readonly<Record<string, string>> = {
   'shared/convergence/registers.ts': 'test/simulation/simulation.test.ts',
   'shared/convergence/visibility.ts': 'test/simulation/simulation.test.ts',
   'shared/convergence/conflicts.ts': 'test/simulation/simulation.test.ts',
+  'shared/convergence/forgetting.ts': 'test/simulation/simulation.test.ts',
   'shared/bus/bus.ts': 'the interface; test/contract/bus.ts is its test',
   'shared/bus/hand-over.ts': 'test/contract/bus.ts',
   'shared/bus/in-order.ts': 'test/shared/bus/follow.test.ts',

@@ -46,14 +46,14 @@ export function killedUnseen(
 ): boolean | 'unknown' {
   if (compareVersions(write.version, death.version) > 0) return false
   if (death.early.some((early) => isSameVersion(early, write))) return false
+  if (isSeen(death.seen, write.version.origin, write.events)) return false
   if (write.version.origin === death.version.origin) return !isOwnSeen(death, write.written)
-  if (write.events.length === 0) return 'unknown'
-  return !isSeen(death.seen, write.version.origin, write.events)
+  return write.events.length === 0 ? 'unknown' : true
 }
 
 /** A region has seen its own writes, numbered or not, unless a restore took them from it. */
-export function isOwnSeen({ written, lineage }: Pick<Death, 'written' | 'lineage'>, write: Written): boolean {
-  return [...lineage, written].some(({ epoch, id }) => epoch === write.epoch && write.id <= id)
+export function isOwnSeen({ lineage }: Pick<Death, 'lineage'>, write: Written): boolean {
+  return lineage.some(({ epoch, id }) => epoch === write.epoch && write.id <= id)
 }
 
 function keyOf({ h, origin }: Version): string {

@@ -49,14 +49,22 @@ export interface Death {
   readonly early: readonly EarlyVersion[]
   readonly events: Events
   readonly written: Written
-  /** Earlier epochs of its region, with the last outbox id that the region still has of each: a restore may have cut it. */
+  /**
+   * For each epoch of its region, this one last: the last outbox id that the region had when it deleted. A restore may
+   * have cut earlier epochs.
+   */
   readonly lineage: readonly Written[]
 }
 
-/** One push gives one version to several registers: the subject (a tag or a digest) tells them apart. */
+/**
+ * One push gives one version to several registers: the subject (a tag or a digest) tells them apart. A restored region may
+ * give one version again to another value: the value tells those apart.
+ */
 export interface EarlyVersion {
   readonly subject: string
   readonly version: Version
+  /** `tagValue` a tag's version; empty for a manifest. */
+  readonly value: string
 }
 
 export interface Alive {
@@ -162,8 +170,8 @@ export function mergeDeaths(a: Death, b: Death): Death {
     seen: seenByBoth(a.seen, b.seen),
     early,
     events: bothEvents(a.events, b.events),
-    written: a.written,
-    lineage: a.lineage,
+    written: later(a.written, b.written),
+    lineage: ownSeenByBoth(a.lineage, b.lineage),
   }
 }
 
@@ -176,7 +184,11 @@ export function mergeManifestAlive(repository: Repository, digest: string, alive
   const order = compareAlive(register.alive, alive)
   if (order < 0) register.alive = alive
   else if (order === 0)
-    register.alive = { ...register.alive, events: bothEvents(register.alive.events, alive.events) }
+    register.alive = {
+      ...register.alive,
+      events: bothEvents(register.alive.events, alive.events),
+      written: later(register.alive.written, alive.written),
+    }
   rise(repository, alive.version)
 }
 
@@ -201,8 +213,10 @@ export function mergeTag(repository: Repository, name: string, merged: TagVersio
   const identity = identityOf(merged)
   const known = history.get(identity)
   const events = bothEvents(known?.events ?? [], merged.events)
-  history.set(identity, { ...merged, events })
-  if (compareTagVersions(register.current, merged) < 0) register.current = merged
+  const written = known === undefined ? merged.written : later(known.written, merged.written)
+  const all = { ...merged, events, written }
+  history.set(identity, all)
+  if (compareTagVersions(register.current, all) < 0) register.current = all
 }
 
 /**
@@ -213,9 +227,14 @@ export function deriveTombstone(register: TagRegister): void {
   register.current = { ...register.current, alive: false }
 }
 
+/** What a version of a tag says. */
+export function tagValue({ digest, alive }: Pick<TagVersion, 'digest' | 'alive'>): string {
+  return `${digest} ${alive}`
+}
+
 /** Two regions agree on a version of a tag exactly when its identity is the same. */
-export function identityOf({ version, digest, alive }: TagVersion): string {
-  return `${version.h} ${version.origin} ${digest} ${alive}`
+export function identityOf(tag: TagVersion): string {
+  return `${tag.version.h} ${tag.version.origin} ${tagValue(tag)}`
 }
 
 function rise(repository: Repository, version: Version): void {
@@ -223,7 +242,19 @@ function rise(repository: Repository, version: Version): void {
 }
 
 export function isSameVersion(a: EarlyVersion, b: EarlyVersion): boolean {
-  return a.subject === b.subject && compareVersions(a.version, b.version) === 0
+  return a.subject === b.subject && a.value === b.value && compareVersions(a.version, b.version) === 0
+}
+
+function ownSeenByBoth(a: readonly Written[], b: readonly Written[]): Written[] {
+  return a.flatMap(({ epoch, id }) => {
+    const other = b.find((one) => one.epoch === epoch)
+    return other === undefined ? [] : [{ epoch, id: Math.min(id, other.id) }]
+  })
+}
+
+/** Of two writes that a restored region gave one version and one value: the same in whatever order they are merged. */
+function later(a: Written, b: Written): Written {
+  return (a.epoch - b.epoch || a.id - b.id) >= 0 ? a : b
 }
 
 function seenByBoth(a: Seen, b: Seen): Seen {

@@ -12,6 +12,10 @@ export interface Version {
 
 export const NEVER: Version = Object.freeze({ h: 0n, origin: '' })
 
+export function isNever({ h }: Version): boolean {
+  return h === 0n
+}
+
 /** Negative, zero or positive as a is before, the same as, or after b. Origins are compared bytewise. */
 export function compareVersions(a: Version, b: Version): number {
   if (a.h !== b.h) return a.h < b.h ? -1 : 1

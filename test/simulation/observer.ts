@@ -6,12 +6,24 @@ import {
   type Death,
   type Events,
   identityOf,
+  type Repository,
   type TagVersion,
+  tagValue,
   type Written,
 } from '#shared/convergence/registers.ts'
 import { compareVersions, type Version } from '#shared/convergence/version.ts'
-import { TAGS } from './content.ts'
-import { effective, type Fact, type SimulatedRegion } from './region.ts'
+import { isManifestVisible, isTagVisible, type ParentsOf } from '#shared/convergence/visibility.ts'
+import { parentsOf, TAGS } from './content.ts'
+import {
+  createRegion,
+  effective,
+  type Fact,
+  factIdentity,
+  manifestIdentity,
+  merge,
+  type SimulatedRegion,
+  tagIdentity,
+} from './region.ts'
 
 /** What the observer notes of a delete: the writes that its region had merged. */
 export interface ObservedDeath {
@@ -35,22 +47,83 @@ export function check(world: Observed): number {
     const [a, b] = [JSON.stringify(effective(first)), JSON.stringify(effective(region))]
     if (a !== b) problems.push(`${first.name} and ${region.name} differ:\n  ${a}\n  ${b}`)
   }
-  return checkLostRaces(world) + checkDeaths(world)
+  const facts = survivingFacts(regions)
+  checkContent(world, facts)
+  return checkLostRaces(world) + checkDeaths(world, twinsIn(regions))
+}
+
+/** Below this, regions hold what they happen to hold: it opens no conflict. */
+function prunedBySome(regions: readonly SimulatedRegion[]): bigint {
+  return regions.reduce((most, { prunedH }) => (prunedH > most ? prunedH : most), 0n)
+}
+
+/** Writes that some database still knows of or has forgotten. What a restore lost before anybody knew it is no truth. */
+function survivingFacts(regions: readonly SimulatedRegion[]): Fact[] {
+  return regions
+    .flatMap(({ born }) => born)
+    .filter((fact) => regions.some(({ merged }) => merged.has(factIdentity(fact))))
+}
+
+/** A restored region may give one version to one value twice. Nobody can tell which of the two was seen. */
+function twinsIn(regions: readonly SimulatedRegion[]): Set<string> {
+  const once = new Set<string>()
+  const twice = new Set<string>()
+  for (const { born } of regions)
+    for (const fact of born) {
+      const identity = factIdentity(fact)
+      if (once.has(identity)) twice.add(identity)
+      once.add(identity)
+    }
+  return twice
+}
+
+/**
+ * What shows is what would show had nobody ever forgotten anything: nothing that was forgotten came back, nothing that was
+ * acknowledged is gone. Two exceptions, both the rules': what lies in a quarantine, and what its death never met because
+ * whoever knew the death had forgotten it before they saw the write.
+ */
+function checkContent({ regions, problems }: Observed, facts: readonly Fact[]): void {
+  const ideal = createRegion('ideal')
+  for (const fact of facts) merge(ideal, fact, [])
+  const quarantined = new Set(regions.flatMap((region) => region.quarantined))
+  const should = showing(ideal.repository)
+  const prunedH = prunedBySome(regions)
+  const isSpared = (one: string) =>
+    BigInt(one.split(' ')[1] ?? 0) <= prunedH && !regions.some(({ gone }) => gone.has(one))
+  for (const region of regions) {
+    const shows = showing(region.repository)
+    // A child may show for its index alone.
+    for (const one of showing(region.repository, () => []))
+      if (!should.has(one) && !isSpared(one))
+        problems.push(`${region.name}: ${one} shows, and was deleted or overwritten`)
+    for (const one of should)
+      if (!shows.has(one) && !quarantined.has(one)) problems.push(`${region.name}: ${one} is lost`)
+  }
+}
+
+export function showing(repository: Repository, parents: ParentsOf = parentsOf): Set<string> {
+  const shows = new Set<string>()
+  for (const [name, { current }] of repository.tags)
+    if (isTagVisible(repository, name, parents)) shows.add(tagIdentity(name, current))
+  for (const [digest, { alive }] of repository.manifests)
+    if (isManifestVisible(repository, digest, parents)) shows.add(manifestIdentity(digest, alive))
+  return shows
 }
 
 function checkLostRaces({ regions, problems }: Observed): number {
   let conflicts = 0
+  const prunedH = prunedBySome(regions)
   for (const name of TAGS) {
     const written = new Map<string, TagVersion>()
     // What a restore lost before anybody knew it is no part of the truth any more.
     for (const region of regions)
       for (const version of region.repository.tags.get(name)?.history.values() ?? [])
         written.set(identityOf(version), version)
-    const real = realLosers([...written.values()])
+    const real = realLosers([...written.values()], prunedH)
     conflicts += real.length
     for (const region of regions) {
       const register = region.repository.tags.get(name)
-      const found = register === undefined ? [] : lostVersions(register).map(identityOf).toSorted()
+      const found = register === undefined ? [] : lostVersions(register, prunedH).map(identityOf).toSorted()
       if (JSON.stringify(found) !== JSON.stringify(real))
         problems.push(`${region.name}: lost races of ${name} are ${found}, really ${real}`)
     }
@@ -59,12 +132,12 @@ function checkLostRaces({ regions, problems }: Observed): number {
 }
 
 /** From the writes themselves: the ends of branches that are not the winner's and say what no later write says. */
-function realLosers(written: readonly TagVersion[]): string[] {
+function realLosers(written: readonly TagVersion[], prunedH: bigint): string[] {
   const sorted = written.toSorted((a, b) => compareVersions(a.version, b.version))
   const winner = sorted.at(-1)
   return sorted
     .filter((version, index) => {
-      if (version === winner) return false
+      if (version === winner || version.version.h <= prunedH) return false
       if (written.some(({ prev }) => compareVersions(prev, version.version) === 0)) return false
       return !sorted
         .slice(index + 1)
@@ -74,8 +147,9 @@ function realLosers(written: readonly TagVersion[]): string[] {
     .toSorted()
 }
 
-function checkDeaths(world: Observed): number {
+function checkDeaths(world: Observed, twins: ReadonlySet<string>): number {
   let conflicts = 0
+  const prunedH = prunedBySome(world.regions)
   for (const region of world.regions) {
     for (const { digest, death, fact: logged } of deathsKnownTo(world, region)) {
       const observed = world.deaths.filter(({ fact }) =>
@@ -85,13 +159,15 @@ function checkDeaths(world: Observed): number {
           : fact === logged,
       )
       for (const write of writesIn(region, digest)) {
+        if (write.version.h <= prunedH || twins.has(write.identity)) continue
         const killed = compareVersions(write.version, death.version) <= 0
-        // A restored region may have given one version to two deaths: then both have to have seen it.
         const real = killed && observed.some(({ seen }) => !seen.has(write.identity))
+        // A restored region may have given one version to two deaths, and nobody may know of the first any more.
+        const isTwin = killed && real !== observed.every(({ seen }) => !seen.has(write.identity))
         if (real) conflicts++
         const found = killedUnseen(death, write)
         // Told early and then lost by its origin before it had a number: nobody can know any more.
-        if (found === 'unknown' && write.events.length === 0) continue
+        if (isTwin || (found === 'unknown' && write.events.length === 0)) continue
         if (found !== real)
           world.misjudged.push(
             `${region.name}: death of ${digest ?? 'all'} by ${death.version.origin} and ${write.identity}: ${found}, really ${real}`,
@@ -126,6 +202,7 @@ function deathsKnownTo(world: Observed, { repository }: SimulatedRegion): KnownD
 interface KnownWrite {
   readonly subject: string
   readonly version: Version
+  readonly value: string
   readonly events: Events
   readonly written: Written
   readonly identity: string
@@ -137,9 +214,14 @@ export function writesIn({ repository }: SimulatedRegion, digest: string | undef
   for (const [name, { history }] of repository.tags)
     for (const version of history.values())
       if (digest === undefined || version.digest === digest)
-        writes.push({ ...version, subject: name, identity: `${name} ${identityOf(version)}` })
+        writes.push({
+          ...version,
+          subject: name,
+          value: tagValue(version),
+          identity: tagIdentity(name, version),
+        })
   for (const [subject, { alive }] of repository.manifests)
     if (alive.version.h > 0n && (digest === undefined || subject === digest))
-      writes.push({ ...alive, subject, identity: `${subject} ${alive.version.h} ${alive.version.origin}` })
+      writes.push({ ...alive, subject, value: '', identity: manifestIdentity(subject, alive) })
   return writes
 }

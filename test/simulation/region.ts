@@ -2,34 +2,26 @@
 // of others. Local writes follow the rules of shared/db (a write's version exceeds every register it meets); merges are
 // those of shared/convergence.
 
-import { isOwnSeen } from '#shared/convergence/conflicts.ts'
+import type { DeathKey } from '#shared/convergence/forgetting.ts'
 import {
   type Alive,
   type Death,
-  type EarlyVersion,
   type EventRef,
   type Events,
   emptyRepository,
-  isSeen,
   linkOf,
-  manifestOf,
   mergeLinkDeath,
   mergeManifestAlive,
   mergeManifestDeath,
   mergeRepositoryDeath,
   mergeTag,
   type Repository,
-  type Seen,
   type TagVersion,
+  tagValue,
   type Written,
 } from '#shared/convergence/registers.ts'
-import { compareVersions, NEVER, type Version } from '#shared/convergence/version.ts'
-import {
-  isLinkVisible,
-  isManifestVisible,
-  isRepositoryVisible,
-  isTagVisible,
-} from '#shared/convergence/visibility.ts'
+import { isNever, NEVER, type Version } from '#shared/convergence/version.ts'
+import { isLinkVisible, isManifestVisible, isTagVisible } from '#shared/convergence/visibility.ts'
 import { CONTENT, LAYERS, MANIFESTS, parentsOf, TAGS } from './content.ts'
 
 export type Fact =
@@ -59,8 +51,33 @@ export interface SimulatedRegion {
   /** How far the log of each origin was applied: its last place in each epoch, the newest last. */
   cursors: Record<string, readonly EventRef[]>
   backup: Backup | undefined
+  /** For the observer: the identity of every write that this database ever merged. */
+  merged: Set<string>
+  /** For the observer: the identity of every write that this database forgot. */
+  gone: Set<string>
+  /** For the observer: every write made here, whatever was restored. */
+  readonly born: Fact[]
   /** A rule that this region leaves out: see world.ts. */
   readonly broken: string | undefined
+  /** The last outbox id of each origin and epoch that was merged, however it came. */
+  told: Record<string, readonly Written[]>
+  /** The same of what came by log. */
+  applied: Record<string, readonly Written[]>
+  /** Counts merges. When each death came, in it: clocks step back, this does not. */
+  tick: number
+  deathTicks: Map<string, number>
+  pairs: Map<string, Pair>
+  prunedH: bigint
+  quarantined: readonly string[]
+}
+
+/** What a region notes of a peer. */
+export interface Pair {
+  /** The number of their last comparison; both sides have the same, or one was restored or evicted. */
+  readonly meeting: number
+  /** The tick at which that comparison began. */
+  readonly comparedTick: number
+  readonly heardMs: number
 }
 
 /** What a backup of the database holds. */
@@ -72,6 +89,15 @@ interface Backup {
   readonly lastId: number
   readonly log: readonly LoggedFact[]
   readonly cursors: Record<string, readonly EventRef[]>
+  readonly merged: ReadonlySet<string>
+  readonly gone: ReadonlySet<string>
+  readonly told: Record<string, readonly Written[]>
+  readonly applied: Record<string, readonly Written[]>
+  readonly tick: number
+  readonly deathTicks: ReadonlyMap<string, number>
+  readonly pairs: ReadonlyMap<string, Pair>
+  readonly prunedH: bigint
+  readonly quarantined: readonly string[]
 }
 
 export function createRegion(name: string, broken?: string): SimulatedRegion {
@@ -86,175 +112,29 @@ export function createRegion(name: string, broken?: string): SimulatedRegion {
     log: [],
     cursors: {},
     backup: undefined,
+    merged: new Set(),
+    gone: new Set(),
+    born: [],
+    told: {},
+    applied: {},
+    tick: 0,
+    deathTicks: new Map(),
+    pairs: new Map(),
+    prunedH: 0n,
+    quarantined: [],
     broken,
   }
 }
 
-export function hlcOf(region: SimulatedRegion, nowMs: number): bigint {
-  return BigInt(nowMs + region.skewMs) << 16n
-}
-
 /** The greatest of a clock and one more than each version met. */
-function above(clock: bigint, met: readonly Version[]): bigint {
+export function above(clock: bigint, met: readonly Version[]): bigint {
   return met.reduce((h, version) => (version.h + 1n > h ? version.h + 1n : h), clock)
-}
-
-function greater(a: Version, b: Version): Version {
-  return compareVersions(a, b) >= 0 ? a : b
-}
-
-/** A death of this version, with what the region has seen. `targets`: the registers that it kills. */
-function nextWritten(region: SimulatedRegion): Written {
-  return { epoch: region.epoch, id: ++region.lastId }
-}
-
-function deathOf(region: SimulatedRegion, version: Version, targets: readonly Target[]): Death {
-  const seen: Seen = { ...region.cursors }
-  if (region.broken === 'deaths-forget-early')
-    return { version, seen, early: [], events: [], written: nextWritten(region), lineage: region.lineage }
-  const written = nextWritten(region)
-  const { lineage } = region
-  const early = targets
-    .filter((target) => {
-      const { h, origin } = target.version
-      if (h === 0n) return false
-      // What a restore took from the region and a peer gave back to it counts as told early, too.
-      if (origin === region.name) return !isOwnSeen({ written, lineage }, target.written)
-      return !isSeen(seen, origin, target.events)
-    })
-    .map((target) => ({ subject: target.subject, version: target.version }))
-  return { version, seen, events: [], written, lineage, early }
-}
-
-type Target = EarlyVersion & { readonly events: Events; readonly written: Written }
-
-/** The versions of tags that a death of the digest kills; without a digest, all. */
-function tagTargets(repository: Repository, digest?: string): Target[] {
-  return [...repository.tags].flatMap(([subject, { history }]) =>
-    [...history.values()]
-      .filter((version) => digest === undefined || version.digest === digest)
-      .map(({ version, events, written }) => ({ subject, version, events, written })),
-  )
-}
-
-function manifestTarget(repository: Repository, digest: string): Target {
-  const { version, events, written } = manifestOf(repository, digest).alive
-  return { subject: digest, version, events, written }
-}
-
-/** False: a reference is missing, nothing was written. The blobs are uploaded just before, as clients do. */
-export function push(
-  region: SimulatedRegion,
-  options: { digest: string; tags: readonly string[]; nowMs: number },
-): boolean {
-  const { repository, name: origin } = region
-  const { digest, tags, nowMs } = options
-  const content = CONTENT[digest]
-  if (content === undefined) throw new Error(`no such content: ${digest}`)
-  if (!content.children.every((child) => isManifestVisible(repository, child, parentsOf))) return false
-  const clock = hlcOf(region, nowMs)
-  if (!isRepositoryVisible(repository))
-    repository.alive = { h: above(clock, [repository.dead.version]), origin }
-  for (const blob of content.blobs) {
-    const link = linkOf(repository, blob)
-    link.alive = { h: above(clock, [link.alive, link.dead.version, repository.dead.version]), origin }
-  }
-  const register = manifestOf(repository, digest)
-  const met = [repository.dead.version, register.alive.version, register.dead.version]
-  const version = { h: above(clock, met), origin }
-  const prev = greater(register.alive.version, register.dead.version)
-  const alive = { version, prev, mediaType: 'm', written: nextWritten(region) }
-  record(region, { kind: 'manifest.put', digest, alive })
-  for (const name of tags.toSorted()) {
-    const current = repository.tags.get(name)?.current
-    const before = current?.version ?? NEVER
-    const h = region.broken === 'writes-trust-the-clock' ? clock : above(version.h, [before])
-    const tagVersion = { h, origin }
-    record(region, {
-      kind: 'tag',
-      name,
-      tag: { version: tagVersion, digest, alive: true, prev: before, written: nextWritten(region) },
-    })
-  }
-  return true
-}
-
-/** False: the tag is not visible. */
-export function deleteTag(region: SimulatedRegion, options: { name: string; nowMs: number }): boolean {
-  const { repository, name: origin } = region
-  const current = repository.tags.get(options.name)?.current
-  if (current === undefined || !isTagVisible(repository, options.name, parentsOf)) return false
-  const h = above(hlcOf(region, options.nowMs), [current.version, repository.dead.version])
-  const tag = {
-    version: { h, origin },
-    digest: current.digest,
-    alive: false,
-    prev: current.version,
-    written: nextWritten(region),
-  }
-  record(region, { kind: 'tag', name: options.name, tag })
-  return true
-}
-
-/** False: not visible, or a visible index names it. */
-export function deleteManifest(region: SimulatedRegion, options: { digest: string; nowMs: number }): boolean {
-  const { repository, name: origin } = region
-  const { digest } = options
-  if (!isManifestVisible(repository, digest, parentsOf)) return false
-  if (parentsOf(digest).some((parent) => isManifestVisible(repository, parent, parentsOf))) return false
-  const register = manifestOf(repository, digest)
-  const tags = [...repository.tags.values()].map(({ current }) => current)
-  const met = [
-    register.alive.version,
-    register.dead.version,
-    ...tags.filter((tag) => tag.digest === digest).map(({ version }) => version),
-  ]
-  const version = { h: above(hlcOf(region, options.nowMs), met), origin }
-  const targets = [manifestTarget(repository, digest), ...tagTargets(repository, digest)]
-  record(region, { kind: 'manifest.deleted', digest, death: deathOf(region, version, targets) })
-  return true
-}
-
-/** False: not linked, or a visible manifest names it. */
-export function deleteLink(region: SimulatedRegion, options: { digest: string; nowMs: number }): boolean {
-  const { repository, name: origin } = region
-  const { digest } = options
-  if (!isLinkVisible(repository, digest)) return false
-  const naming = MANIFESTS.filter((manifest) => CONTENT[manifest]?.blobs.includes(digest))
-  if (naming.some((manifest) => isManifestVisible(repository, manifest, parentsOf))) return false
-  const link = linkOf(repository, digest)
-  const version = { h: above(hlcOf(region, options.nowMs), [link.alive, link.dead.version]), origin }
-  record(region, { kind: 'link.deleted', digest, death: deathOf(region, version, []) })
-  return true
-}
-
-/** False: there is no live repository. */
-export function deleteRepository(region: SimulatedRegion, options: { nowMs: number }): boolean {
-  const { repository, name: origin } = region
-  if (!isRepositoryVisible(repository)) return false
-  const met = [
-    repository.alive,
-    repository.dead.version,
-    ...[...repository.manifests.values()].flatMap(({ alive, dead }) => [alive.version, dead.version]),
-    ...[...repository.links.values()].flatMap(({ alive, dead }) => [alive, dead.version]),
-    ...[...repository.tags.values()].map(({ current }) => current.version),
-  ]
-  const version = { h: above(hlcOf(region, options.nowMs), met), origin }
-  const manifests = [...repository.manifests.keys()].map((digest) => manifestTarget(repository, digest))
-  const death = deathOf(region, version, [...manifests, ...tagTargets(repository)])
-  record(region, { kind: 'repository.deleted', death })
-  return true
-}
-
-/** A write: merged here at once, and in the outbox by the same commit. */
-function record(region: SimulatedRegion, fact: Fact): void {
-  merge(region, fact, [])
-  region.outbox.push(fact)
 }
 
 /** Merges a fact that came from anywhere. `events`: where it stands in its origin's log, if that is known. */
 export function merge(region: SimulatedRegion, fact: Fact, events: Events): void {
   const { repository } = region
+  const key = deathKey(fact)
   switch (fact.kind) {
     case 'manifest.put':
       mergeManifestAlive(repository, fact.digest, { ...fact.alive, events })
@@ -271,7 +151,49 @@ export function merge(region: SimulatedRegion, fact: Fact, events: Events): void
     case 'repository.deleted':
       mergeRepositoryDeath(repository, deathAt(fact.death, events))
   }
+  const { version, written } = writtenOf(fact)
+  if (!isNever(version)) {
+    region.tick++
+    region.merged.add(factIdentity(fact))
+    region.told[version.origin] = raised(region.told[version.origin], written)
+    const at = `${key} ${version.h} ${version.origin}`
+    if (key !== undefined && !region.deathTicks.has(at)) region.deathTicks.set(at, region.tick)
+  }
   deriveLinks(repository)
+}
+
+export function writtenOf(fact: Fact): { version: Version; written: Written } {
+  if (fact.kind === 'manifest.put') return fact.alive
+  return fact.kind === 'tag' ? fact.tag : fact.death
+}
+
+export function raised(known: readonly Written[] = [], { epoch, id }: Written): readonly Written[] {
+  const at = known.find((one) => one.epoch === epoch)
+  if (at !== undefined && at.id >= id) return known
+  return [...known.filter((one) => one !== at), { epoch, id }]
+}
+
+function deathKey(fact: Fact): DeathKey | undefined {
+  if (fact.kind === 'repository.deleted') return 'repository'
+  if (fact.kind === 'manifest.deleted') return `manifest ${fact.digest}`
+  if (fact.kind === 'link.deleted') return `link ${fact.digest}`
+  return fact.kind === 'tag' ? `tag ${fact.name}` : undefined
+}
+
+/** What the observer calls a write. */
+export function factIdentity(fact: Fact): string {
+  if (fact.kind === 'manifest.put') return manifestIdentity(fact.digest, fact.alive)
+  if (fact.kind === 'tag') return tagIdentity(fact.name, fact.tag)
+  const subject = fact.kind === 'repository.deleted' ? 'all' : fact.digest
+  return `${fact.kind} ${subject} ${fact.death.version.h} ${fact.death.version.origin}`
+}
+
+export function manifestIdentity(digest: string, { version }: Pick<Alive, 'version'>): string {
+  return `${digest} ${version.h} ${version.origin}`
+}
+
+export function tagIdentity(name: string, tag: Omit<TagVersion, 'events'>): string {
+  return `${name} ${tag.version.h} ${tag.version.origin} ${tagValue(tag)}`
 }
 
 function deathAt(death: Death, events: Events): Death {
@@ -299,6 +221,8 @@ export function number(region: SimulatedRegion, count: number): void {
     const ref = { epoch: region.epoch, seq }
     region.log.push({ ref, fact })
     advance(region, region.name, ref)
+    const { version, written } = writtenOf(fact)
+    region.applied[version.origin] = raised(region.applied[version.origin], written)
     // Own registers learn their event as others do: from the log.
     merge(region, fact, [ref])
   }
@@ -311,7 +235,8 @@ export function advance(region: SimulatedRegion, origin: string, ref: EventRef):
 }
 
 export function takeBackup(region: SimulatedRegion): void {
-  const { repository, outbox, epoch, lineage, lastId, log, cursors } = region
+  const { repository, outbox, epoch, lineage, lastId, log, cursors, merged, gone } = region
+  const { told, applied, tick, deathTicks, pairs, prunedH, quarantined } = region
   region.backup = {
     repository: copyOf(repository),
     outbox: [...outbox],
@@ -320,6 +245,15 @@ export function takeBackup(region: SimulatedRegion): void {
     lastId,
     log: [...log],
     cursors: { ...cursors },
+    merged: new Set(merged),
+    gone: new Set(gone),
+    told: { ...told },
+    applied: { ...applied },
+    tick,
+    deathTicks: new Map(deathTicks),
+    pairs: new Map(pairs),
+    prunedH,
+    quarantined,
   }
 }
 
@@ -334,6 +268,15 @@ export function restoreBackup(region: SimulatedRegion): boolean {
   region.lastId = backup.lastId
   region.log = [...backup.log]
   region.cursors = { ...backup.cursors }
+  region.merged = new Set(backup.merged)
+  region.gone = new Set(backup.gone)
+  region.told = { ...backup.told }
+  region.applied = { ...backup.applied }
+  region.tick = backup.tick
+  region.deathTicks = new Map(backup.deathTicks)
+  region.pairs = new Map(backup.pairs)
+  region.prunedH = backup.prunedH
+  region.quarantined = backup.quarantined
   return true
 }
 

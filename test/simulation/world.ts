@@ -4,75 +4,58 @@
 // An omniscient observer writes down each write with what its region had merged at that moment. What regions conclude from
 // their registers must be what the observer knows: the same visible content everywhere, and exactly the real conflicts.
 
-import { deriveTombstone, type Written } from '#shared/convergence/registers.ts'
+import { deriveTombstone } from '#shared/convergence/registers.ts'
 import { compareVersions } from '#shared/convergence/version.ts'
 import { isTagVisible } from '#shared/convergence/visibility.ts'
 import { LAYERS, MANIFESTS, parentsOf, TAGS } from './content.ts'
-import { check, type ObservedDeath, writesIn } from './observer.ts'
-import { createRandom, type Random } from './random.ts'
+import { checkGone, pass } from './days.ts'
+import { apply, nextIndex } from './follow.ts'
+import { compareRegions, hear, introduce, isContinuous } from './lifecycle.ts'
+import { check } from './observer.ts'
+import { createRandom } from './random.ts'
 import {
-  advance,
   createRegion,
-  deleteLink,
-  deleteManifest,
-  deleteRepository,
-  deleteTag,
   merge,
-  mergeAll,
   number,
-  push,
   raiseEpoch,
   restoreBackup,
   type SimulatedRegion,
   takeBackup,
 } from './region.ts'
+import {
+  type BrokenRule,
+  bigintText,
+  compare,
+  isFollowed,
+  type Link,
+  note,
+  type Options,
+  START_MS,
+  type World,
+} from './state.ts'
+import { deleteLink, deleteManifest, deleteRepository, deleteTag, push } from './writes.ts'
 
 const HOUR_MS = 3_600_000
-const START_MS = 1_700_000_000_000
 
 export interface Outcome {
   readonly seed: number
+  readonly steps: number
   readonly writes: number
+  /** What happened, a line for each thing. */
+  readonly trace: readonly string[]
   readonly conflicts: number
+  readonly forgotten: number
+  readonly quarantined: number
   /** Empty: all regions agree with each other and with the observer on what shows and on lost races. */
   readonly problems: readonly string[]
   /** Deaths of which a region judges otherwise than the observer what they killed unseen. */
   readonly misjudged: readonly string[]
 }
 
-interface World {
-  readonly random: Random
-  readonly regions: readonly SimulatedRegion[]
-  /** Links that are cut, as "from>to". */
-  readonly cut: Set<string>
-  nowMs: number
-  readonly deaths: ObservedDeath[]
-  readonly problems: string[]
-  readonly misjudged: string[]
-  writes: number
-  readonly restores: boolean
-  restored: boolean
-  readonly broken: BrokenRule | undefined
-}
-
-/** A rule left out on purpose: the simulation must notice. */
-export type BrokenRule =
-  /** Derived tombstones get a version of their own instead of the one they tombstone. */
-  | 'tombstones-rise'
-  /** A death does not say what was delivered early. */
-  | 'deaths-forget-early'
-  /** A local write takes the clock, whatever registers it meets. */
-  | 'writes-trust-the-clock'
-  /** A hole in a log is skipped. */
-  | 'holes-are-skipped'
-
-export interface Options {
-  /** Databases are restored from backups as well. */
-  readonly restores?: boolean
-  readonly broken?: BrokenRule
-}
-
-export function simulate(seed: number, { restores = false, broken }: Options = {}): Outcome {
+export function simulate(
+  seed: number,
+  { restores = false, lifecycle = false, broken, stepsMax = Infinity }: Options = {},
+): Outcome {
   const random = createRandom(seed)
   const names = ['ap', 'eu', 'sa', 'us'].slice(0, 2 + random.int(3))
   const world: World = {
@@ -81,27 +64,51 @@ export function simulate(seed: number, { restores = false, broken }: Options = {
     cut: new Set(),
     nowMs: START_MS,
     deaths: [],
+    trace: [],
     problems: [],
     misjudged: [],
     writes: 0,
     restores,
+    lifecycle,
+    forgotten: 0,
     restored: false,
     broken,
   }
-  const steps = 20 + random.int(60)
+  introduce(world.regions, START_MS)
+  const steps = Math.min(stepsMax, 20 + random.int(60))
   for (let step = 0; step < steps; step++) {
     world.nowMs += random.int(2_000)
     act(world)
+    checkGone(world)
   }
   settle(world)
+  checkGone(world)
   const conflicts = check(world)
-  return { seed, writes: world.writes, conflicts, problems: world.problems, misjudged: world.misjudged }
+  return {
+    seed,
+    steps,
+    trace: world.trace,
+    writes: world.writes,
+    conflicts,
+    problems: world.problems,
+    misjudged: world.misjudged,
+    forgotten: world.forgotten,
+    quarantined: world.regions.reduce((sum, { quarantined }) => sum + quarantined.length, 0),
+  }
 }
 
 function act(world: World): void {
   const { random, regions } = world
   const region = random.pick(regions)
   const { nowMs } = world
+  if (region.pairs.size === 0) {
+    compare(world, { from: random.pick(regions), to: region })
+    return
+  }
+  if (world.lifecycle && random.chance(0.3)) {
+    pass(world, region)
+    return
+  }
   switch (random.int(18)) {
     case 0:
     case 1:
@@ -112,13 +119,14 @@ function act(world: World): void {
       const tags = random.some(TAGS, 0.5)
       write(
         world,
+        region,
         () => push(region, { digest, tags, nowMs }),
         () => acknowledged(world, region, { digest, tags }),
       )
       break
     }
     case 5:
-      write(world, () => deleteTag(region, { name: random.pick(TAGS), nowMs }))
+      write(world, region, () => deleteTag(region, { name: random.pick(TAGS), nowMs }))
       break
     case 6:
       writeDeath(world, region, () => deleteManifest(region, { digest: random.pick(MANIFESTS), nowMs }))
@@ -141,8 +149,10 @@ function act(world: World): void {
       break
     case 12:
       if (!world.restores) break
-      if (random.chance(0.5)) takeBackup(region)
-      else if (restoreBackup(region)) {
+      if (random.chance(0.5)) {
+        note(world, 'is backed up', region)
+        takeBackup(region)
+      } else if (restoreBackup(region)) {
         world.restored = true
         restart(world, region)
       }
@@ -159,9 +169,15 @@ function act(world: World): void {
   }
 }
 
-function write(world: World, work: () => boolean, then: () => void = () => {}): void {
+function write(
+  world: World,
+  region: SimulatedRegion,
+  work: () => boolean,
+  then: () => void = () => {},
+): void {
   if (!work()) return
   world.writes++
+  note(world, `writes ${JSON.stringify(region.born.at(-1), bigintText)}`, region)
   then()
 }
 
@@ -179,8 +195,8 @@ function acknowledged(
 }
 
 function writeDeath(world: World, region: SimulatedRegion, work: () => boolean): void {
-  const seen = new Set(writesIn(region, undefined).map(({ identity }) => identity))
-  write(world, work, () => {
+  const seen = new Set(region.merged)
+  write(world, region, work, () => {
     const fact = region.outbox.at(-1)
     if (fact === undefined || !('death' in fact)) throw new Error('a delete wrote no death')
     world.deaths.push({ fact, seen })
@@ -208,100 +224,32 @@ function toggle(cut: Set<string>, link: string): void {
   if (!cut.delete(link)) cut.add(link)
 }
 
-interface Link {
-  readonly from: SimulatedRegion
-  readonly to: SimulatedRegion
-}
-
 /** A batch from the origin's log: perhaps repeated, perhaps with a hole before it, perhaps lost on the way. */
 function deliver(world: World, { from, to }: Link): void {
   const { random } = world
-  if (!isOpen(world, { from, to }) || random.chance(0.1)) return
+  if (!isFollowed(world, { from, to }) || random.chance(0.1)) return
+  hear(to, from, world.nowMs)
+  note(world, 'delivers', from, to)
   const next = nextIndex(to, from)
   const start = Math.max(0, next - random.int(3) + random.int(3))
   apply(to, from, from.log.slice(start, start + 1 + random.int(6)))
 }
 
-/** Rule R8: what was applied is dropped, what follows is applied, what is missing is fetched from the origin's log. */
-function apply(to: SimulatedRegion, from: SimulatedRegion, batch: SimulatedRegion['log']): void {
-  for (const { ref, fact } of batch) {
-    const index = from.log.findIndex((logged) => logged.ref.epoch === ref.epoch && logged.ref.seq === ref.seq)
-    const missing = from.log.slice(nextIndex(to, from), index)
-    if (to.broken !== 'holes-are-skipped') for (const before of missing) applyOne(to, from, before)
-    if (index >= nextIndex(to, from)) applyOne(to, from, { ref, fact })
-  }
-}
-
-function applyOne(
-  to: SimulatedRegion,
-  from: SimulatedRegion,
-  { ref, fact }: SimulatedRegion['log'][number],
-): void {
-  merge(to, fact, [ref])
-  advance(to, from.name, ref)
-}
-
-/** Where in the origin's log the region has to go on. What it knows beyond a restored log belongs to an epoch that ended. */
-function nextIndex(to: SimulatedRegion, from: SimulatedRegion): number {
-  const at = to.cursors[from.name]?.at(-1)
-  if (at === undefined) return 0
-  const index = from.log.findIndex(
-    ({ ref }) => ref.epoch > at.epoch || (ref.epoch === at.epoch && ref.seq > at.seq),
-  )
-  return index === -1 ? from.log.length : index
-}
-
 /**
- * A start of the database: every peer is asked how far it has come. If one knows more, or is silent and might, the region
- * counts under a new epoch. `settle` compares the regions after a restore. Epochs are moments, so none was used before.
+ * A start of the database, restored or not, begins an epoch: the moment by the region's clock. None is begun twice, so no
+ * event's number and no outbox id is ever given twice, and nobody has to be asked what a restore lost.
  */
 function restart(world: World, region: SimulatedRegion): void {
-  const peers = world.regions.filter((peer) => peer !== region)
-  const silent = peers.some((peer) => !isOpen(world, { from: peer, to: region }))
-  const ahead = peers.some((peer) => isAhead(peer, region))
-  if (!silent && !ahead) return
-  raiseEpoch(region, world.nowMs - START_MS + 2)
-}
-
-/** The peer applied something of this region's log, or was told early of a write of it, that the region does not have. */
-function isAhead(peer: SimulatedRegion, region: SimulatedRegion): boolean {
-  const at = peer.cursors[region.name]?.at(-1)
-  if (at !== undefined && !region.log.some(({ ref }) => ref.epoch === at.epoch && ref.seq === at.seq))
-    return true
-  return writtenBy(peer, region.name).some(
-    ({ epoch, id }) => epoch > region.epoch || (epoch === region.epoch && id > region.lastId),
-  )
-}
-
-/** What a region knows of an origin's writes, as the origin calls them. */
-function writtenBy(region: SimulatedRegion, origin: string): Written[] {
-  const { repository } = region
-  const manifests = [...repository.manifests.values()].map(({ dead }) => dead)
-  const links = [...repository.links.values()].map(({ dead }) => dead)
-  return [...writesIn(region, undefined), repository.dead, ...manifests, ...links]
-    .filter(({ version }) => version.origin === origin)
-    .map(({ written }) => written)
-}
-
-function isOpen(world: World, { from, to }: Link): boolean {
-  return from !== to && !world.cut.has(`${from.name}>${to.name}`)
-}
-
-/** Both learn everything of each other. */
-function compare(world: World, { from, to }: Link): void {
-  if (!isOpen(world, { from, to }) || !isOpen(world, { from: to, to: from })) return
-  exchange(from, to)
-}
-
-function exchange(a: SimulatedRegion, b: SimulatedRegion): void {
-  mergeAll(a, b)
-  mergeAll(b, a)
+  world.nowMs++
+  note(world, 'is restored', region)
+  if (region.broken !== 'a-start-goes-on-counting') raiseEpoch(region, world.nowMs + region.skewMs)
 }
 
 /** Early delivery: the registers behind one tag, as the peer has them, merged before their events arrive. */
 function readThrough(world: World, { from, to }: Link): void {
-  if (!isOpen(world, { from, to })) return
+  if (!isFollowed(world, { from, to })) return
   const name = world.random.pick(TAGS)
+  note(world, `answers a miss of ${name}`, from, to)
   const register = from.repository.tags.get(name)
   if (register === undefined) return
   const { digest } = register.current
@@ -314,12 +262,17 @@ function readThrough(world: World, { from, to }: Link): void {
   for (const tag of register.history.values()) merge(to, { kind: 'tag', name, tag }, tag.events)
 }
 
-/** Everything is numbered and delivered everywhere; after a restore regions have compared themselves, as they do for ever. */
-function settle({ regions, restored }: World): void {
-  for (const region of regions) number(region, Number.MAX_SAFE_INTEGER)
-  for (const from of regions) for (const to of regions) if (from !== to) apply(to, from, from.log)
-  if (!restored) return
+/** The network heals. All is numbered and delivered, and regions compare themselves, as they do for ever. */
+function settle(world: World): void {
+  const { regions, restored, nowMs } = world
   // Twice around: what one learns last, the first has to learn too.
-  for (let round = 0; round < 2; round++)
-    for (const a of regions) for (const b of regions) if (a.name < b.name) exchange(a, b)
+  const isCompared = restored || world.lifecycle
+  for (let round = 0; round < (isCompared ? 3 : 1); round++) {
+    for (const region of regions) number(region, Number.MAX_SAFE_INTEGER)
+    for (const a of regions)
+      for (const b of regions) if (a.name < b.name && !isContinuous(a, b)) compareRegions(a, b, nowMs)
+    for (const from of regions) for (const to of regions) if (from !== to) apply(to, from, from.log)
+    if (!isCompared) return
+    for (const a of regions) for (const b of regions) if (a.name < b.name) compareRegions(a, b, nowMs)
+  }
 }
