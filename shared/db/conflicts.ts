@@ -103,13 +103,13 @@ const TRIMMED = `(write.origin = region.name and write.written_id <= coalesce(re
 /** The writes of tags and manifests that are `touched`, with each death that may have killed them unseen. */
 const KILLED = `
   write as (
-    select was.repository_id, was.name as subject, was.digest, was.h, was.origin, was.written_epoch, was.written_id,
+    select was.repository_id, was.name as subject, was.digest || ' ' || was.alive as value, was.digest, was.h, was.origin, was.written_epoch, was.written_id,
       was.events
     from touched join tag_history as was on was.repository_id = touched.repository_id
       and (touched.digest is null or was.digest = touched.digest)
       and (touched.name is null or was.name = touched.name)
     union
-    select m.repository_id, m.digest, m.digest, m.alive_h, m.alive_origin, m.alive_written_epoch, m.alive_written_id,
+    select m.repository_id, m.digest, '', m.digest, m.alive_h, m.alive_origin, m.alive_written_epoch, m.alive_written_id,
       m.alive_events
     from touched join membership as m on m.repository_id = touched.repository_id and m.kind = 'manifest'
       and (touched.digest is null or m.digest = touched.digest)
@@ -123,7 +123,7 @@ const KILLED = `
     cross join lateral (values
       (m.dead_h, m.dead_origin, m.dead_by), (r.dead_h, r.dead_origin, r.dead_by)) as death (h, origin, by)
     where ${versionOf('write')} <= (death.h, death.origin) and not ${TRIMMED}
-      and killed_unseen(death.by, death.h, death.origin, write.subject, write.h, write.origin,
+      and killed_unseen(death.by, death.h, death.origin, write.subject, write.value, write.h, write.origin,
         write.written_epoch, write.written_id, ${eventsOf('write')})
   )`
 

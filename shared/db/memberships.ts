@@ -15,6 +15,7 @@ import {
   linkShows,
   manifestShows,
   memberShows,
+  NEXT_EVENT_ID,
   numbered,
   recorded,
   versionJson,
@@ -60,13 +61,15 @@ const die = statement<{ outbox_id: number; epoch: number }>(
          dead_prev_h = m.alive_h, dead_prev_origin = m.alive_origin,
          dead_by = ${deathKnowing({
            shard: ':shard',
+           id: 'drawn.id',
            targets: `
-             select digest as subject, alive_h as h, alive_origin as origin from membership
+             select digest as subject, '' as value, alive_h as h, alive_origin as origin from membership
              where repository_id = m.repository_id and kind = m.kind and digest = m.digest and alive_early
              union all
-             select name, h, origin from tag_history
+             select name, digest || ' ' || alive, h, origin from tag_history
              where m.kind = 'manifest' and repository_id = m.repository_id and digest = m.digest and early`,
          })}
+     from (select ${NEXT_EVENT_ID} as id) as drawn
      where m.repository_id = :repository_id and m.kind = :kind and m.digest = :digest
      returning m.*
    ),

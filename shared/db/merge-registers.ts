@@ -166,18 +166,21 @@ const mergeMembers = statement<never>(
    on conflict (repository_id, kind, digest) do update
      set (media_type, alive_h, alive_origin, alive_prev_h, alive_prev_origin, alive_written_epoch, alive_written_id,
          alive_events, alive_early) = (
-       select media_type, h, origin, prev_h, prev_origin, epoch, id, events, early from (values
+       select media_type, h, origin, prev_h, prev_origin, epoch, id,
+         case when same.alive then both_events(m.alive_events, excluded.alive_events) else events end,
+         case when same.alive then m.alive_early and excluded.alive_early else early end
+       from (values
          (0, m.media_type, m.alive_h, m.alive_origin, m.alive_prev_h, m.alive_prev_origin, m.alive_written_epoch,
            m.alive_written_id,
-           case when ${versionOf('m.alive')} = ${versionOf('excluded.alive')}
-             then both_events(m.alive_events, excluded.alive_events) else m.alive_events end,
-           m.alive_early and (${versionOf('m.alive')} <> ${versionOf('excluded.alive')} or excluded.alive_early)),
+           m.alive_events, m.alive_early),
          (1, excluded.media_type, excluded.alive_h, excluded.alive_origin, excluded.alive_prev_h,
            excluded.alive_prev_origin, excluded.alive_written_epoch, excluded.alive_written_id,
            excluded.alive_events, excluded.alive_early)
        ) as either (place, media_type, h, origin, prev_h, prev_origin, epoch, id, events, early)
+       cross join (select ${versionOf('m.alive')} = ${versionOf('excluded.alive')}
+         and m.media_type = excluded.media_type as alive) as same
        -- Of two that are the same, the row's own.
-       order by h desc, origin collate "C" desc, media_type collate "C" desc, place
+       order by h desc, origin collate "C" desc, media_type collate "C" desc, epoch desc, id desc, place
        limit 1),
      dead_by = case when ${versionOf('m.dead')} = ${versionOf('excluded.dead')}
          then both_deaths(m.dead_by, excluded.dead_by)

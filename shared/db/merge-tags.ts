@@ -52,8 +52,12 @@ const mergeHistory = statement<never>(
    from ${VERSIONS} cross join region
    order by came.repository_id, came.digest collate "C", came.name collate "C", came.h, came.origin collate "C", came.alive
    on conflict (repository_id, digest, name, h, origin, alive) do update
-     set events = both_events(was.events, excluded.events), early = was.early and excluded.early
-     where was.early or was.events is distinct from both_events(was.events, excluded.events)`,
+     set events = both_events(was.events, excluded.events), early = was.early and excluded.early,
+       (written_epoch, written_id) = (
+         select * from (values (was.written_epoch, was.written_id), (excluded.written_epoch, excluded.written_id)) as w
+         order by 1 desc, 2 desc limit 1)
+     where was.early or was.events is distinct from both_events(was.events, excluded.events)
+       or (excluded.written_epoch, excluded.written_id) > (was.written_epoch, was.written_id)`,
 )
 
 /** Merges versions, each given once, of tags whose repositories and memberships are merged by this transaction. */

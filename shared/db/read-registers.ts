@@ -122,8 +122,9 @@ function deathOf({
   dead_by: by,
 }: Omit<RepositoryRow, 'id'> | MemberRow): Death {
   if (by === null) return { ...NO_DEATH, version: versionOf(h, origin) }
-  const early = by.early.map(({ subject, version }) => ({
+  const early = by.early.map(({ subject, value, version }) => ({
     subject,
+    value,
     version: versionOf(String(version.h), version.origin),
   }))
   return { ...by, version: versionOf(h, origin), early, events: [] }

@@ -162,17 +162,19 @@ export function seenOfShard(shard: string): string {
 
 /**
  * What a death tells of what its region knew: the logs that it had applied, what it kills that was told before its event
- * came, and what the region calls it. `targets`: a query of the early ones, as subject, h and origin.
+ * came, and what the region calls it. `targets`: a query of the early ones, as subject,
+ * value, h and origin (shared/convergence, `EarlyVersion`). `id`: drawn while the row is locked.
  */
-export function deathKnowing({ shard, targets }: { shard: string; targets: string }): string {
+export function deathKnowing({ shard, targets, id }: { shard: string; targets: string; id: string }): string {
   return `jsonb_build_object(
     'seen', ${seenOfShard(shard)},
     'early', (
       select coalesce(jsonb_agg(jsonb_build_object('subject', target.subject,
+        'value', target.value,
         'version', jsonb_build_object('h', target.h::text, 'origin', target.origin))), '[]')
       from (${targets}) as target),
-    'written', ${writtenAs(NEXT_EVENT_ID)},
-    'lineage', (select lineage from region))`
+    'written', ${writtenAs(id)},
+    'lineage', (select lineage from region) || ${writtenAs(id)})`
 }
 
 /**

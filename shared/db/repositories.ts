@@ -7,6 +7,7 @@ import {
   deathKnowing,
   EPOCH,
   lastOf,
+  NEXT_EVENT_ID,
   numbered,
   recorded,
   repositoryShows,
@@ -79,13 +80,15 @@ const die = statement<{ outbox_id: number; epoch: number }>(
          dead_origin = :origin,
          dead_by = ${deathKnowing({
            shard: 'r.shard',
+           id: 'drawn.id',
            targets: `
-             select digest as subject, alive_h as h, alive_origin as origin from membership
+             select digest as subject, '' as value, alive_h as h, alive_origin as origin from membership
              where repository_id = r.id and kind = 'manifest' and alive_early
              union all
-             select name, h, origin from tag_history where repository_id = r.id and early`,
+             select name, digest || ' ' || alive, h, origin from tag_history where repository_id = r.id and early`,
          })}
-     where id = :id
+     from (select ${NEXT_EVENT_ID} as id) as drawn
+     where r.id = :id
      returning r.*
    ),
    event as (${numbered(`

@@ -35,9 +35,13 @@ const knowledge: Readonly<Record<string, Schema>> = {
   // What was deleted and had been seen before its event came.
   early: {
     type: 'array',
-    items: { type: 'object', required: ['subject', 'version'], properties: { subject: text, version } },
+    items: {
+      type: 'object',
+      required: ['subject', 'value', 'version'],
+      properties: { subject: text, value: text, version },
+    },
   },
-  // Earlier epochs of the region, each with the last write that it still has of it.
+  // Each epoch of the region, with the last write that it had of it.
   lineage: { type: 'array', items: written },
 }
 const reference: Schema = {

@@ -130,7 +130,7 @@ function textOf({ h, origin }: Version): { h: string; origin: string } {
 /** What the death's row keeps beside its version. */
 function knowledgeOf({ version, seen, early, written, lineage }: Death) {
   if (version.h === 0n) return null
-  const told = early.map(({ subject, version }) => ({ subject, version: textOf(version) }))
+  const told = early.map(({ subject, value, version }) => ({ subject, value, version: textOf(version) }))
   return { seen, early: told, written, lineage }
 }
 

@@ -101,22 +101,31 @@ create function both_deaths(a jsonb, b jsonb) returns jsonb language sql immutab
         group by a_seen.key) as seen_by_both),
     'early', (
       select coalesce(jsonb_agg(one), '[]') from jsonb_array_elements(a -> 'early') as one
-      where b -> 'early' @> jsonb_build_array(one))) end
+      where b -> 'early' @> jsonb_build_array(one)),
+    'lineage', (
+      select coalesce(jsonb_agg(jsonb_build_object('epoch', a_at.epoch, 'id', least(a_at.id, b_at.id))
+        order by a_at.epoch), '[]')
+      from jsonb_to_recordset(a -> 'lineage') as a_at (epoch integer, id bigint)
+      join jsonb_to_recordset(b -> 'lineage') as b_at (epoch integer, id bigint) on b_at.epoch = a_at.epoch),
+    'written', (
+      select jsonb_build_object('epoch', epoch, 'id', id)
+      from jsonb_to_recordset(jsonb_build_array(a -> 'written', b -> 'written')) as either (epoch integer, id bigint)
+      order by epoch desc, id desc limit 1)) end
 $$;
 
 -- Whether a death killed a write that its region had not seen; null: the write's event has to arrive first.
 create function killed_unseen(
   death jsonb, dead_h bigint, dead_origin text,
-  subject text, h bigint, origin text, written_epoch integer, written_id bigint, events jsonb
+  subject text, value text, h bigint, origin text, written_epoch integer, written_id bigint, events jsonb
 ) returns boolean language sql immutable parallel safe as $$
   select case
     when (h, origin collate "C") > (dead_h, dead_origin collate "C") or death is null then false
     when death -> 'early' @> jsonb_build_array(jsonb_build_object(
-      'subject', subject, 'version', jsonb_build_object('h', h::text, 'origin', origin))) then false
+      'subject', subject, 'value', value, 'version', jsonb_build_object('h', h::text, 'origin', origin))) then false
+    when is_seen(death -> 'seen', origin, events) then false
     when origin = dead_origin then not exists (
-      select from jsonb_to_recordset(death -> 'lineage' || (death -> 'written')) as known (epoch integer, id bigint)
+      select from jsonb_to_recordset(death -> 'lineage') as known (epoch integer, id bigint)
       where known.epoch = written_epoch and written_id <= known.id)
-    when events is null then null
-    else not is_seen(death -> 'seen', origin, events)
+    when events is not null then true
   end
 $$;
