@@ -1,7 +1,7 @@
 // A bounded periodic loop: what workers are made of. One run at a time, a jittered pause between runs, a longer one
 // after failures, and an end that waits for the run under way. Events may wake it early; it never depends on them.
 
-import { setTimeout as pause } from 'node:timers/promises'
+import { pause } from './pause.ts'
 
 const BACKOFF_MAX = 8
 
@@ -40,10 +40,7 @@ export function startLoop(options: LoopOptions): Loop {
       sleeping = new AbortController()
       // Between half and one and a half: nodes that started together drift apart.
       const delayMs = everyMs * (0.5 + random()) * Math.max(1, failures)
-      await pause(delayMs, undefined, {
-        signal: AbortSignal.any([stopping.signal, sleeping.signal]),
-        ref: false,
-      }).catch(() => {})
+      await pause(delayMs, { signal: AbortSignal.any([stopping.signal, sleeping.signal]) })
     }
   }
 

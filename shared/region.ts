@@ -9,10 +9,10 @@ import { StoreError } from './blobs/blob-store.ts'
 import type { Config } from './config/load.ts'
 import { countDamagedBlobs } from './db/blobs.ts'
 import type { Database } from './db/connect.ts'
-import { readersBehind } from './db/event-cursors.ts'
-import { logReadersBehind } from './db/log-readers.ts'
 import type { Found, Lookup } from './db/lookups.ts'
 import { countManifests } from './db/memberships.ts'
+import { ownReadersBehind } from './db/own-readers.ts'
+import { peerReadersBehind } from './db/peer-readers.ts'
 import { regionRow } from './db/region.ts'
 import { sealStoredSecrets } from './db/seal-stored-secrets.ts'
 import type { SnapshotReader } from './db/snapshot-reader.ts'
@@ -93,7 +93,7 @@ export async function openRegion(config: Config, options: RegionOptions = {}): P
     manifests: () => countManifests(reads),
     uploadsOpen: () => countUploads(reads),
     blobsDamaged: () => countDamagedBlobs(reads),
-    readersBehind: async () => [...(await readersBehind(reads)), ...(await logReadersBehind(reads))],
+    readersBehind: async () => [...(await ownReadersBehind(reads)), ...(await peerReadersBehind(reads))],
     webhooksWaiting: () => waitingDeliveries(reads),
     pool: () => db.poolSize(),
     databaseRetries: () => db.retries(),

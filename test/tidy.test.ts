@@ -8,13 +8,16 @@ import { join } from 'node:path'
 import { describe, test } from 'node:test'
 import { configurationLists, environmentExample, shortTable } from '#shared/config/describe.ts'
 import { errorTable } from '#shared/errors.ts'
+import {
+  EXCEPTIONS,
+  floorComplaints,
+  importsOf,
+  ownerComplaints,
+  purityComplaints,
+  type Source,
+} from './support/floors.ts'
 
 const root = join(import.meta.dirname, '..')
-
-interface Source {
-  readonly path: string
-  readonly text: string
-}
 
 type Rule = (source: Source) => string[]
 
@@ -22,153 +25,54 @@ type Rule = (source: Source) => string[]
 const LINES_MAX = 400
 const LONG_FILES: Readonly<Record<string, string>> = {}
 
-/** Files of shared/ without a test of the same name, and why. */
-const TESTED_ELSEWHERE: Readonly<Record<string, string>> = {
-  'shared/service.ts': 'a type',
-  'shared/region-database.ts': 'test/shared/region.test.ts and every test that opens a region',
-  'shared/region-stores.ts': 'test/services/janitor/store-owner.test.ts and test/stores/start.test.ts',
-  'shared/registry/registry.ts': 'every test that pushes or pulls',
-  ...Object.fromEntries(
-    [
-      'auth',
-      'blobs',
-      'database',
-      'events',
-      'janitor',
-      'kafka',
-      'limits',
-      'parsers',
-      'peers',
-      'server',
-      'variable',
-      'webhooks',
-    ].map((name) => [`shared/config/${name}.ts`, 'test/shared/config/load.test.ts']),
-  ),
-  'shared/blobs/lost-session.ts':
-    'test/services/api/v2/commit-proof.test.ts and test/stores/lost-objects.test.ts',
-  'shared/registry/settle-blob.ts': 'test/faults/api/lost-blobs.test.ts',
-  'shared/blobs/files/volumes.ts': 'test/services/api/v2/free-space.test.ts',
-  'shared/blobs/objects/object-service.ts':
-    'the port; its three implementations keep test/contract/blob-store.ts',
-  'shared/blobs/objects/object-read.ts': 'test/stores/faults.test.ts',
-  'shared/blobs/open-store.ts': 'test/stores/move-blobs.test.ts and every region',
-  'shared/blobs/objects/part-attempt.ts': 'test/stores/contract.test.ts',
-  'shared/blobs/objects/part-session.ts': 'test/stores/contract.test.ts',
-  'shared/blobs/objects/part-store.ts': 'test/stores/contract.test.ts and test/stores/faults.test.ts',
-  'shared/blobs/objects/s3-service.ts':
-    'test/stores/contract.test.ts and test/shared/blobs/objects/store-failures.test.ts',
-  'shared/blobs/objects/gcs-service.ts':
-    'test/stores/contract.test.ts and test/shared/blobs/objects/store-failures.test.ts',
-  'shared/blobs/objects/azure-service.ts':
-    'test/stores/contract.test.ts and test/shared/blobs/objects/store-failures.test.ts',
-  'shared/blobs/objects/s3-presign.ts': 'test/stores/links.test.ts',
-  'services/move-blobs/move-blobs.ts': 'test/stores/move-blobs.test.ts',
-  'shared/blobs/waiting-line.ts':
-    'test/shared/blobs/byte-budget.test.ts and test/shared/blobs/objects/part-buffers.test.ts',
-  'shared/blobs/files/write-once-file.ts': 'test/shared/blobs/files/file-store.test.ts',
-  'shared/blobs/files/directory-sync.ts': 'test/shared/blobs/files/file-store.test.ts',
-  'shared/blobs/files/file-pump.ts': 'test/shared/blobs/files/file-store.test.ts',
-  'shared/registry/mount-blob.ts': 'test/services/api/v2/uploads.test.ts',
-  'shared/registry/keep-attempt.ts': 'test/services/janitor/sweep-limits.test.ts',
-  'shared/blobs/ownership.ts': 'test/services/janitor/store-owner.test.ts and test/stores/owner.test.ts',
-  'shared/db/store-owner.ts': 'test/services/janitor/store-owner.test.ts',
-  'shared/db/blob-keys.ts': 'test/services/janitor/sweep-limits.test.ts',
-  'shared/blobs/blob-store.ts': 'the interface; test/contract/blob-store.ts is its test',
-  'shared/db/provenance.ts': 'a type and its columns, seen in test/shared/db/registers.test.ts',
-  'shared/convergence/registers.ts': 'test/simulation/simulation.test.ts',
-  'shared/convergence/visibility.ts': 'test/simulation/simulation.test.ts',
-  'shared/convergence/conflicts.ts': 'test/simulation/simulation.test.ts',
-  'shared/convergence/forgetting.ts': 'test/simulation/simulation.test.ts',
-  'shared/bus/bus.ts': 'the interface; test/contract/bus.ts is its test',
-  'shared/bus/hand-over.ts': 'test/contract/bus.ts',
-  'shared/bus/in-order.ts': 'test/shared/bus/follow.test.ts',
-  'shared/bus/kafka-bus.ts': 'test/kafka/contract.test.ts and test/kafka/faults.test.ts',
-  'shared/bus/deadline.ts': 'test/kafka/faults.test.ts',
-  'shared/bus/kafka-topic.ts': 'test/kafka/faults.test.ts',
-  'shared/bus/open-kafka.ts': 'test/kafka/secure.test.ts',
-  'shared/events/log-pages.ts': 'an interface',
-  'shared/registry/log-pages.ts': 'test/shared/bus/log-bus.test.ts and test/shared/bus/follow.test.ts',
-  'shared/db/shard-log.ts': 'test/shared/bus/log-bus.test.ts and test/services/relay/trim.test.ts',
-  'shared/db/event-cursors.ts':
-    'test/services/webhooks/webhooks.test.ts and test/services/relay/trim.test.ts',
-  'shared/db/pull-events.ts':
-    'test/shared/registry/pull-counter.test.ts and test/services/api/admin/events.test.ts',
-  'shared/db/log-readers.ts': 'test/services/api/peer/log.test.ts and test/services/relay/trim.test.ts',
-  'shared/peers/remote-log-pages.ts': 'test/services/api/peer/log.test.ts',
-  'shared/db/peer-cursors.ts': 'test/shared/replication/receive-events.test.ts',
-  'shared/db/region.ts': 'test/shared/db/migrate.test.ts and test/services/relay/relay.test.ts',
-  'shared/db/settings.ts': 'test/services/webhooks/webhooks.test.ts',
-  'shared/db/webhook-deliveries.ts': 'test/services/webhooks/webhooks.test.ts',
-  'shared/db/stored-secrets.ts': 'test/shared/db/seal-stored-secrets.test.ts',
-  'shared/webhooks/subscriptions.ts': 'test/services/webhooks/webhooks.test.ts',
-  'shared/db/event-log.ts': 'test/services/relay/relay.test.ts and test/services/api/admin/events.test.ts',
-  'shared/db/lookups.ts': 'test/shared/db/registers.test.ts and every pull',
-  'shared/db/push-manifest.ts': 'test/shared/db/registers.test.ts and test/shared/db/races.test.ts',
-  'shared/db/memberships.ts': 'test/shared/db/registers.test.ts and test/shared/db/races.test.ts',
-  'shared/db/tags.ts': 'test/shared/db/registers.test.ts',
-  'shared/db/repositories.ts': 'test/shared/db/registers.test.ts',
-  'shared/db/manifests.ts': 'test/services/api/v2/referrers.test.ts and every pull',
-  'shared/db/blobs.ts': 'test/services/api/v2/uploads.test.ts',
-  'shared/db/uploads.ts': 'test/services/api/v2/uploads.test.ts',
-  'shared/db/signing-keys.ts': 'test/services/api/auth.test.ts',
-  'shared/db/outage.ts': 'test/faults/outage.test.ts',
-  'shared/db/first-contact.ts': 'test/services/main.test.ts',
-  'shared/embedded/binaries.ts': 'test/shared/embedded/postgres.test.ts',
-  'shared/embedded/cluster.ts': 'test/shared/embedded/postgres.test.ts',
-  'shared/embedded/directory-lock.ts': 'test/faults/embedded/directory-lock.test.ts',
-  'shared/embedded/if-there.ts': 'test/shared/embedded/postgres.test.ts',
-  'shared/embedded/owner.ts': 'test/shared/embedded/postgres.test.ts',
-  'shared/embedded/postmaster.ts': 'test/shared/embedded/postgres.test.ts',
-  'shared/embedded/server-lock.ts': 'test/shared/embedded/postgres.test.ts',
-  'shared/embedded/durable-directory.ts': 'test/shared/embedded/postgres.test.ts',
-  'shared/embedded/server-log.ts': 'test/shared/embedded/postgres.test.ts',
-  'shared/failpoints.ts': 'test/faults/api/crash.test.ts',
-  'shared/registry/push-blob.ts': 'test/services/api/v2/uploads.test.ts',
-  'shared/registry/push-manifest.ts': 'test/services/api/v2/push-pull.test.ts',
-  'shared/registry/pull.ts': 'test/services/api/v2/push-pull.test.ts',
-  'shared/registry/remove.ts': 'test/services/api/v2/push-pull.test.ts',
-  'shared/registry/list.ts': 'test/services/api/v2/lists.test.ts',
-  'shared/observability/probe-server.ts': 'test/services/main.test.ts',
-  'shared/observability/listen.ts': 'test/services/main.test.ts',
-}
-
-const OWNERS: Readonly<Record<string, RegExp>> = {
-  '@aws-sdk/client-s3': /^(shared\/blobs\/objects\/s3-service\.ts|test\/)/,
-  '@smithy/node-http-handler': /^shared\/blobs\/objects\/s3-service\.ts/,
-  '@aws-sdk/s3-request-presigner': /^test\//,
-  '@google-cloud/storage': /^shared\/blobs\/objects\/gcs-service\.ts/,
-  '@azure/storage-blob': /^shared\/blobs\/objects\/azure-service\.ts/,
-  '@azure/identity': /^shared\/blobs\/objects\/azure-service\.ts/,
-  pg: /^(shared\/db\/|test\/)/,
-  kafkajs: /^(shared\/bus\/kafka-(bus|topic)\.ts|test\/)/,
-  fastify: /^services\/api\//,
-  bcrypt: /^(shared\/auth\/|test\/)/,
-  jose: /^(shared\/auth\/|test\/)/,
-  pino: /^shared\/observability\//,
-  'prom-client': /^shared\/observability\//,
-  'ipaddr.js': /^shared\/(auth\/|outbound\/|config\/parsers\.ts)/,
-  'lru-cache': /^shared\//,
-  'ajv/dist/2020.js': /^test\//,
-  standardwebhooks: /^test\//,
-  'fast-check': /^test\//,
-}
-
 const rules: Readonly<Record<string, { rule: Rule; bad: Source }>> = {
-  'imports point down': {
-    rule: layers,
+  'the core stands on nothing': {
+    rule: floors,
     bad: file('shared/oci/x.ts', "import a from '#shared/db/connect.ts'"),
   },
-  'a region knows no use-case': {
-    rule: layers,
-    bad: file('shared/region.ts', "import a from './registry/pull-counter.ts'"),
+  'an adapter knows another one only for a reason': {
+    rule: floors,
+    bad: file('shared/outbound/x.ts', "import { a } from '../db/connect.ts'"),
+  },
+  'the region opens adapters and knows no use-case': {
+    rule: floors,
+    bad: file('shared/region.ts', "import { a } from './registry/pull.ts'"),
+  },
+  'use-cases stand on each other only downwards': {
+    rule: floors,
+    bad: file('shared/registry/x.ts', "import { a } from '../replication/receive-events.ts'"),
+  },
+  'use-cases take what they use, and of the region its type': {
+    rule: floors,
+    bad: file('shared/webhooks/x.ts', "import { openRegion } from '../region.ts'"),
   },
   'services never import each other': {
-    rule: layers,
+    rule: floors,
     bad: file('services/api/x.ts', "import a from '../janitor/service.ts'"),
   },
+  'routes call use-cases, not tables': {
+    rule: floors,
+    bad: file('services/api/v2/x.ts', "import { type A, b } from '#shared/db/tags.ts'"),
+  },
   'each package has one owner': {
-    rule: owners,
+    rule: ownerComplaints,
     bad: file('services/api/x.ts', "import pg from 'pg'"),
+  },
+  'a package without an owner is not imported': {
+    rule: ownerComplaints,
+    bad: file('services/api/x.ts', "import leftPad from 'left-pad'"),
+  },
+  'what reaches out of the process has its floors': {
+    rule: ownerComplaints,
+    bad: file('shared/registry/x.ts', "import { readFile } from 'node:fs/promises'"),
+  },
+  'the core does no I/O': {
+    rule: ownerComplaints,
+    bad: file('shared/events/x.ts', "import { connect } from 'node:net'"),
+  },
+  'the core asks neither the clock nor chance': {
+    rule: purityComplaints,
+    bad: file('shared/convergence/x.ts', 'const at = Date.now()'),
   },
   'nothing lives at module scope': {
     rule: moduleState,
@@ -197,48 +101,10 @@ function file(path: string, text: string): Source {
   return { path, text }
 }
 
-function importsOf({ text }: Source): string[] {
-  return [...text.matchAll(/^(?:import|export)\b[^'"]*?from '([^']+)'|\bimport\('([^']+)'\)/gm)].map(
-    (match) => match[1] ?? match[2] ?? '',
-  )
-}
-
-/** A path in the tree for relative and #shared imports; undefined for packages. */
-function resolved(from: string, specifier: string): string | undefined {
-  if (specifier.startsWith('#shared/')) return specifier.slice(1)
-  if (!specifier.startsWith('.')) return undefined
-  return join(from, '..', specifier)
-}
-
-const CORE = /^shared\/(oci\/|convergence\/|events\/|errors\.ts)/
-const ADAPTERS =
-  /^shared\/(config|db|blobs|bus|peers|auth|observability|embedded|outbound|secrets)\/|^shared\/(loop|service|failpoints)\.ts/
-/** Makes the adapters; knows no use-case. */
-const CONSTRUCTION = /^shared\/region(-database|-stores)?\.ts/
-const USE_CASES = /^shared\/(registry|replication|webhooks)\//
-
-function layers(source: Source): string[] {
-  const { path } = source
-  if (path.startsWith('test/')) return []
-  const allowed = (target: string): boolean => {
-    if (CORE.test(path)) return CORE.test(target)
-    if (ADAPTERS.test(path)) return CORE.test(target) || ADAPTERS.test(target)
-    if (CONSTRUCTION.test(path)) return [CORE, ADAPTERS, CONSTRUCTION].some((floor) => floor.test(target))
-    if (USE_CASES.test(path)) return !target.startsWith('services/')
-    if (/^services\/[^/]+\.ts$/.test(path)) return true
-    const own = path.split('/').slice(0, 2).join('/')
-    return target.startsWith('shared/') || target.startsWith(`${own}/`)
-  }
-  return importsOf(source)
-    .map((specifier) => resolved(path, specifier))
-    .filter((target) => target !== undefined && !allowed(target))
-    .map((target) => `imports ${target}`)
-}
-
-function owners(source: Source): string[] {
-  return importsOf(source)
-    .filter((specifier) => OWNERS[specifier] && !OWNERS[specifier].test(source.path))
-    .map((specifier) => `imports ${specifier}`)
+function floors(source: Source): string[] {
+  return floorComplaints(source)
+    .filter(({ excused }) => excused === undefined)
+    .map(({ text }) => text)
 }
 
 function moduleState({ path, text }: Source): string[] {
@@ -250,7 +116,7 @@ function moduleState({ path, text }: Source): string[] {
 }
 
 function environment({ path, text }: Source): string[] {
-  if (path.startsWith('test/') || path === 'services/main.ts' || path === 'services/processes.ts') return []
+  if (path.startsWith('test/') || path === 'services/main.ts') return []
   return text.includes('process.env') ? ['reads process.env'] : []
 }
 
@@ -293,19 +159,41 @@ describe('tidy', () => {
     })
   }
 
-  test('every file of shared/ has its test, or says where it is tested', () => {
-    const paths = new Set(sources.map(({ path }) => path))
-    const shared = [...paths].filter((path) => path.startsWith('shared/'))
-    const untested = shared.filter(
-      (path) =>
-        !paths.has(`test/${path.replace(/\.ts$/, '.test.ts')}`) && TESTED_ELSEWHERE[path] === undefined,
+  test('every exception of a floor is still needed', () => {
+    const used = new Set(sources.flatMap(floorComplaints).map(({ excused }) => excused))
+    assert.deepEqual(
+      EXCEPTIONS.filter((exception) => !used.has(exception)),
+      [],
     )
-    assert.deepEqual(untested, [])
-    for (const [path, where] of Object.entries(TESTED_ELSEWHERE)) {
-      assert.ok(paths.has(path), `${path} is excused but does not exist`)
-      for (const [named] of where.matchAll(/test\/[\w./-]+\.ts/g))
-        assert.ok(paths.has(named), `${named} does not exist`)
+  })
+
+  test('every file of shared/ that does something has its test, or a test that names it and reaches it', () => {
+    assert.deepEqual(untested(sources), [])
+    const lone = file('shared/db/x.ts', 'export const a = 1')
+    const claims = file('test/other.test.ts', '// tests: shared/db/x.ts\n')
+    const reaches = file(
+      'test/other.test.ts',
+      "// tests: shared/db/x.ts\nimport { a } from '#shared/db/x.ts'\n",
+    )
+    const gone = file('test/other.test.ts', '// tests: shared/db/y.ts\n')
+    assert.equal(untested([lone]).length, 1, 'no test')
+    assert.equal(untested([lone, claims]).length, 1, 'a test that only claims')
+    assert.equal(untested([lone, gone]).length, 2, 'a test of what does not exist')
+    assert.deepEqual(untested([lone, reaches]), [])
+    assert.deepEqual(untested([file('shared/db/x.ts', 'export interface A {}')]), [], 'types do nothing')
+  })
+
+  test('no line of a README is over 120 columns', async () => {
+    const wide: string[] = []
+    for await (const path of glob('{*,.ci/**/*,infra/**/*,services/**/*,shared/**/*,test/**/*}.md', {
+      cwd: root,
+    })) {
+      const lines = (await readFile(join(root, path), 'utf8')).split('\n')
+      // A table's row cannot be broken.
+      for (const [index, line] of lines.entries())
+        if (line.length > 120 && !line.startsWith('|')) wide.push(`${path}:${index + 1}`)
     }
+    assert.deepEqual(wide, [])
   })
 
   test('the top level is what it should be', async () => {
@@ -347,4 +235,42 @@ describe('tidy', () => {
 
 function between(text: string, name: string): string | undefined {
   return new RegExp(`<!-- ${name} -->\\n([\\s\\S]*?)\\n<!-- /${name} -->`).exec(text)?.[1]
+}
+
+/** Files of shared/ with neither a test at the same path nor one that says `// tests: <file>` and reaches it. */
+function untested(all: readonly Source[]): string[] {
+  const byPath = new Map(all.map((source) => [source.path, source]))
+  const named = all.flatMap(({ path, text }) =>
+    [...text.matchAll(/^\/\/ tests: (.+)$/gm)].flatMap(([, list = '']) =>
+      list.split(', ').map((target) => ({ path, target })),
+    ),
+  )
+  const proven = new Set(
+    named.filter(({ path, target }) => reached(path, byPath).has(target)).map(({ target }) => target),
+  )
+  const absent = named
+    .filter(({ target }) => !byPath.has(target))
+    .map(({ path, target }) => `${path} names ${target}`)
+  const missing = all
+    .filter(
+      ({ path, text }) =>
+        path.startsWith('shared/') && /^export (?:async function|function|const|class)/m.test(text),
+    )
+    .map(({ path }) => path)
+    .filter((path) => !byPath.has(`test/${path.replace(/\.ts$/, '.test.ts')}`) && !proven.has(path))
+  return [...missing, ...absent]
+}
+
+/** All that a file imports, directly or not, and the programs that it names: `services/main.ts`. */
+function reached(path: string, byPath: ReadonlyMap<string, Source>, seen = new Set<string>()): Set<string> {
+  const source = byPath.get(path)
+  if (source === undefined || seen.has(path)) return seen
+  seen.add(path)
+  const programs = [...source.text.matchAll(/'((?:[\w./-]+\/)?[\w-]+\.ts)'/g)].map(([, name = '']) => name)
+  const targets = [
+    ...importsOf(source).map(({ target }) => target),
+    ...programs.flatMap((name) => [name, join(path, '..', name)]),
+  ]
+  for (const target of targets) if (target !== undefined) reached(target, byPath, seen)
+  return seen
 }

@@ -5,7 +5,7 @@
 // store's owner, the grace time, rows and open uploads, the pause after a restore.
 
 import type { Config } from '#shared/config/load.ts'
-import { withLease } from '#shared/db/lease.ts'
+import { type Held, withLease } from '#shared/db/lease.ts'
 import { raiseBlobsSeen } from '#shared/db/store-owner.ts'
 import { openRegion, type RegionWithStores, withStores } from '#shared/region.ts'
 import { createStoreSurvey, type FinishedSurvey } from './survey-store.ts'
@@ -19,8 +19,8 @@ export async function sweep(config: Config, options: { yes: boolean }): Promise<
   const abort = new AbortController()
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => abort.abort())
   let code = 1
-  const ran = await withLease(region.databaseUrl, 'janitor', async (lost) => {
-    code = await sweepOnce(region, { ...options, signal: AbortSignal.any([abort.signal, lost]) })
+  const ran = await withLease(region.databaseUrl, 'janitor', async (lost, held) => {
+    code = await sweepOnce(region, { ...options, held, signal: AbortSignal.any([abort.signal, lost]) })
   })
   if (!ran) say('The janitor of this region is sweeping right now: try again in a moment.')
   return code
@@ -28,9 +28,9 @@ export async function sweep(config: Config, options: { yes: boolean }): Promise<
 
 async function sweepOnce(
   region: RegionWithStores,
-  options: { yes: boolean; signal: AbortSignal },
+  options: { yes: boolean; held: Held; signal: AbortSignal },
 ): Promise<number> {
-  const { signal } = options
+  const { held, signal } = options
   const wait = await sweepMustWait(region)
   if (wait !== undefined) {
     say(`Nothing is swept: ${wait}.`)
@@ -53,7 +53,7 @@ async function sweepOnce(
     )
     return 1
   }
-  const removed = await removeOrphans(region, { found, olderThanMs, signal })
+  const removed = await removeOrphans(region, { found, olderThanMs, signal, held })
   say(`Removed ${removed}.`)
   if (orphans > found.candidates.length) say('There are more: run the command again.')
   return signal.aborted ? 1 : 0

@@ -25,8 +25,7 @@ export async function startJanitor(region: Region): Promise<Service> {
         const ending = AbortSignal.any([signal, lost])
         // First: what stops a sweep is no reason to leave secrets in clear.
         if (region.sealer !== undefined) await sealStoredSecrets(region)
-        await expireUploads(stored, ending)
-        held.requireHeld()
+        await expireUploads(stored, ending, held)
         await sweepOrphans(ending, held)
         await scrub(ending)
       })

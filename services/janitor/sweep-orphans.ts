@@ -22,13 +22,14 @@ const PAGE = 500
 /** Each call is one run; returns how many orphans it removed. */
 export function createOrphanSweep(
   region: RegionWithStores,
-): (signal: AbortSignal, held?: Held) => Promise<number> {
+): (signal: AbortSignal, held: Held) => Promise<number> {
   const survey = createStoreSurvey(region)
   const block = createBlock(region)
   return async (signal, held) => {
     if ((await sweepMustWait(region)) !== undefined) return 0
     const marker = await markerIfOurs(region, block)
     if (marker === undefined) return 0
+    held.requireHeld()
     await forgetDeadAttempts(region.db)
     const olderThanMs = await oldBefore(region)
     const found = await survey.step(olderThanMs, signal)
@@ -59,22 +60,25 @@ export async function oldBefore(region: RegionWithStores): Promise<number> {
   return (await region.blobs.nowMs()) - region.config.janitor.orphanGraceSeconds * 1_000
 }
 
-/** Looks at each candidate once more: what is needed by now stays. Returns how many are gone. */
+/**
+ * Looks at each candidate once more: what is needed by now stays. Returns how many were removed.
+ * @throws LeaseLostError before the first removal after the lease was lost
+ */
 export async function removeOrphans(
   region: RegionWithStores,
-  options: { found: FinishedSurvey; olderThanMs: number; signal: AbortSignal; held?: Held | undefined },
+  options: { found: FinishedSurvey; olderThanMs: number; signal: AbortSignal; held: Held },
 ): Promise<number> {
   const { found, olderThanMs, signal, held } = options
   const { blobs, db } = region
   const inUse = (keys: readonly string[]) => blobKeysInUse(db, { store: blobs, keys })
-  held?.requireHeld()
+  held.requireHeld()
   let removed = await blobs.dropUnfinished(olderThanMs, inUse)
   for (let from = 0; from < found.candidates.length && !signal.aborted; from += PAGE) {
     const page = found.candidates.slice(from, from + PAGE)
     const used = await inUse(page)
     const orphans = page.filter((key) => !used.has(key))
     // A sweeper that was frozen since it looked must not remove what somebody has committed meanwhile.
-    held?.requireHeld()
+    held.requireHeld()
     await blobs.remove(orphans)
     removed += orphans.length
   }

@@ -29,8 +29,9 @@ export async function moveBlobs(config: Config, to: string | undefined): Promise
   const { stdout } = process
   const show = progressLine(stdout)
   let code = 1
-  const ran = await withLease(region.databaseUrl, 'move-blobs', async (lost) => {
+  const ran = await withLease(region.databaseUrl, 'move-blobs', async (lost, held) => {
     const result = await moveAllBlobs(region, {
+      held,
       keepOldMs: KEEP_OLD_MS,
       signal: AbortSignal.any([abort.signal, lost]),
       onProgress: show,

@@ -2,15 +2,19 @@
 //
 // Each blob is copied, hashed on the way, and then one statement points its row to the copy: before it, readers are sent
 // to the old bytes, after it to the new ones. Old bytes stay for a while for those who had just looked. Rows say what is
-// left to do, so a run that dies is simply begun again; what it had copied and not yet switched is an orphan for the
-// janitor. A blob whose bytes are not what its digest says is left where it is and told.
+// left to do, so a run that dies is simply started again; what it had copied and not yet switched is an orphan for the
+// janitor. A blob whose bytes are not what its digest says is left where it is and reported.
+//
+// The caller holds a lease. It is asked for right before each switch of a row and each removal: a run that was frozen
+// until another one took over changes nothing when it wakes.
 
-import { setTimeout as pause } from 'node:timers/promises'
 import { EMPTY_SESSION, StoreError } from '#shared/blobs/blob-store.ts'
 import { claimStore } from '#shared/blobs/store-owner.ts'
 import { type BlobRow, blobsElsewhere, relocateBlob, sumBlobsElsewhere } from '#shared/db/blobs.ts'
+import type { Held } from '#shared/db/lease.ts'
 import { knownRows, otherStores } from '#shared/db/store-owner.ts'
 import { algorithmOf } from '#shared/oci/digest.ts'
+import { pause } from '#shared/pause.ts'
 import type { RegionWithStores } from '#shared/region.ts'
 
 const PAGE = 200
@@ -28,14 +32,22 @@ export interface MoveResult extends MoveProgress {
   readonly failed: readonly { readonly digest: string; readonly reason: string }[]
 }
 
+export interface MoveOptions {
+  /** Old bytes are removed so long after their row was switched. */
+  readonly keepOldMs: number
+  /** The lease that keeps other runs away. */
+  readonly held: Held
+  readonly signal: AbortSignal
+  /** Called after every chunk. */
+  readonly onProgress?: (progress: MoveProgress) => void
+}
+
 /**
- * Moves everything that is not in `region.blobs`. `onProgress` is called after every chunk.
+ * Moves everything that is not in `region.blobs`.
  * @throws StoreOwnerError before anything is copied when one of the stores is not this database's
+ * @throws LeaseLostError when the lease is lost; nothing is switched or removed after that
  */
-export async function moveAllBlobs(
-  region: RegionWithStores,
-  options: { keepOldMs: number; signal: AbortSignal; onProgress?: (progress: MoveProgress) => void },
-): Promise<MoveResult> {
+export async function moveAllBlobs(region: RegionWithStores, options: MoveOptions): Promise<MoveResult> {
   const { signal } = options
   await region.ownership.check()
   for (const name of await otherStores(region.db, region.blobs.name)) {
@@ -44,7 +56,6 @@ export async function moveAllBlobs(
   }
   const total = await sumBlobsElsewhere(region.db, region.blobs.name)
   const failed: { digest: string; reason: string }[] = []
-  const removals: Promise<void>[] = []
   let blobs = 0
   let bytes = 0
   const progress = () => ({ blobs, bytes, blobsTotal: total.blobs, bytesTotal: total.bytes })
@@ -53,44 +64,46 @@ export async function moveAllBlobs(
     options.onProgress?.(progress())
   }
 
-  async function moveOne(row: BlobRow): Promise<void> {
-    try {
-      if (await copyAndSwitch(region, row, { onBytes, signal })) {
-        removals.push(removeLater(region, row, options.keepOldMs))
+  /** Moves the rows of one page, and removes the old bytes of those that moved, whatever became of the others. */
+  async function movePage(page: readonly BlobRow[]): Promise<void> {
+    const moved: BlobRow[] = []
+    const moveOne = async (row: BlobRow) => {
+      try {
+        if (await copyAndSwitch(region, row, { ...options, onBytes })) moved.push(row)
+        blobs++
+      } catch (thrown) {
+        if (!(thrown instanceof StoreError) || thrown.retryable) throw thrown
+        failed.push({ digest: row.digest, reason: thrown.message })
       }
-      blobs++
-    } catch (thrown) {
-      if (!(thrown instanceof StoreError) || thrown.retryable) throw thrown
-      failed.push({ digest: row.digest, reason: thrown.message })
     }
+    const rows = page.values()
+    const workers = Array.from({ length: AT_ONCE }, async () => {
+      for (const row of rows) await moveOne(row)
+    })
+    // All workers have ended before the failure of one is thrown: nothing moves after the caller heard of it.
+    const failure = (await Promise.allSettled(workers)).find(({ status }) => status === 'rejected')
+    await removeOld(region, moved, options)
+    if (failure?.status === 'rejected') throw failure.reason
   }
 
   for (let after = ''; ; ) {
     signal.throwIfAborted()
     const page = await blobsElsewhere(region.db, { store: region.blobs.name, after, limit: PAGE })
-    const rows = page.values()
-    const workers = Array.from({ length: AT_ONCE }, async () => {
-      for (const row of rows) await moveOne(row)
-    })
-    // All of them have ended before a failure of one is told: nothing moves behind the back of whoever hears it.
-    const failure = (await Promise.allSettled(workers)).find(({ status }) => status === 'rejected')
-    if (failure?.status === 'rejected') throw failure.reason
     const last = page.at(-1)
     if (last === undefined) break
+    await movePage(page)
     after = last.digest
-    // One page's leftovers are gone before the next begins: nothing piles up in memory.
-    await Promise.all(removals.splice(0))
   }
   return { ...progress(), failed }
 }
 
-/** True when the row now names the copy; false when somebody else changed it meanwhile, and the copy is dropped. */
+/** True when the row now names the copy; false when the row changed meanwhile, and the copy is removed. */
 async function copyAndSwitch(
   region: RegionWithStores,
   row: BlobRow,
-  options: { onBytes: (count: number) => void; signal: AbortSignal },
+  options: MoveOptions & { onBytes: (count: number) => void },
 ): Promise<boolean> {
-  const { signal } = options
+  const { signal, held } = options
   const algorithm = algorithmOf(row.digest)
   const from = await region.stores.named(row.store)
   await using attempt = await region.blobs.begin(EMPTY_SESSION, { algorithm, length: row.size, signal })
@@ -104,26 +117,41 @@ async function copyAndSwitch(
   if (row.size > 0) await from.send(row.key, { start: 0, end: row.size - 1 }, sink, signal)
   const session = row.size > 0 ? await attempt.finish() : EMPTY_SESSION
   const { object, surplus } = await region.blobs.complete(session, { algorithm, signal })
-  const drop = () => region.blobs.remove([object.key, ...surplus])
+  const remove = async (keys: readonly string[]) => {
+    held.requireHeld()
+    await region.blobs.remove(keys)
+  }
   if (object.digest !== row.digest) {
-    await drop()
+    await remove([object.key, ...surplus])
     throw new StoreError('corrupt', `its bytes have the digest ${object.digest}`)
   }
   region.reach('blob-copied')
-  if (await relocateBlob(region.db, { from: row, store: region.blobs.name, key: object.key })) {
-    if (surplus.length > 0) await region.blobs.remove(surplus)
-    return true
-  }
-  await drop()
-  return false
+  held.requireHeld()
+  const switched = await relocateBlob(region.db, { from: row, store: region.blobs.name, key: object.key })
+  const unused = switched ? surplus : [object.key, ...surplus]
+  if (unused.length > 0) await remove(unused)
+  return switched
 }
 
-async function removeLater(region: RegionWithStores, row: BlobRow, keepOldMs: number): Promise<void> {
-  await pause(keepOldMs)
-  try {
-    await (await region.stores.named(row.store)).remove([row.key])
-  } catch (thrown) {
-    if (!(thrown instanceof StoreError)) throw thrown
-    region.log.warn({ error: thrown, store: row.store, key: row.key }, 'old bytes could not be removed')
+/**
+ * Readers that looked just before the switch have `keepOldMs` to open the old bytes.
+ * @throws LeaseLostError before anything is removed
+ */
+async function removeOld(
+  region: RegionWithStores,
+  rows: readonly BlobRow[],
+  options: MoveOptions,
+): Promise<void> {
+  if (rows.length === 0) return
+  await pause(options.keepOldMs, { ref: true })
+  for (const { store, key } of rows) {
+    try {
+      const old = await region.stores.named(store)
+      options.held.requireHeld()
+      await old.remove([key])
+    } catch (thrown) {
+      if (!(thrown instanceof StoreError)) throw thrown
+      region.log.warn({ error: thrown, store, key }, 'old bytes could not be removed')
+    }
   }
 }

@@ -3,8 +3,8 @@
 // holds beyond the published part is numbered again under the new one, and orphans stay where they are for a while:
 // their bytes may belong to pushes that the backup does not know.
 
-import { readCursor } from '#shared/db/event-cursors.ts'
 import { eventAt, holdSequencer, relogEvents } from '#shared/db/event-log.ts'
+import { ownReaderPosition } from '#shared/db/own-readers.ts'
 import { logWasCompared, raiseEpochTo, regionRow, setLogCompared } from '#shared/db/region.ts'
 import type { Queryable } from '#shared/db/statement.ts'
 import type { CloudEvent } from '#shared/events/cloud-event.ts'
@@ -33,7 +33,7 @@ export async function compareTopic(
     }
     if (ahead.length > 0) {
       await raiseEpochTo(transaction, next)
-      const published = (await readCursor(transaction, options.reader)) ?? { epoch: 1, pos: 0 }
+      const published = (await ownReaderPosition(transaction, options.reader)) ?? { epoch: 1, pos: 0 }
       const again = await relogEvents(transaction, published)
       region.log.warn(
         { epoch: next, ahead, again },

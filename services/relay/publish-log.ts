@@ -5,13 +5,13 @@
 // Kafka may be away for as long as it likes: pushes do not know of it, and nothing is kept here but the one page that
 // is being tried. The topic is made at the start and whenever Kafka says that it is not there.
 
-import { setTimeout as pause } from 'node:timers/promises'
 import type { KafkaBus } from '#shared/bus/kafka-bus.ts'
-import { moveCursor, readCursor } from '#shared/db/event-cursors.ts'
 import { isUnreachable } from '#shared/db/failures.ts'
 import { type Held, withLease } from '#shared/db/lease.ts'
+import { moveOwnReader, ownReaderPosition } from '#shared/db/own-readers.ts'
 import { readWholeEvents } from '#shared/db/shard-log.ts'
 import { toCloudEvent } from '#shared/events/cloud-event.ts'
+import { pause } from '#shared/pause.ts'
 import type { Region } from '#shared/region.ts'
 import { compareTopic } from './compare-topic.ts'
 
@@ -44,18 +44,18 @@ export function startPublishing(region: Region, kafka: KafkaBus): Publishing {
   /** Until there is something, or the time is over. */
   async function idle(signal: AbortSignal): Promise<void> {
     sleeping = new AbortController()
-    if (!woken) await rest(IDLE_PAUSE_MS, AbortSignal.any([signal, sleeping.signal]))
+    if (!woken) await pause(IDLE_PAUSE_MS, { signal: AbortSignal.any([signal, sleeping.signal]) })
   }
 
   async function publish(signal: AbortSignal, held: Held): Promise<void> {
     const { retentionSeconds } = region.config.events
     await kafka.ensureTopic({ retentionSeconds, replicas: region.config.kafka?.replicas })
     await compareTopic(region, { reader: KAFKA_READER, lastEvents: () => kafka.lastEvents() })
-    let after = (await readCursor(region.db, KAFKA_READER)) ?? { epoch: 1, pos: 0 }
+    let after = (await ownReaderPosition(region.db, KAFKA_READER)) ?? { epoch: 1, pos: 0 }
     let noted = after
     let notedAtMs = performance.now()
     const note = async () => {
-      if (noted !== after) await moveCursor(region.db, KAFKA_READER, after)
+      if (noted !== after) await moveOwnReader(region.db, KAFKA_READER, after)
       noted = after
       notedAtMs = performance.now()
     }
@@ -80,7 +80,7 @@ export function startPublishing(region: Region, kafka: KafkaBus): Publishing {
         region.metrics.published(page.length)
         if (failing) region.log.info({ ...after }, 'Kafka takes events again')
         failing = false
-        if (page.length < PAGE_ROWS_MAX) await rest(BUSY_PAUSE_MS, signal)
+        if (page.length < PAGE_ROWS_MAX) await pause(BUSY_PAUSE_MS, { signal })
       }
     } finally {
       // What is not noted is sent again: never wrong, but of no use.
@@ -107,7 +107,7 @@ export function startPublishing(region: Region, kafka: KafkaBus): Publishing {
         if (!failing) pauseMs = FAILURE_PAUSE_MS
         failing = true
       }
-      await rest(pauseMs, signal)
+      await pause(pauseMs, { signal })
     }
   }
 
@@ -118,7 +118,7 @@ export function startPublishing(region: Region, kafka: KafkaBus): Publishing {
       } catch (thrown) {
         region.logFailure(thrown, 'publishing the log failed; it will be tried again')
       }
-      await rest(LEASE_PAUSE_MS, stopping.signal)
+      await pause(LEASE_PAUSE_MS, { signal: stopping.signal })
     }
   }
 
@@ -131,11 +131,7 @@ export function startPublishing(region: Region, kafka: KafkaBus): Publishing {
     async [Symbol.asyncDispose]() {
       stopping.abort()
       // A Kafka that does not answer is not waited for: what it has not taken is sent by the next.
-      await Promise.race([working, pause(STOP_MS_MAX, undefined, { ref: false })])
+      await Promise.race([working, pause(STOP_MS_MAX)])
     },
   }
-}
-
-async function rest(ms: number, signal: AbortSignal): Promise<void> {
-  await pause(ms, undefined, { signal, ref: false }).catch(() => {})
 }

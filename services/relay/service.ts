@@ -5,10 +5,10 @@
 // find nothing to do. It publishes the log to Kafka where there is one (publish-log.ts). It also trims what is older than
 // the retention, a bounded number of rows at a time.
 
-import { setTimeout as pause } from 'node:timers/promises'
 import { moveOutbox, outboxPending, trimEvents } from '#shared/db/event-log.ts'
 import { logWasCompared } from '#shared/db/region.ts'
 import { startLoop } from '#shared/loop.ts'
+import { pause } from '#shared/pause.ts'
 import type { Region } from '#shared/region.ts'
 import type { Service } from '#shared/service.ts'
 import { type Publishing, startPublishing } from './publish-log.ts'
@@ -70,7 +70,7 @@ async function sequence(
       pauseMs = FAILURE_PAUSE_MS
       region.logFailure(thrown, 'numbering the outbox failed; it will be tried again')
     }
-    await pause(pauseMs, undefined, { signal, ref: false }).catch(() => {})
+    await pause(pauseMs, { signal })
   }
 }
 

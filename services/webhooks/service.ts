@@ -6,7 +6,6 @@
 // is sent by another within seconds. A webhook that cannot be read gets nothing sent and is told once, with a second line
 // when it can be read again or is gone.
 
-import { setTimeout as pause } from 'node:timers/promises'
 import {
   type ClaimedDelivery,
   claimDeliveries,
@@ -15,6 +14,7 @@ import {
   renewDeliveries,
 } from '#shared/db/webhook-deliveries.ts'
 import { startLoop } from '#shared/loop.ts'
+import { pause } from '#shared/pause.ts'
 import type { Region } from '#shared/region.ts'
 import type { Service } from '#shared/service.ts'
 import {
@@ -120,7 +120,7 @@ export async function startWebhooks(region: Region): Promise<Service> {
         pauseMs = FAILURE_PAUSE_MS
         region.logFailure(thrown, 'planning webhooks failed; it will be tried again')
       }
-      await pause(pauseMs, undefined, { signal, ref: false }).catch(() => {})
+      await pause(pauseMs, { signal })
     }
   }
 

@@ -1,7 +1,7 @@
 // Hands one batch to a handler until it is taken: an error is told, waited out and tried again, never thrown on, because
 // what stands behind a bus (kafkajs stops for ever at a TypeError and spins at other errors) is no place for it.
 
-import { setTimeout as pause } from 'node:timers/promises'
+import { pause } from '../pause.ts'
 
 const PAUSE_MS = 100
 const PAUSE_MS_MAX = 2_000
@@ -24,7 +24,7 @@ export async function handOver(work: () => Promise<void>, options: HandOverOptio
     } catch (thrown) {
       onProblem(thrown)
     }
-    await pause(pauseMs, undefined, { signal, ref: false }).catch(() => {})
+    await pause(pauseMs, { signal })
     if (goOn !== undefined && !(await goOn())) return false
   }
 }

@@ -17,7 +17,6 @@
 // (tulios/kafkajs#1751); package.json's scripts leave that out.
 
 import net from 'node:net'
-import { setTimeout as pause } from 'node:timers/promises'
 import tls from 'node:tls'
 import {
   type Admin,
@@ -39,6 +38,7 @@ import {
   recordBatches,
   toKafkaRecord,
 } from '#shared/events/kafka-record.ts'
+import { pause } from '../pause.ts'
 import { type Bus, BusError, type SubscribeOptions, type Subscription } from './bus.ts'
 import { asBusError, deadline, quietly } from './deadline.ts'
 import { handOver } from './hand-over.ts'
@@ -336,7 +336,7 @@ function subscribeTo(
       await quietly(starting)
       await quietly(consumer.disconnect())
       void starting.then(() => quietly(consumer.disconnect()))
-      await pause(REBUILD_PAUSE_MS, undefined, { signal, ref: false }).catch(() => {})
+      await pause(REBUILD_PAUSE_MS, { signal })
     }
   }
 

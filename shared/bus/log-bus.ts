@@ -1,10 +1,10 @@
 // The bus without Kafka: reads the origin's log itself, here or through its feed. For a region that has no Kafka, and for
 // readers whose Kafka does not deliver. It keeps no position: a subscription begins where its reader stands.
 
-import { setTimeout as pause } from 'node:timers/promises'
 import type { CloudEvent } from '#shared/events/cloud-event.ts'
 import { parseEventId, SHARDS, type ShardPosition } from '#shared/events/event-id.ts'
 import type { LogPages } from '#shared/events/log-pages.ts'
+import { pause } from '../pause.ts'
 import { type Bus, BusError, type SubscribeOptions, type Subscription } from './bus.ts'
 import { handOver } from './hand-over.ts'
 
@@ -81,7 +81,7 @@ function follow(following: {
       busy.set(shard, taking)
     }
     // One that is quick is waited for, one that is slow holds up only its own shard.
-    await Promise.race([Promise.all(busy.values()), pause(pollMs, undefined, { ref: false })])
+    await Promise.race([Promise.all(busy.values()), pause(pollMs)])
     return events.length > 0
   }
 
@@ -94,7 +94,7 @@ function follow(following: {
         pauseMs = FAILURE_PAUSE_MS
         options.onProblem(thrown)
       }
-      if (pauseMs > 0) await pause(pauseMs, undefined, { signal, ref: false }).catch(() => {})
+      if (pauseMs > 0) await pause(pauseMs, { signal })
     }
     await Promise.all(busy.values())
   }

@@ -1,7 +1,7 @@
 // The configuration for people: the effective settings with secrets masked, the pages of the documentation, and
 // `.env.example`. All are made from the declarations, so none of them can be wrong.
 
-import { concerns, type Environment, loadConfig, readTexts, type VariableName, variables } from './load.ts'
+import { concerns, type Environment, readConfig, type VariableName, variables } from './load.ts'
 import type { Variable, Variables } from './variable.ts'
 
 /**
@@ -9,8 +9,7 @@ import type { Variable, Variables } from './variable.ts'
  * @throws ConfigError as loadConfig does
  */
 export function printConfig(environment: Environment): string {
-  loadConfig(environment)
-  const { texts } = readTexts(environment)
+  const { texts } = readConfig(environment)
   const lines = Object.entries<Variable<unknown>>(variables).map(([name, { mask }]) => {
     const text = texts.get(name)?.text
     if (text === undefined) return `# ${name} is unset`

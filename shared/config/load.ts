@@ -86,6 +86,18 @@ const PREFIX = 'PORTOLAN_'
 
 /** @throws ConfigError with every problem found */
 export function loadConfig(environment: Environment): Config {
+  return readConfig(environment).config
+}
+
+/**
+ * The configuration and the texts that it was made of: each variable and each secret's file is read once, so that the
+ * two cannot differ.
+ * @throws ConfigError with every problem found
+ */
+export function readConfig(environment: Environment): {
+  config: Config
+  texts: ReadonlyMap<string, Text>
+} {
   const { texts, problems } = readTexts(environment)
   problems.unshift(...unknownNames(environment))
   const values = parseTexts(texts, problems)
@@ -97,7 +109,7 @@ export function loadConfig(environment: Environment): Config {
     ...authProblems(values, isSet),
   )
   if (problems.length > 0) throw new ConfigError(problems)
-  return deepFreeze(build(values as Values<typeof variables>, environment[CHILD]))
+  return { config: deepFreeze(build(values as Values<typeof variables>, environment[CHILD])), texts }
 }
 
 function build(values: Values<typeof variables>, child: string | undefined): Config {
@@ -127,7 +139,7 @@ interface Text {
 }
 
 /** The text of every variable, from the environment, a secret's file, or its default. */
-export function readTexts(environment: Environment): {
+function readTexts(environment: Environment): {
   texts: Map<string, Text>
   problems: string[]
 } {

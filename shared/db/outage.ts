@@ -5,7 +5,7 @@
 // A connection that was lost while others can be made (an administrator ended it, a proxy dropped it) is a warning, at
 // most one a second.
 
-import { setTimeout as pause } from 'node:timers/promises'
+import { pause } from '../pause.ts'
 import { meansUnreachable } from './failures.ts'
 import { endSession, openSession } from './session.ts'
 
@@ -45,12 +45,12 @@ export function watchOutages(options: OutageOptions): Outage {
     while (!(await probe()) && !stopping.signal.aborted) {
       if (!lost) options.onLost(reason)
       lost = true
-      await pause(PROBE_EVERY_MS, undefined, { signal: stopping.signal }).catch(() => {})
+      await pause(PROBE_EVERY_MS, { signal: stopping.signal, ref: true })
     }
     if (stopping.signal.aborted) return
     if (lost) options.onBack(Math.round((performance.now() - startMs) / 1_000))
     else options.onBroken(reason)
-    await pause(PROBE_EVERY_MS, undefined, { signal: stopping.signal, ref: false }).catch(() => {})
+    await pause(PROBE_EVERY_MS, { signal: stopping.signal })
   }
 
   return {

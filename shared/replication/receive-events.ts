@@ -9,12 +9,12 @@ import type { Database } from '#shared/db/connect.ts'
 import { meansBadData } from '#shared/db/failures.ts'
 import {
   keepPeerEpoch,
-  lockPeerCursor,
-  movePeerCursor,
+  lockPlaceAtPeer,
+  movePlaceAtPeer,
   parkEvent,
   parkedEvents,
   unparkEvent,
-} from '#shared/db/peer-cursors.ts'
+} from '#shared/db/places-at-peers.ts'
 import { withSavepoint } from '#shared/db/savepoint.ts'
 import type { Queryable } from '#shared/db/statement.ts'
 import type { CloudEvent } from '#shared/events/cloud-event.ts'
@@ -65,7 +65,7 @@ export async function receiveEvents(
   const known = events.filter(({ event }) => applier.types.has(event.type))
   const bad = (await applier.prepare?.(db, known)) ?? new Map<string, string>()
   return db.transaction(async (transaction) => {
-    let at = await lockPeerCursor(transaction, { origin, shard })
+    let at = await lockPlaceAtPeer(transaction, { origin, shard })
     const taken: TakenEvent[] = []
     let parked = 0
     let repeated = 0
@@ -88,7 +88,7 @@ export async function receiveEvents(
       }
       at = id
     }
-    if (taken.length + parked > 0) await movePeerCursor(transaction, { origin, ...at })
+    if (taken.length + parked > 0) await movePlaceAtPeer(transaction, { origin, ...at })
     const refused = await applyAll(transaction, { shard, events: taken, applier })
     return { applied: taken.length - refused, parked: parked + refused, repeated }
   })

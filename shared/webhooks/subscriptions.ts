@@ -5,8 +5,8 @@
 // anybody, the deliveries wait for a node that can read the webhook.
 
 import { randomUUID } from 'node:crypto'
-import { moveCursor, readCursor } from '#shared/db/event-cursors.ts'
 import { type LoggedEvent, type LogPosition, logBounds, readEvents } from '#shared/db/event-log.ts'
+import { moveOwnReader, ownReaderPosition } from '#shared/db/own-readers.ts'
 import type { Provenance } from '#shared/db/provenance.ts'
 import { regionRow } from '#shared/db/region.ts'
 import {
@@ -189,9 +189,9 @@ function planned(region: WebhookContext, id: string, event: LoggedEvent): Planne
 export async function planNext(region: WebhookContext): Promise<number> {
   return region.db.transaction(async (transaction) => {
     if (!(await lockPlanner(transaction))) return 0
-    const cursor = await readCursor(transaction, READER)
+    const cursor = await ownReaderPosition(transaction, READER)
     if (cursor === undefined) {
-      await moveCursor(transaction, READER, (await logBounds(transaction)).head)
+      await moveOwnReader(transaction, READER, (await logBounds(transaction)).head)
       return 0
     }
     const events = await readEvents(transaction, { after: cursor, limit: EVENTS_MAX })
@@ -209,7 +209,7 @@ export async function planNext(region: WebhookContext): Promise<number> {
         .map(({ id }) => planned(region, id, event)),
     )
     await planDeliveries(transaction, { deliveries, giveUpSeconds: region.config.webhooks.giveUpSeconds })
-    await moveCursor(transaction, READER, last)
+    await moveOwnReader(transaction, READER, last)
     return events.length
   })
 }

@@ -14,8 +14,8 @@ import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import { openKafka } from '#shared/bus/open-kafka.ts'
 import { loadConfig } from '#shared/config/load.ts'
-import { readersBehind } from '#shared/db/event-cursors.ts'
 import { outboxPending } from '#shared/db/event-log.ts'
+import { ownReadersBehind } from '#shared/db/own-readers.ts'
 import { statement } from '#shared/db/statement.ts'
 import { planDeliveries } from '#shared/db/webhook-deliveries.ts'
 import { openRegion } from '#shared/region.ts'
@@ -56,7 +56,7 @@ const region = running.use(
 async function caughtUp(): Promise<void> {
   for (;;) {
     const readers = cluster === undefined ? ['webhooks'] : ['kafka', 'webhooks']
-    const behind = await readersBehind(region.db)
+    const behind = await ownReadersBehind(region.db)
     const done = readers.every((name) => behind.some((one) => one.reader === name && one.behind === 0))
     if (done && !(await outboxPending(region.db))) return
     await pause(100)

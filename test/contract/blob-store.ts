@@ -1,4 +1,5 @@
 // What every BlobStore promises, as one suite: each implementation's test calls it with a way to open a fresh store.
+// tests: shared/blobs/blob-store.ts, shared/blobs/objects/object-service.ts
 
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'

@@ -1,4 +1,5 @@
 // What a Bus promises, kept by each implementation: Kafka on a real broker, and the log reader on a real Postgres.
+// tests: shared/bus/bus.ts
 
 import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'

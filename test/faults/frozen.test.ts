@@ -7,8 +7,8 @@ import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { describe, test } from 'node:test'
 import { EMPTY_SESSION } from '#shared/blobs/blob-store.ts'
-import { readCursor } from '#shared/db/event-cursors.ts'
 import { outboxPending, readEvents } from '#shared/db/event-log.ts'
+import { ownReaderPosition } from '#shared/db/own-readers.ts'
 import { startJanitor } from '../../services/janitor/service.ts'
 import { startRelay } from '../../services/relay/service.ts'
 import { startWebhooks } from '../../services/webhooks/service.ts'
@@ -123,7 +123,7 @@ describe('a frozen process', { skip: process.platform !== 'linux' && 'reads /pro
     await using _relay = await startRelay(node.region)
     const where = { databaseUrl: node.region.databaseUrl, dataDir: node.region.config.dataDir }
     const { child } = await frozenNode(t, 'webhooks', where)
-    await eventually('it to begin at the end of the log', () => readCursor(node.region.db, 'webhooks'))
+    await eventually('it to begin at the end of the log', () => ownReaderPosition(node.region.db, 'webhooks'))
     await client.pushImage('a', testImage(), 'v1')
     await eventually('the delivery to be under way', () => ids.length === 1)
     await freeze(child)

@@ -1,5 +1,6 @@
 // A database that goes away and comes back: clients are told to try again, the log has a line for each change, and what
 // runs goes on.
+// tests: shared/db/outage.ts
 
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'

@@ -1,4 +1,5 @@
 // The contract of a Bus on Apache Kafka. Each test has a topic of its own.
+// tests: shared/bus/kafka-bus.ts
 
 import { randomUUID } from 'node:crypto'
 import { after, before, describe } from 'node:test'

@@ -1,5 +1,6 @@
 // What goes wrong between a real broker and kafkajs, fault by fault: nothing is lost, order is kept, and it goes on by
 // itself. Each test has a broker of its own.
+// tests: shared/bus/deadline.ts, shared/bus/kafka-bus.ts, shared/bus/kafka-topic.ts
 
 import assert from 'node:assert/strict'
 import { once } from 'node:events'

@@ -11,8 +11,8 @@ import { describe, type TestContext, test } from 'node:test'
 import { setTimeout as pause } from 'node:timers/promises'
 import { openKafka } from '#shared/bus/open-kafka.ts'
 import { loadConfig } from '#shared/config/load.ts'
-import { readCursor } from '#shared/db/event-cursors.ts'
 import { type LoggedEvent, logBounds, readEvents } from '#shared/db/event-log.ts'
+import { ownReaderPosition } from '#shared/db/own-readers.ts'
 import { logWasCompared, regionRow, sweepsPaused } from '#shared/db/region.ts'
 import { parseEventId } from '#shared/events/event-id.ts'
 import { openRegion, type Region, withStores } from '#shared/region.ts'
@@ -22,6 +22,7 @@ import { startRelay } from '../../services/relay/service.ts'
 import { startWebhooks } from '../../services/webhooks/service.ts'
 import { eventually } from '../support/eventually.ts'
 import { readWith } from '../support/follower.ts'
+import { HELD } from '../support/held.ts'
 import { fillOutbox } from '../support/log-writer.ts'
 import { type KafkaCluster, startKafka, withoutKafka } from '../support/parts/kafka.ts'
 import { provenance, push, repositoryName, tags } from '../support/push.ts'
@@ -50,7 +51,7 @@ function reading(region: Region, options: { group?: string; idsOnly?: boolean } 
 }
 
 async function published(region: Region): Promise<boolean> {
-  const [bounds, cursor] = await Promise.all([logBounds(region.db), readCursor(region.db, 'kafka')])
+  const [bounds, cursor] = await Promise.all([logBounds(region.db), ownReaderPosition(region.db, 'kafka')])
   return cursor?.epoch === bounds.head.epoch && cursor.pos === bounds.head.pos
 }
 
@@ -109,7 +110,7 @@ describe('the relay and Kafka', { skip: withoutKafka(), concurrency: false }, ()
     for (let n = 0; n < 50; n++)
       await push(region.db, repositoryName('a/b'), `m${n}`, { tags: tags('latest') })
     await eventually('the log', async () => (await logBounds(region.db)).head.pos === 150)
-    assert.equal(await createOrphanSweep(region)(new AbortController().signal), 0)
+    assert.equal(await createOrphanSweep(region)(new AbortController().signal, HELD), 0)
     await cluster.brokers[0]?.restart()
     await using following = reading(region)
     await eventually('all of it', () => following.reader.count() === 150, PATIENCE_MS)
@@ -264,7 +265,10 @@ describe('the relay and Kafka', { skip: withoutKafka(), concurrency: false }, ()
     const events = (region: Region) => readEvents(region.db, { after: { epoch: 1, pos: 0 }, limit: 100 })
 
     await run(async (region) => {
-      await eventually('the planner', async () => (await readCursor(region.db, 'webhooks')) !== undefined)
+      await eventually(
+        'the planner',
+        async () => (await ownReaderPosition(region.db, 'webhooks')) !== undefined,
+      )
       await addWebhook(region, {
         given: {
           url: `http://127.0.0.1:${(receiver.address() as AddressInfo).port}/`,
@@ -324,7 +328,7 @@ describe('the relay and Kafka', { skip: withoutKafka(), concurrency: false }, ()
         ...stored,
         blobs: { ...stored.blobs, list: refuse, dropUnfinished: refuse },
       })
-      assert.equal(await sweep(new AbortController().signal), 0)
+      assert.equal(await sweep(new AbortController().signal, HELD), 0)
       assert.equal(new Set(received).size, received.length, 'no id was used twice')
     })
     // Once only.

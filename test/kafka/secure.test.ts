@@ -1,4 +1,5 @@
 // Kafka behind TLS and a password, configured as an operator does it.
+// tests: shared/bus/open-kafka.ts
 
 import assert from 'node:assert/strict'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'

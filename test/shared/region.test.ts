@@ -1,5 +1,6 @@
 // A process opens what its services need. The sender of webhooks and the relay need the database alone: an object store
 // that is away and a file of accounts that is missing are no concern of theirs.
+// tests: shared/region-database.ts
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

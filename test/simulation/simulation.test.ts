@@ -1,5 +1,7 @@
 // Regions converge, and know exactly what was lost: some of the histories that `npm run simulation` runs by the thousand.
 // A seed that fails here is replayed there.
+// tests: shared/convergence/conflicts.ts, shared/convergence/forgetting.ts
+// tests: shared/convergence/registers.ts, shared/convergence/visibility.ts
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -7,9 +9,11 @@ import { type BrokenRule, KINDS, type Options } from './state.ts'
 import { simulate } from './world.ts'
 
 const HISTORIES = 600
+/** Always the same histories here; `npm run simulation` explores others. */
+const FIRST_SEED = 706_000
 
 test('regions converge, with exactly the real conflicts, and nothing that was forgotten comes back', (t) => {
-  const first = Math.floor(Math.random() * 2 ** 31)
+  const first = FIRST_SEED
   t.diagnostic(`seeds ${first} to ${first + HISTORIES - 1}`)
   const sum = { conflicts: 0, forgotten: 0, quarantined: 0 }
   for (let seed = first; seed < first + HISTORIES; seed++) {

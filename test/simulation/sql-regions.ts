@@ -8,7 +8,7 @@ import { deleteConflicts, tagConflicts } from '#shared/db/conflicts.ts'
 import { type Database, openDatabase } from '#shared/db/connect.ts'
 import { moveOutbox } from '#shared/db/event-log.ts'
 import { deleteMembership } from '#shared/db/memberships.ts'
-import { peerCursor } from '#shared/db/peer-cursors.ts'
+import { placeAtPeer } from '#shared/db/places-at-peers.ts'
 import { pushManifestRow } from '#shared/db/push-manifest.ts'
 import { readRegisters } from '#shared/db/read-registers.ts'
 import { deleteRepository, ensureRepository, repositoryExists } from '#shared/db/repositories.ts'
@@ -194,7 +194,7 @@ async function apply(
   const last = origin.factsAt[end - 1]
   if (last === undefined) return
   const shard = shardOf(history.repository)
-  const cursor = await peerCursor(region.db, { origin: origin.name, shard })
+  const cursor = await placeAtPeer(region.db, { origin: origin.name, shard })
   // What was applied comes again, sometimes.
   const after = { ...cursor, seq: Math.max(0, cursor.seq - 2) }
   const logged = await readShards(origin.db, { after: [after], limitPerShard: 10_000, bytesMax: 2 ** 26 })

@@ -1,4 +1,7 @@
 // The contract of a BlobStore, kept by each object store against a real server. Each test gets a prefix of its own.
+// tests: shared/blobs/objects/azure-service.ts, shared/blobs/objects/gcs-service.ts
+// tests: shared/blobs/objects/part-attempt.ts, shared/blobs/objects/part-session.ts
+// tests: shared/blobs/objects/part-store.ts, shared/blobs/objects/s3-service.ts
 
 import { randomBytes } from 'node:crypto'
 import { after, before, describe } from 'node:test'

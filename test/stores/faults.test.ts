@@ -1,5 +1,6 @@
 // Portolan on a real S3 server behind a proxy that does harm. After each harm: what was answered 201 reads back with
 // its digest, nothing half-written is visible, and whatever fails does so in bounded time with a code of ours.
+// tests: shared/blobs/objects/object-read.ts, shared/blobs/objects/part-store.ts
 
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'

@@ -1,5 +1,6 @@
 // Links to the object store: signed as the SDK signs them, the same for a while, followed by real stores, and given
 // only to whom they should be.
+// tests: shared/blobs/objects/s3-presign.ts
 
 import assert from 'node:assert/strict'
 import { generateKeyPairSync, randomBytes } from 'node:crypto'

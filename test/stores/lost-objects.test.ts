@@ -1,5 +1,6 @@
 // On a real S3 server: a row whose object is missing, short or wrong is seen and repaired by the next upload, an upload
 // whose bytes are gone begins again, and no upload leaves anything beside its blob.
+// tests: shared/blobs/lost-session.ts
 
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'

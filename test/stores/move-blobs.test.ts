@@ -1,5 +1,6 @@
 // A region moves from files to S3 while it serves: two nodes, pulls and pushes all the time, a run that dies, a file
 // that rotted.
+// tests: services/move-blobs/move-blobs.ts, shared/blobs/open-store.ts
 
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
@@ -8,7 +9,9 @@ import { open } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { blobPlace, sumBlobsElsewhere } from '#shared/db/blobs.ts'
+import { LeaseLostError } from '#shared/db/lease.ts'
 import { moveAllBlobs } from '../../services/move-blobs/move-blobs.ts'
+import { HELD, heldUntil } from '../support/held.ts'
 import { sha256 } from '../support/image.ts'
 import { ociClient } from '../support/oci-client.ts'
 import { startObjectStore, withoutStore } from '../support/parts/object-stores.ts'
@@ -67,10 +70,13 @@ test('a region moves to S3 while it is pulled from and pushed to, through a run 
       assert.ok(body.equals(one))
     }
   })()
-  await assert.rejects(moveAllBlobs(died.region, { keepOldMs: 50, signal: dying.signal }), /killed/)
+  await assert.rejects(
+    moveAllBlobs(died.region, { keepOldMs: 50, signal: dying.signal, held: HELD }),
+    /killed/,
+  )
   const left = await sumBlobsElsewhere(died.region.db, 's3')
   assert.ok(left.blobs > 0 && left.blobs < blobs.length, `${left.blobs} are left`)
-  const result = await moveAllBlobs(died.region, { keepOldMs: 50, signal: forever })
+  const result = await moveAllBlobs(died.region, { keepOldMs: 50, signal: forever, held: HELD })
   assert.deepEqual(result.failed, [])
   assert.equal(result.blobs, left.blobs)
   moving = false
@@ -102,7 +108,7 @@ test('a file that rotted stays where it is and is told, the others move', { skip
   await handle.write(Buffer.from([(victim[0] ?? 0) ^ 1]), 0, 1, 0)
   await handle.close()
   const after = await node()
-  const { failed } = await moveAllBlobs(after.region, { keepOldMs: 1, signal: forever })
+  const { failed } = await moveAllBlobs(after.region, { keepOldMs: 1, signal: forever, held: HELD })
   assert.deepEqual(
     failed.map(({ digest }) => digest),
     [sha256(victim)],
@@ -138,4 +144,30 @@ test('the command shows its progress, ends with 0, and refuses a store that new 
   assert.match(moved.output, /\[=* *\] .* MiB, .* s left/)
   assert.match(moved.output, /moved 26 of 26 blobs .* to s3/)
   assert.equal(moved.code, 0)
+})
+
+test('a run that has lost its lease switches no row and removes no bytes, old or new', {
+  skip,
+}, async (t) => {
+  const { before, blobs, node } = await setUp(t)
+  const old = await before.region.blobs.list('', 100)
+  let copies = 0
+  const after = await node({
+    reach: (reached) => {
+      if (reached === 'blob-copied') copies++
+    },
+  })
+  const lost = () => copies > 3
+  await assert.rejects(
+    moveAllBlobs(after.region, { keepOldMs: 1, signal: forever, held: heldUntil(lost) }),
+    LeaseLostError,
+  )
+  assert.ok(copies < blobs.length, 'it ends soon')
+  assert.deepEqual(await before.region.blobs.list('', 100), old)
+  const left = await sumBlobsElsewhere(after.region.db, 's3')
+  assert.ok(left.blobs >= blobs.length - 3, `${left.blobs} are left`)
+  for (const bytes of blobs) {
+    const { body } = await ociClient(after.url).get(`/v2/a/b/blobs/${sha256(bytes)}`)
+    assert.equal(sha256(body), sha256(bytes))
+  }
 })

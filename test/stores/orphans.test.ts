@@ -7,6 +7,7 @@ import { EMPTY_SESSION } from '#shared/blobs/blob-store.ts'
 import { createOrphanSweep } from '../../services/janitor/sweep-orphans.ts'
 import { append } from '../contract/blob-store.ts'
 import { eventually } from '../support/eventually.ts'
+import { HELD } from '../support/held.ts'
 import { sha256 } from '../support/image.ts'
 import { ociClient } from '../support/oci-client.ts'
 import { startObjectStore, withoutStore } from '../support/parts/object-stores.ts'
@@ -36,14 +37,14 @@ test('objects and uploads in parts that no row names go after their grace time, 
   await append(region.blobs, EMPTY_SESSION, randomBytes(1000))
   const dead = await region.blobs.begin(EMPTY_SESSION, { algorithm: 'sha256' })
   await dead.write(randomBytes(12 * MIB))
-  assert.equal(await sweep(signal), 0, 'within the grace time nothing goes')
+  assert.equal(await sweep(signal, HELD), 0, 'within the grace time nothing goes')
 
   let removed = 0
   await eventually('the two orphans to be removed', async () => {
-    removed += await sweep(signal)
+    removed += await sweep(signal, HELD)
     return removed === 2
   })
-  assert.equal(await sweep(signal), 0)
+  assert.equal(await sweep(signal, HELD), 0)
   assert.equal(sha256((await client.get(`/v2/a/b/blobs/${sha256(kept)}`)).body), sha256(kept))
   const ended = await client.request('PUT', `${patched.headers.get('location')}?digest=${sha256(begun)}`)
   assert.equal(ended.status, 201)

@@ -1,4 +1,5 @@
 // Whose an object store is: two regions that meet in one place, and what lies beside the blobs.
+// tests: shared/blobs/ownership.ts
 
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
@@ -10,6 +11,7 @@ import { startJanitor } from '../../services/janitor/service.ts'
 import { createOrphanSweep } from '../../services/janitor/sweep-orphans.ts'
 import { append } from '../contract/blob-store.ts'
 import { eventually } from '../support/eventually.ts'
+import { HELD } from '../support/held.ts'
 import { sha256 } from '../support/image.ts'
 import { ociClient } from '../support/oci-client.ts'
 import {
@@ -76,7 +78,7 @@ test('objects of others beside the blobs are neither counted nor removed', {
   await append(region.blobs, EMPTY_SESSION, randomBytes(10))
   assert.equal((await region.blobs.list('', 1)).length, 1, 'a page of strangers is not the end')
   const sweep = createOrphanSweep(region)
-  await eventually('the orphan to go', async () => (await sweep(signal)) === 1)
+  await eventually('the orphan to go', async () => (await sweep(signal, HELD)) === 1)
   assert.deepEqual(await region.blobs.list('', 100), [])
 })
 

@@ -1,4 +1,5 @@
 // What an operator reads when a store is not set up right: one sentence that says what to do.
+// tests: shared/region-stores.ts
 
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict'
 import pg from 'pg'
 import { type Database, openDatabase } from '#shared/db/connect.ts'
-import { type Cleanup, testDatabase } from './postgres.ts'
+import { type Cleanup, later, testDatabase } from './postgres.ts'
 
 export interface TestDatabase {
   readonly url: string
@@ -18,7 +18,7 @@ export async function openTestDatabase(t: Cleanup): Promise<TestDatabase> {
   const url = await testDatabase(t)
   const db = openDatabase({ url, connections: 8, onIdleError: () => {} })
   const sessions: pg.Client[] = []
-  t.after(async () => {
+  later(t, async () => {
     for (const session of sessions) await session.end()
     await db[Symbol.asyncDispose]()
   })
@@ -34,7 +34,7 @@ export async function openTestDatabase(t: Cleanup): Promise<TestDatabase> {
 /** A connection to a database that the test did not make itself, closed after the test. */
 export async function databaseSession(t: Cleanup, url: string): Promise<pg.Client> {
   const client = await connected(url)
-  t.after(() => client.end())
+  later(t, () => client.end())
   return client
 }
 

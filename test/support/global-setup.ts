@@ -7,15 +7,23 @@ import { join } from 'node:path'
 import { startEmbeddedPostgres } from '#shared/embedded/postgres.ts'
 import { makeTemplate } from './postgres.ts'
 
+/** Nothing of a test run outlives the machine, and no database lives long enough to need a vacuum. */
+const SETTINGS = Object.freeze({
+  fsync: 'off',
+  full_page_writes: 'off',
+  wal_level: 'minimal',
+  max_wal_senders: '0',
+  autovacuum: 'off',
+  max_connections: '300',
+})
+
 const running = new AsyncDisposableStack()
 
 export async function globalSetup(): Promise<void> {
   if (process.env.TEST_DATABASE_URL === undefined) {
     const directory = await mkdtemp(join(tmpdir(), 'portolan-test-'))
     running.defer(() => rm(directory, { recursive: true, force: true }))
-    const postgres = running.use(
-      await startEmbeddedPostgres({ directory, settings: { fsync: 'off', max_connections: '300' } }),
-    )
+    const postgres = running.use(await startEmbeddedPostgres({ directory, settings: SETTINGS }))
     process.env.TEST_DATABASE_URL = postgres.url
   }
   process.env.TEST_DATABASE_TEMPLATE = await makeTemplate(process.env.TEST_DATABASE_URL)

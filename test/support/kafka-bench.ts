@@ -10,7 +10,7 @@ import { Kafka, logLevel } from 'kafkajs'
 import { followLog } from '#shared/bus/follow.ts'
 import { createKafkaBus, type KafkaBus } from '#shared/bus/kafka-bus.ts'
 import { createLogBus } from '#shared/bus/log-bus.ts'
-import { peerCursor } from '#shared/db/peer-cursors.ts'
+import { placeAtPeer } from '#shared/db/places-at-peers.ts'
 import type { Region } from '#shared/region.ts'
 import { ownLogPages } from '#shared/registry/log-pages.ts'
 import { receiveEvents } from '#shared/replication/receive-events.ts'
@@ -109,7 +109,7 @@ export function follow(
     bus,
     log: createLogBus({ pages, pollMs: 20 }),
     pages,
-    position: (shard) => peerCursor(region.db, { origin, shard }),
+    position: (shard) => placeAtPeer(region.db, { origin, shard }),
     async handle({ shard, events }) {
       const taken: (typeof events)[number][] = []
       const applier = {

@@ -1,4 +1,7 @@
 // A database of its own for each test, copied from the migrated template in milliseconds and dropped afterwards.
+//
+// The copy is of files (`strategy file_copy`), not by way of the write-ahead log: without fsync its checkpoints cost
+// nothing, and it takes a fifth of the time.
 
 import { randomBytes } from 'node:crypto'
 import type { TestContext } from 'node:test'
@@ -9,6 +12,26 @@ export const TEST_REGION = 'eu'
 
 /** Anything with hooks that run after it: a test or a suite's context. */
 export type Cleanup = Pick<TestContext, 'after'>
+
+const stacks = new WeakMap<Cleanup, (() => unknown)[]>()
+
+/**
+ * Runs after the test, the last first: what stands on something ends before it. A database that is dropped under open
+ * connections costs a tenth of a second, and everything that watches them complains.
+ */
+export function later(t: Cleanup, undo: () => unknown): void {
+  const known = stacks.get(t)
+  if (known !== undefined) {
+    known.push(undo)
+    return
+  }
+  const stack = [undo]
+  stacks.set(t, stack)
+  t.after(async () => {
+    stacks.delete(t)
+    for (let next = stack.pop(); next !== undefined; next = stack.pop()) await next()
+  })
+}
 
 /** Makes the migrated template and returns its name. */
 export async function makeTemplate(url: string): Promise<string> {
@@ -22,8 +45,8 @@ export async function makeTemplate(url: string): Promise<string> {
 export async function testDatabase(t: Cleanup): Promise<string> {
   const { url, template } = server()
   const name = `test_${randomBytes(8).toString('hex')}`
-  await execute(url, `create database ${name} template ${template}`)
-  t.after(() => execute(url, `drop database if exists ${name} with (force)`))
+  await execute(url, `create database ${name} template ${template} strategy file_copy`)
+  later(t, () => execute(url, `drop database if exists ${name} with (force)`))
   return withDatabase(url, name)
 }
 
@@ -31,8 +54,8 @@ export async function testDatabase(t: Cleanup): Promise<string> {
 export async function emptyDatabase(t: Cleanup): Promise<string> {
   const { url } = server()
   const name = `test_${randomBytes(8).toString('hex')}`
-  await execute(url, `create database ${name}`)
-  t.after(() => execute(url, `drop database if exists ${name} with (force)`))
+  await execute(url, `create database ${name} strategy file_copy`)
+  later(t, () => execute(url, `drop database if exists ${name} with (force)`))
   return withDatabase(url, name)
 }
 

@@ -7,7 +7,7 @@ import { loadConfig } from '#shared/config/load.ts'
 import { openRegion, type RegionOptions, type RegionWithStores } from '#shared/region.ts'
 import { openRegistry, type Registry } from '#shared/registry/registry.ts'
 import { startApi } from '../../services/api/service.ts'
-import { type Cleanup, testDatabase } from './postgres.ts'
+import { type Cleanup, later, testDatabase } from './postgres.ts'
 
 export interface TestRegion {
   /** With what a process opens for services that need more: tests look at all of it. */
@@ -26,7 +26,7 @@ export const TEST_SECRETS_KEY = 'test-secrets-key-0123456789-0123456789'
 
 export async function testDirectory(t: Cleanup): Promise<string> {
   const directory = await mkdtemp(join(tmpdir(), 'portolan-test-'))
-  t.after(() => rm(directory, { recursive: true, force: true, maxRetries: 5 }))
+  later(t, () => rm(directory, { recursive: true, force: true, maxRetries: 5 }))
   return directory
 }
 
@@ -55,7 +55,7 @@ export async function testRegion(t: Cleanup, options: TestRegionOptions = {}): P
         await disposeRegion()
       },
     })
-    t.after(() => region[Symbol.asyncDispose]())
+    later(t, () => region[Symbol.asyncDispose]())
     return { region, logLines }
   } catch (thrown) {
     await opened[Symbol.asyncDispose]()

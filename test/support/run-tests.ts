@@ -28,7 +28,8 @@ const child = spawn(
     '--disable-warning=ExperimentalWarning',
     '--disable-warning=TimeoutNegativeWarning',
     '--test',
-    '--test-concurrency=2',
+    // Two cores are busy while a third file waits for a process, a timeout or a lock.
+    '--test-concurrency=3',
     '--test-timeout=240000',
     '--test-global-setup=test/support/global-setup.ts',
     ...options,

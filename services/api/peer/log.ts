@@ -7,7 +7,7 @@
 // shard; `gone` names shards whose next events are no longer kept, with the place before the oldest left; `behind` is
 // how many events come after the places asked for. Where a reader stands is noted: the log is kept for it.
 
-import { noteReader } from '#shared/db/log-readers.ts'
+import { notePeerReader } from '#shared/db/peer-readers.ts'
 import { RegistryError } from '#shared/errors.ts'
 import { SHARDS, type ShardPosition } from '#shared/events/event-id.ts'
 import { parseQuery } from '#shared/oci/query.ts'
@@ -67,7 +67,7 @@ async function note(
   notes.set(peer, { atMs: nowMs, places })
   // One that stays where it is only has to be heard of now and then.
   if (before?.places === places && nowMs - before.atMs < NOTE_EVERY_MS * 12) return
-  await noteReader(region.db, `peer:${peer}`, after)
+  await notePeerReader(region.db, `peer:${peer}`, after)
 }
 
 function placesOf(text: string): ShardPosition[] {

@@ -2,7 +2,7 @@
 // down is not hit by all at the same moment. What may be asked again is the adapter's table (`failureOf`), not decided
 // here. Whatever finally fails is a StoreError with the operator's sentence.
 
-import { setTimeout as pause } from 'node:timers/promises'
+import { pause } from '../../pause.ts'
 import { StoreError } from '../blob-store.ts'
 import type { Failure } from './object-service.ts'
 
@@ -53,7 +53,7 @@ export async function retrying<T>(
       if (!failure.again || tries >= limits.triesMax || late) {
         throw new StoreError(failure.kind, failure.message, { cause: thrown })
       }
-      await pause(waitMs, undefined, signal === undefined ? {} : { signal }).catch(() => {})
+      await pause(waitMs, { signal, ref: true })
     }
   }
 }

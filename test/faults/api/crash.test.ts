@@ -1,6 +1,7 @@
 // Nothing acknowledged is lost: a node is killed at each point between two durable steps, under load, and afterwards
 // every 201 reads back with its digest, no row lacks its bytes, and no readable blob has a wrong hash. The same with
 // Postgres killed under the registry.
+// tests: shared/failpoints.ts
 
 import assert from 'node:assert/strict'
 import { type ChildProcess, fork } from 'node:child_process'

@@ -1,4 +1,5 @@
 // A row whose object is missing, short or wrong: seen, never served, never mounted, and repaired by the next upload.
+// tests: shared/registry/settle-blob.ts
 
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'

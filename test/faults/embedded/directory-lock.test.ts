@@ -1,3 +1,5 @@
+// tests: shared/embedded/directory-lock.ts
+
 import assert from 'node:assert/strict'
 import { type ChildProcess, fork } from 'node:child_process'
 import { once } from 'node:events'

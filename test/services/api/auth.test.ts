@@ -1,3 +1,5 @@
+// tests: shared/db/signing-keys.ts
+
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { ALICE, accountsNode, basic } from '../../support/accounts.ts'

@@ -1,13 +1,14 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { EMPTY_SESSION } from '#shared/blobs/blob-store.ts'
-import { withLease } from '#shared/db/lease.ts'
+import { LeaseLostError, withLease } from '#shared/db/lease.ts'
 import { expireUploads } from '../../../services/janitor/expire-uploads.ts'
 import { startJanitor } from '../../../services/janitor/service.ts'
 import { createOrphanSweep } from '../../../services/janitor/sweep-orphans.ts'
 import { append } from '../../contract/blob-store.ts'
 import { ageBlobs } from '../../support/age-blobs.ts'
 import { eventually } from '../../support/eventually.ts'
+import { HELD, heldUntil } from '../../support/held.ts'
 import { sha256 } from '../../support/image.ts'
 import { ociClient } from '../../support/oci-client.ts'
 import { execute } from '../../support/postgres.ts'
@@ -27,8 +28,8 @@ test('an upload that rested too long is unknown at once, and its bytes go with i
     `update upload set expires_at = clock_timestamp() where id = '${id}'`,
   )
   assert.equal((await client.request('GET', location)).status, 404)
-  assert.equal(await expireUploads(node.region, signal), 1)
-  assert.equal(await expireUploads(node.region, signal), 0)
+  assert.equal(await expireUploads(node.region, signal, HELD), 1)
+  assert.equal(await expireUploads(node.region, signal, HELD), 0)
   assert.deepEqual(await node.region.blobs.list('', 10), [])
   assert.equal((await client.request('GET', other)).status, 204)
 })
@@ -41,13 +42,47 @@ test('bytes that no row names go after their grace; what a blob, a session or yo
   const location = (await client.request('POST', '/v2/a/blobs/uploads/')).headers.get('location') ?? ''
   await client.request('PATCH', location, { body: Buffer.from('a session') })
   await append(node.region.blobs, EMPTY_SESSION, Buffer.from('an orphan'))
-  assert.equal(await sweep(signal), 0, 'everything is young')
+  assert.equal(await sweep(signal, HELD), 0, 'everything is young')
   await ageBlobs(node.region)
   await append(node.region.blobs, EMPTY_SESSION, Buffer.from('a young one'))
-  assert.equal(await sweep(signal), 1)
+  assert.equal(await sweep(signal, HELD), 1)
   assert.equal((await node.region.blobs.list('', 10)).length, 3)
   assert.equal((await client.get(`/v2/a/blobs/${sha256('a blob')}`)).body.toString(), 'a blob')
   assert.equal((await client.request('PUT', `${location}?digest=${sha256('a session')}`)).status, 201)
+})
+
+test('a janitor that has lost its lease ends no upload and removes no bytes', async (t) => {
+  const node = await testNode(t)
+  const { region } = node
+  const client = ociClient(node.url)
+  const location = (await client.request('POST', '/v2/a/blobs/uploads/')).headers.get('location') ?? ''
+  await client.request('PATCH', location, { body: Buffer.from('abandoned') })
+  await execute(region.databaseUrl, 'update upload set expires_at = clock_timestamp()')
+  await append(region.blobs, EMPTY_SESSION, Buffer.from('an orphan'))
+  await ageBlobs(region)
+  const lost = heldUntil(() => true)
+  await assert.rejects(expireUploads(region, signal, lost), LeaseLostError)
+  await assert.rejects(createOrphanSweep(region)(signal, lost), LeaseLostError)
+  let counted = false
+  const lostAfterTheCount = createOrphanSweep({
+    ...region,
+    blobs: {
+      ...region.blobs,
+      // Called when the count is complete and nothing has been removed.
+      dropUnfinished: async () => {
+        counted = true
+        return 0
+      },
+    },
+  })
+  await assert.rejects(
+    lostAfterTheCount(
+      signal,
+      heldUntil(() => counted),
+    ),
+    LeaseLostError,
+  )
+  assert.equal((await region.blobs.list('', 10)).length, 2)
 })
 
 test('the janitor does both by itself, and one at a time works in a region', async (t) => {

@@ -1,4 +1,5 @@
 // A wrong or empty database meets a store that is full: nothing of it may go.
+// tests: shared/blobs/ownership.ts, shared/db/store-owner.ts, shared/region-stores.ts
 
 import assert from 'node:assert/strict'
 import { rm } from 'node:fs/promises'
@@ -9,6 +10,7 @@ import { startJanitor } from '../../../services/janitor/service.ts'
 import { createOrphanSweep } from '../../../services/janitor/sweep-orphans.ts'
 import { ageBlobs } from '../../support/age-blobs.ts'
 import { eventually } from '../../support/eventually.ts'
+import { HELD } from '../../support/held.ts'
 import { ociClient } from '../../support/oci-client.ts'
 import { runCommand } from '../../support/portolan-process.ts'
 import { emptyDatabase, execute } from '../../support/postgres.ts'
@@ -79,8 +81,8 @@ test('a store that changes hands under a running region is swept no more and tak
     'delete from membership; delete from blob where digest > $$sha256:c$$',
   )
   const sweep = createOrphanSweep(node.region)
-  assert.equal(await sweep(signal), 0)
-  assert.equal(await sweep(signal), 0)
+  assert.equal(await sweep(signal, HELD), 0)
+  assert.equal(await sweep(signal, HELD), 0)
   assert.equal(await objects(node), BLOBS)
   const told = node.logLines.filter((line) => line.includes('nothing is swept'))
   assert.equal(told.length, 1, 'one line per change')

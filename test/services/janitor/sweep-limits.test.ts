@@ -1,3 +1,5 @@
+// tests: shared/db/blob-keys.ts, shared/registry/keep-attempt.ts
+
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
 import { mkdir, utimes, writeFile } from 'node:fs/promises'
@@ -11,6 +13,7 @@ import { createOrphanSweep } from '../../../services/janitor/sweep-orphans.ts'
 import { append } from '../../contract/blob-store.ts'
 import { ageBlobs } from '../../support/age-blobs.ts'
 import { eventually } from '../../support/eventually.ts'
+import { HELD } from '../../support/held.ts'
 import { sha256 } from '../../support/image.ts'
 import { ociClient } from '../../support/oci-client.ts'
 import { runCommand } from '../../support/portolan-process.ts'
@@ -49,15 +52,15 @@ test('a sweep that would take more than a tenth removes nothing and says so once
   for (let count = 0; count < 20; count++)
     await ociClient(node.url).pushBlob('a', Buffer.from(`blob ${count}`))
   const sweep = createOrphanSweep(region)
-  assert.equal(await sweep(signal), 0)
+  assert.equal(await sweep(signal, HELD), 0)
   // Rows that are lost, as by a restore that went wrong.
   await execute(
     region.databaseUrl,
     'delete from blob where digest in (select digest from blob order by digest limit 12)',
   )
   await ageBlobs(region)
-  assert.equal(await sweep(signal), 0)
-  assert.equal(await sweep(signal), 0)
+  assert.equal(await sweep(signal, HELD), 0)
+  assert.equal(await sweep(signal, HELD), 0)
   assert.equal(await objects(region), 20)
   const told = logLines.filter((line) => line.includes('more than a tenth'))
   assert.equal(told.length, 1)
@@ -80,7 +83,7 @@ test('a sweep that would take more than a tenth removes nothing and says so once
   assert.equal(allowed.code, 0, allowed.stderr)
   assert.match(allowed.stdout, /Removed 12\./)
   assert.equal(await objects(region), 8)
-  assert.equal(await sweep(signal), 0)
+  assert.equal(await sweep(signal, HELD), 0)
   assert.ok(logLines.some((line) => line.includes('sweeps go on')))
   assert.match(await region.metrics.text(), /portolan_sweep_blocked\{reason="share"\} 0/)
 })
@@ -106,7 +109,7 @@ test('what gets its row between the count and the removal stays', async (t) => {
       },
     },
   })
-  assert.equal(await sweep(signal), 2)
+  assert.equal(await sweep(signal, HELD), 2)
   assert.deepEqual(
     (await region.blobs.list('', 10)).map(({ key }) => key),
     [first.key],
@@ -135,7 +138,7 @@ for (const [what, offMs] of [
     )
     const now = Date.now
     t.mock.method(Date, 'now', () => now() + offMs)
-    assert.equal(await createOrphanSweep(node.region)(signal), 2)
+    assert.equal(await createOrphanSweep(node.region)(signal, HELD), 2)
     t.mock.restoreAll()
     sending.end(bytes.subarray(1024 * 1024))
     assert.equal(await answered, 201)
@@ -163,7 +166,7 @@ test('a body that arrives for longer than the grace time is known by a row, and 
     region.db.rows<{ key: string }>({ name: 'attempts', text: 'select key from attempt', parameters: [] })
   await eventually('the row', async () => (await rows()).length === 1)
   await ageBlobs(region)
-  assert.equal(await createOrphanSweep(region)(signal), 0)
+  assert.equal(await createOrphanSweep(region)(signal, HELD), 0)
   send(Buffer.from('and steady'), true)
   assert.equal((await patching).status, 202)
   assert.deepEqual(await rows(), [])
@@ -181,6 +184,6 @@ test('files that are not blobs are no objects: they are neither counted nor remo
     await writeFile(path, 'mine')
     await utimes(path, 0, 0)
   }
-  assert.equal(await createOrphanSweep(region)(signal), 0)
+  assert.equal(await createOrphanSweep(region)(signal, HELD), 0)
   assert.equal(await objects(region), 0)
 })

@@ -1,10 +1,11 @@
 // What the log keeps, and for whom.
+// tests: shared/db/own-readers.ts, shared/db/peer-readers.ts, shared/db/shard-log.ts
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { moveCursor } from '#shared/db/event-cursors.ts'
 import { logBounds, trimEvents } from '#shared/db/event-log.ts'
-import { noteReader } from '#shared/db/log-readers.ts'
+import { moveOwnReader } from '#shared/db/own-readers.ts'
+import { notePeerReader } from '#shared/db/peer-readers.ts'
 import { shardStates } from '#shared/db/shard-log.ts'
 import { type Queryable, statement } from '#shared/db/statement.ts'
 import { SHARDS } from '#shared/events/event-id.ts'
@@ -19,14 +20,14 @@ test('events wait for the slowest reader: the publisher, the planner, another re
   const { region } = await testRegion(t)
   const { db } = region
   await fillLog(region, { count: 160 })
-  await moveCursor(db, 'webhooks', { epoch: 1, pos: 120 })
-  await moveCursor(db, 'kafka', { epoch: 1, pos: 40 })
+  await moveOwnReader(db, 'webhooks', { epoch: 1, pos: 120 })
+  await moveOwnReader(db, 'kafka', { epoch: 1, pos: 40 })
   assert.equal(await trim(db), 40)
-  await moveCursor(db, 'kafka', { epoch: 1, pos: 160 })
-  await noteReader(db, 'peer:us', places(10))
+  await moveOwnReader(db, 'kafka', { epoch: 1, pos: 160 })
+  await notePeerReader(db, 'peer:us', places(10))
   assert.equal(await trim(db), 40, 'ten of each of eight shards are passed')
   // One shard behind keeps everything after it: what is left has no holes.
-  await noteReader(db, 'peer:us', [...places(20).slice(1), { shard: 0, epoch: 1, seq: 12 }])
+  await notePeerReader(db, 'peer:us', [...places(20).slice(1), { shard: 0, epoch: 1, seq: 12 }])
   await trim(db)
   const { oldest, head } = (await logBounds(db)) ?? assert.fail()
   assert.equal(head.pos, 160)
@@ -39,8 +40,8 @@ test('a cursor never goes back', async (t) => {
   const { region } = await testRegion(t)
   const { db } = region
   await fillLog(region, { count: 16 })
-  await moveCursor(db, 'kafka', { epoch: 1, pos: 10 })
-  await moveCursor(db, 'kafka', { epoch: 1, pos: 5 })
+  await moveOwnReader(db, 'kafka', { epoch: 1, pos: 10 })
+  await moveOwnReader(db, 'kafka', { epoch: 1, pos: 5 })
   assert.equal(await trim(db), 10)
 })
 
@@ -48,8 +49,8 @@ test('a reader that was not heard of for too long is waited for no longer', asyn
   const { region } = await testRegion(t)
   const { db } = region
   await fillLog(region, { count: 80 })
-  await moveCursor(db, 'kafka', { epoch: 1, pos: 3 })
-  await noteReader(db, 'peer:us', places(1))
+  await moveOwnReader(db, 'kafka', { epoch: 1, pos: 3 })
+  await notePeerReader(db, 'peer:us', places(1))
   assert.equal(await trim(db), 3)
   await db.rows(
     statement('test-age-cursor', `update event_cursor set moved_at = now() - interval '2 minutes'`),

@@ -1,4 +1,6 @@
 // Webhooks from a push to a receiver: formats, signatures, retries, order, parking, and the API around them.
+// tests: shared/db/own-readers.ts, shared/db/settings.ts, shared/db/webhook-deliveries.ts
+// tests: shared/webhooks/subscriptions.ts
 
 import assert from 'node:assert/strict'
 import { once } from 'node:events'

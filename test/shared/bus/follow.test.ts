@@ -1,4 +1,5 @@
 // Following a log through a bus that cannot be trusted: rules R8 and R9, and the watchdog.
+// tests: shared/bus/in-order.ts, shared/registry/log-pages.ts
 
 import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'

@@ -1,3 +1,5 @@
+// tests: shared/bus/hand-over.ts, shared/db/shard-log.ts, shared/registry/log-pages.ts
+
 import { createLogBus } from '#shared/bus/log-bus.ts'
 import { ownLogPages } from '#shared/registry/log-pages.ts'
 import { busContract } from '../../contract/bus.ts'

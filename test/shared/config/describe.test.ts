@@ -53,3 +53,22 @@ test('the example, as it is, changes nothing', () => {
     .map((line) => line.slice(2).split(/=(.*)/s, 2) as [string, string])
   assert.deepEqual(loadConfig(Object.fromEntries(uncommented)), loadConfig({}))
 })
+
+test('printing reads each variable once, so that it shows what it checked', () => {
+  const reads = (run: (environment: Record<string, string>) => unknown) => {
+    let count = 0
+    run(
+      new Proxy<Record<string, string>>(
+        { PORTOLAN_SECRETS_KEY: 'hunter'.repeat(6) },
+        {
+          get(target, name: string) {
+            if (name === 'PORTOLAN_SECRETS_KEY') count++
+            return target[name]
+          },
+        },
+      ),
+    )
+    return count
+  }
+  assert.equal(reads(printConfig), reads(loadConfig))
+})

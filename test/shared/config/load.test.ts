@@ -1,3 +1,7 @@
+// tests: shared/config/auth.ts, shared/config/blobs.ts, shared/config/database.ts, shared/config/events.ts
+// tests: shared/config/janitor.ts, shared/config/kafka.ts, shared/config/limits.ts, shared/config/parsers.ts
+// tests: shared/config/peers.ts, shared/config/server.ts, shared/config/variable.ts, shared/config/webhooks.ts
+
 import assert from 'node:assert/strict'
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'

@@ -10,13 +10,17 @@ import {
 } from '#shared/convergence/settings.ts'
 import type { Version } from '#shared/convergence/version.ts'
 
-const version: fc.Arbitrary<Version> = fc.record({
-  h: fc.bigInt({ min: 1n, max: 6n }),
-  origin: fc.constantFrom('eu', 'us'),
-})
+// Plain objects: what is compared afterwards are values, not how they were made.
+const version: fc.Arbitrary<Version> = fc.record(
+  { h: fc.bigInt({ min: 1n, max: 6n }), origin: fc.constantFrom('eu', 'us') },
+  { noNullPrototype: true },
+)
 const write = fc.oneof(
-  fc.record({ field: fc.constantFrom('url', 'events'), version, value: fc.constantFrom('a', 'b') }),
-  fc.record({ version, exists: fc.boolean(), since: version }).map((existence) => {
+  fc.record(
+    { field: fc.constantFrom('url', 'events'), version, value: fc.constantFrom('a', 'b') },
+    { noNullPrototype: true },
+  ),
+  fc.record({ version, exists: fc.boolean(), since: version }, { noNullPrototype: true }).map((existence) => {
     // One write has one version; `since` follows from it, so two regions never tell different ones.
     const since = existence.exists ? existence.version : { h: 0n, origin: '' }
     return { ...existence, since }

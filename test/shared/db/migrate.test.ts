@@ -1,3 +1,5 @@
+// tests: shared/db/region.ts
+
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import pg from 'pg'

@@ -1,4 +1,6 @@
 // The rules of the registers: what a write's version exceeds, what is visible, what a delete costs, what is recorded.
+// tests: shared/db/lookups.ts, shared/db/memberships.ts, shared/db/provenance.ts, shared/db/push-manifest.ts
+// tests: shared/db/repositories.ts, shared/db/tags.ts
 
 import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'

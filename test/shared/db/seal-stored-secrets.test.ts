@@ -1,4 +1,5 @@
 // Databases from before secrets were sealed, databases sealed under an older key, and keys that are lost.
+// tests: shared/db/stored-secrets.ts
 
 import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'

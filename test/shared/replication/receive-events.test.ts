@@ -1,8 +1,9 @@
 // What another region's events do here: rules R4 and R8.
+// tests: shared/db/places-at-peers.ts
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { peerCursor } from '#shared/db/peer-cursors.ts'
+import { placeAtPeer } from '#shared/db/places-at-peers.ts'
 import type { CloudEvent } from '#shared/events/cloud-event.ts'
 import { BadEventError } from '#shared/replication/parse-event.ts'
 import { type Applier, applyParked, receiveEvents } from '#shared/replication/receive-events.ts'
@@ -38,9 +39,9 @@ test('R8: what comes again is dropped, what leaves a hole is refused whole, and 
   assert.deepEqual(await receive(event(1), event(2)), { applied: 2, parked: 0, repeated: 0 })
   assert.deepEqual(await receive(event(1), event(2), event(3)), { applied: 1, parked: 0, repeated: 2 })
   await assert.rejects(receive(event(4), event(6)), /us:1:2:6 leaves a hole/)
-  assert.deepEqual(await peerCursor(db, from), { shard: 2, epoch: 1, seq: 3 })
+  assert.deepEqual(await placeAtPeer(db, from), { shard: 2, epoch: 1, seq: 3 })
   await receive(event(4), event(1, { epoch: 2 }))
-  assert.deepEqual(await peerCursor(db, from), { shard: 2, epoch: 2, seq: 1 })
+  assert.deepEqual(await placeAtPeer(db, from), { shard: 2, epoch: 2, seq: 1 })
   await assert.rejects(receive(event(2, { epoch: 3 })), /leaves a hole/)
   assert.deepEqual(await receive(event(5)), { applied: 0, parked: 0, repeated: 1 })
   assert.deepEqual(seen.slice(0, 3), ['us:1:2:1', 'us:1:2:2', 'us:1:2:3'])
@@ -51,7 +52,7 @@ test('R8: an event whose effect fails moves nothing', async (t) => {
   const { region } = await testRegion(t)
   const applier = applierOf(['known'], () => Promise.reject(new Error('no')))
   await assert.rejects(receiveEvents(region.db, { ...from, events: [event(1)], applier }), /no/)
-  assert.deepEqual(await peerCursor(region.db, from), { shard: 2, epoch: 1, seq: 0 })
+  assert.deepEqual(await placeAtPeer(region.db, from), { shard: 2, epoch: 1, seq: 0 })
 })
 
 test('R8: several at once apply each event once', async (t) => {
@@ -111,7 +112,7 @@ test('an event whose data is wrong is parked with the reason, and the others of 
     repeated: 0,
   })
   assert.deepEqual(applied.slice(-2), ['us:1:2:1', 'us:1:2:3'])
-  assert.deepEqual(await peerCursor(db, from), { shard: 2, epoch: 1, seq: 3 })
+  assert.deepEqual(await placeAtPeer(db, from), { shard: 2, epoch: 1, seq: 3 })
   assert.equal(await applyParked(db, applier), 0, 'it is for somebody to look at')
 })
 

@@ -1,4 +1,5 @@
 // The feed: pages and streams of the event log over HTTP.
+// tests: shared/db/event-log.ts, shared/db/pull-events.ts
 
 import assert from 'node:assert/strict'
 import { writeFile } from 'node:fs/promises'

@@ -1,5 +1,6 @@
 // A 201 for a blob says that its object is there with its size: bytes that are swept between two requests, or within
 // one, end the upload instead.
+// tests: shared/blobs/lost-session.ts
 
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'

@@ -1,5 +1,6 @@
 // A disk that fills up: uploads end with 503 before they cross the floor, pulls go on, and nothing has to be started
 // again. On real file systems of some megabytes.
+// tests: shared/blobs/files/volumes.ts
 
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'

@@ -1,3 +1,5 @@
+// tests: shared/registry/list.ts
+
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { INDEX, manifestOf } from '../../../support/image.ts'

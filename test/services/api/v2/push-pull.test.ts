@@ -1,3 +1,6 @@
+// tests: shared/registry/pull.ts, shared/registry/push-manifest.ts, shared/registry/registry.ts
+// tests: shared/registry/remove.ts
+
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
 import { test } from 'node:test'

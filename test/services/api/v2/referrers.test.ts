@@ -1,3 +1,5 @@
+// tests: shared/db/manifests.ts
+
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { statement } from '#shared/db/statement.ts'

@@ -1,3 +1,5 @@
+// tests: shared/blobs/files/directory-sync.ts, shared/blobs/files/file-pump.ts, shared/blobs/files/write-once-file.ts
+
 import assert from 'node:assert/strict'
 import { fork } from 'node:child_process'
 import { once } from 'node:events'

@@ -1,3 +1,5 @@
+// tests: shared/blobs/waiting-line.ts
+
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { createPartBuffers } from '#shared/blobs/objects/part-buffers.ts'

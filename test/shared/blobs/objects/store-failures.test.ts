@@ -1,4 +1,6 @@
 // Each adapter's table of failures: what is asked again, what it means, and what the operator reads.
+// tests: shared/blobs/objects/azure-service.ts, shared/blobs/objects/gcs-service.ts
+// tests: shared/blobs/objects/s3-service.ts
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

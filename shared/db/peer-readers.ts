@@ -1,5 +1,7 @@
-// Readers of the log by shards, in other regions: how far each came by its own account, and when it was heard of. The
-// trimming of the log waits for them (event-log.ts).
+// How far other regions came in this region's log, by their own account, shard by shard, and when each was heard of. The
+// trimming of the log waits for them (event-log.ts). This region's own readers are in own-readers.ts.
+//
+// The table is `log_reader`. It keeps that name: a release and the one before it run side by side on one schema.
 
 import type { ShardPosition } from '#shared/events/event-id.ts'
 import { type Queryable, statement } from './statement.ts'
@@ -15,7 +17,11 @@ const note = statement<never>(
 )
 
 /** A reader stands here now. It may have gone back: what it says counts. */
-export async function noteReader(db: Queryable, reader: string, at: readonly ShardPosition[]): Promise<void> {
+export async function notePeerReader(
+  db: Queryable,
+  reader: string,
+  at: readonly ShardPosition[],
+): Promise<void> {
   await db.rows(note, {
     reader,
     shards: at.map(({ shard }) => shard),
@@ -35,7 +41,7 @@ const behind = statement<{ reader: string; behind: number; seconds: number }>(
 )
 
 /** How many events each has before it, and how long ago it was heard of. */
-export async function logReadersBehind(
+export async function peerReadersBehind(
   db: Queryable,
 ): Promise<{ reader: string; behind: number; seconds: number }[]> {
   return db.rows(behind)

@@ -1,4 +1,7 @@
-// How far this region took other regions' logs, and the events among them that it could not understand yet.
+// How far this region came in the logs of other regions, and the events among them that it could not understand yet.
+// Readers of this region's log are in own-readers.ts and peer-readers.ts.
+//
+// The table is `peer_cursor`. It keeps that name: a release and the one before it run side by side on one schema.
 
 import type { EventId, ShardPosition } from '#shared/events/event-id.ts'
 import { maybe, type Queryable, statement } from './statement.ts'
@@ -21,26 +24,26 @@ const move = statement<never>(
    where origin = :origin and shard = :shard`,
 )
 
-interface Cursor {
+interface LogShard {
   readonly origin: string
   readonly shard: number
 }
 
 /** Where this region stands in a shard of an origin's log; the beginning when it took nothing yet. */
-export async function peerCursor(db: Queryable, { origin, shard }: Cursor): Promise<ShardPosition> {
+export async function placeAtPeer(db: Queryable, { origin, shard }: LogShard): Promise<ShardPosition> {
   return { shard, ...((await maybe(db, read, { origin, shard })) ?? { epoch: 1, seq: 0 }) }
 }
 
 /** The same, locked until the transaction ends: events of a shard are applied by one at a time. */
-export async function lockPeerCursor(
+export async function lockPlaceAtPeer(
   transaction: Queryable,
-  { origin, shard }: Cursor,
+  { origin, shard }: LogShard,
 ): Promise<ShardPosition> {
   const row = await maybe(transaction, lockOrMake, { origin, shard })
   return { shard, ...(row ?? { epoch: 1, seq: 0 }) }
 }
 
-export async function movePeerCursor(transaction: Queryable, to: EventId): Promise<void> {
+export async function movePlaceAtPeer(transaction: Queryable, to: EventId): Promise<void> {
   await transaction.rows(move, { ...to })
 }
 

@@ -1,4 +1,7 @@
-// How far the region's own readers of the log came: the planner of webhooks, the publisher to Kafka.
+// How far this region's own readers of its own log came: the planner of webhooks, the publisher to Kafka.
+// Readers in other regions are in peer-readers.ts; this region as a reader of other logs is in places-at-peers.ts.
+//
+// The table is `event_cursor`. It keeps that name: a release and the one before it run side by side on one schema.
 
 import type { LogPosition } from './event-log.ts'
 import { maybe, type Queryable, statement } from './statement.ts'
@@ -9,7 +12,7 @@ const read = statement<LogPosition>(
 )
 
 /** undefined before the first time. */
-export async function readCursor(db: Queryable, reader: string): Promise<LogPosition | undefined> {
+export async function ownReaderPosition(db: Queryable, reader: string): Promise<LogPosition | undefined> {
   return maybe(db, read, { reader })
 }
 
@@ -21,7 +24,7 @@ const move = statement<never>(
 )
 
 /** Forward only: whoever was frozen and wakes moves nothing back. */
-export async function moveCursor(db: Queryable, reader: string, to: LogPosition): Promise<void> {
+export async function moveOwnReader(db: Queryable, reader: string, to: LogPosition): Promise<void> {
   await db.rows(move, { reader, epoch: to.epoch, pos: to.pos })
 }
 
@@ -35,6 +38,6 @@ const behind = statement<{ reader: string; behind: number }>(
 )
 
 /** How many events each reader has before it. */
-export async function readersBehind(db: Queryable): Promise<{ reader: string; behind: number }[]> {
+export async function ownReadersBehind(db: Queryable): Promise<{ reader: string; behind: number }[]> {
   return db.rows(behind)
 }

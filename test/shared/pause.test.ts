@@ -1,0 +1,31 @@
+import assert from 'node:assert/strict'
+import { spawnSync } from 'node:child_process'
+import { join } from 'node:path'
+import { describe, test } from 'node:test'
+import { pause } from '#shared/pause.ts'
+
+describe('pause', () => {
+  test('an abort ends it early and is no error, before or during it', async () => {
+    const stop = new AbortController()
+    const resting = pause(3_600_000, { signal: stop.signal })
+    stop.abort()
+    await resting
+    await pause(3_600_000, { signal: stop.signal })
+  })
+
+  test('what is no abort is an error', async () => {
+    await assert.rejects(pause(1, { signal: {} as AbortSignal }), TypeError)
+  })
+
+  test('it holds a process only when it is told to', () => {
+    const file = join(import.meta.dirname, '../../shared/pause.ts')
+    const run = (options: string) =>
+      spawnSync(process.execPath, [
+        '--input-type=module',
+        '-e',
+        `import { pause } from '${file}'; await pause(300, ${options}); process.stdout.write('over')`,
+      ]).stdout.toString()
+    assert.equal(run('{ ref: true }'), 'over')
+    assert.equal(run('{}'), '')
+  })
+})
