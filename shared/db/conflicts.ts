@@ -173,7 +173,6 @@ const listKilled = statement<DeleteConflict>(
   `with found as (
      select c.* from delete_conflict as c join repository as r on r.id = c.repository_id
      where r.name = :repository and (c.subject, c.h) > (:last_subject, :last_h::bigint)
-     order by c.subject, c.h limit :limit
    ),
    touched as (
      select repository_id, subject as name, digest from found
@@ -181,10 +180,11 @@ const listKilled = statement<DeleteConflict>(
    ${KILLED}
    select subject, digest, h::text, origin, dead_h::text as "deadH", dead_origin as "deadOrigin"
    from killed join found using (repository_id, subject, digest, h, origin, dead_h, dead_origin)
-   order by subject, h`,
+   order by subject, h, dead_h
+   limit :limit`,
 )
 
-/** Writes that are dead because of a delete which had not seen them. At most `limit` are looked at. */
+/** Writes of the repository that are dead because of a delete which had not seen them, by subject and age. */
 export async function deleteConflicts(
   db: Queryable,
   options: { repository: string; lastSubject: string; lastH: string; limit: number },
