@@ -20,7 +20,7 @@ const supersede = statement<never>(
 )
 
 /** The version `was` of the tag `t` lost a race. */
-const LOST = `(not was.superseded and was.h > (select pruned_h from region)
+export const LOST = `(not was.superseded and was.h > (select pruned_h from region)
   and (${versionOf('was')} <> ${versionOf('t')} or was.digest <> t.digest)
   and not exists (
     select from tag_history as same
@@ -101,7 +101,7 @@ function eventsOf(write: string): string {
 const TRIMMED = `(write.origin = region.name and write.written_id <= coalesce(region.trimmed_outbox_id, 0))`
 
 /** The writes of tags and manifests that are `touched`, with each death that may have killed them unseen. */
-const KILLED = `
+export const KILLED = `
   write as (
     select was.repository_id, was.name as subject, was.digest || ' ' || was.alive as value, was.digest, was.h, was.origin, was.written_epoch, was.written_id,
       was.events

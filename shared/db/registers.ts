@@ -179,20 +179,22 @@ export function deathKnowing({ shard, targets, id }: { shard: string; targets: s
 
 /**
  * The events of a statement, numbered in the order of their place and name when all of its locks are held. `events` is a
- * query of place, name (the tag, where an event tells of one), id (null: drawn here), type, subject, payload, content.
+ * query of place, name (the tag, where an event tells of one), id (null: drawn here), type, subject, payload, content,
+ * and the repository where they are of several.
  */
-export function numbered(events: string): string {
-  return `select e.place, e.name, coalesce(e.id, ${NEXT_EVENT_ID}) as id, e.type, e.subject, e.payload, e.content
+export function numbered(events: string, repository = ':repository'): string {
+  return `select e.place, e.name, coalesce(e.id, ${NEXT_EVENT_ID}) as id, ${repository} as repository, e.type,
+      e.subject, e.payload, e.content
     from (${events}) as e
     order by e.place, e.name collate "C"`
 }
 
 /** Records the events of the query `events`, which is `numbered`. Returns each one's id. */
-export function recorded(events: string, of = { repository: ':repository', shard: ':shard' }): string {
+export function recorded(events: string): string {
   return `insert into outbox
       (id, repository, shard, type, subject, payload, content, actor, request, traceparent, instance)
     overriding system value
-    select id, ${of.repository}, ${of.shard}, type, subject,
+    select id, repository, :shard, type, subject,
       payload || jsonb_build_object('written', ${writtenAs('id')}), content,
       :actor, :request::jsonb, :traceparent, :instance
     from ${events}

@@ -128,6 +128,42 @@ export const eventTypes: Readonly<Record<string, EventType>> = Object.freeze({
     required: ['repository', 'version'],
     properties: { repository: text, version, ...knowledge },
   },
+  'tag.conflict.v1': {
+    meaning:
+      'Notification: two regions wrote a tag without knowing of each other. `digest` lost, `winner` is what the tag says now. Sent once, by the region that lost.',
+    required: ['repository', 'tag', 'digest', 'alive', 'version', 'winner'],
+    properties: {
+      repository: text,
+      tag: text,
+      digest,
+      alive: { type: 'boolean' },
+      version,
+      winner: {
+        type: 'object',
+        required: ['digest', 'alive', 'version'],
+        properties: { digest, alive: { type: 'boolean' }, version },
+      },
+    },
+  },
+  'delete.conflict.v1': {
+    meaning:
+      'Notification: a delete in another region killed `count` writes of this one that it had not seen. The first ten are named. Sent by the region whose writes they were.',
+    required: ['repository', 'death', 'count', 'killed'],
+    properties: {
+      repository: text,
+      death: version,
+      count: { type: 'integer', minimum: 1 },
+      killed: {
+        type: 'array',
+        items: {
+          type: 'object',
+          required: ['subject', 'digest', 'version'],
+          // A tag or the digest of a manifest.
+          properties: { subject: text, digest, version },
+        },
+      },
+    },
+  },
   'setting.set.v1': {
     meaning:
       'A field of a setting was written or removed; the field with no name is the existence of the object. Secret values are encrypted. For other regions: not in the feed, and in Kafka without the value.',

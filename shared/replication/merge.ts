@@ -22,6 +22,7 @@ import {
 } from '#shared/db/merge-registers.ts'
 import { type MergedTag, mergeTagVersions } from '#shared/db/merge-tags.ts'
 import type { Queryable } from '#shared/db/statement.ts'
+import { tellDeleteConflicts, tellTagConflicts } from '#shared/db/tell-conflicts.ts'
 
 /** Registers by repository name. All repositories are of one shard. */
 export type Registers = ReadonlyMap<string, Repository>
@@ -55,8 +56,11 @@ export async function mergeRegisters(
   const tags = [...registers].flatMap(([repository, { tags }]) =>
     [...tags.keys()].map((name) => ({ repository, name })),
   )
+  const touched = touchedBy({ died, members, versions })
   await findTagConflicts(transaction, { ids, tags })
-  await findDeleteConflicts(transaction, { ids, touched: touchedBy({ died, members, versions }) })
+  await tellTagConflicts(transaction, { ids, tags, shard })
+  await findDeleteConflicts(transaction, { ids, touched })
+  await tellDeleteConflicts(transaction, { ids, touched, shard })
 }
 
 function repositoryRow(name: string, shard: number, { alive, dead }: Repository): MergedRepository {

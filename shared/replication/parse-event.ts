@@ -44,9 +44,15 @@ const APPLIED = [
   'repository.deleted',
 ].map((type) => `${TYPE_PREFIX}${type}.v1`)
 /** Types that tell somebody something and change nothing in another region. */
-const TOLD = ['push', 'delete', 'pull', 'blob.uploaded', 'blob.mounted'].map(
-  (type) => `${TYPE_PREFIX}${type}.v1`,
-)
+const TOLD = [
+  'push',
+  'delete',
+  'pull',
+  'blob.uploaded',
+  'blob.mounted',
+  'tag.conflict',
+  'delete.conflict',
+].map((type) => `${TYPE_PREFIX}${type}.v1`)
 
 /** Types that this release knows; others are parked. */
 export const KNOWN_TYPES: ReadonlySet<string> = new Set([...APPLIED, ...TOLD])

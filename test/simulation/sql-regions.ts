@@ -42,15 +42,17 @@ const setUp = [
   ),
 ]
 const setClock = statement<never>('sim-set-clock', `select set_config('simulation.h', :h, false)`)
+/** Notifications are no facts. */
+const IS_FACT = `type !~ '[.](push|delete|conflict|uploaded|mounted)[.]v1$'`
 const factRows = statement<{ seq: number }>(
   'sim-facts',
   `select seq from event_log
-   where repository = :repository and payload ? 'version' order by epoch, pos`,
+   where repository = :repository and ${IS_FACT} order by epoch, pos`,
 )
 const rowsUpTo = statement<{ rows: number }>(
   'sim-rows-up-to',
   `select count(*) as rows from outbox where id <= (
-     select id from outbox where repository = :repository and payload ? 'version'
+     select id from outbox where repository = :repository and ${IS_FACT}
      order by id limit 1 offset :count::int - 1)`,
 )
 const sweep = statement<never>(

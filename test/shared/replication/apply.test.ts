@@ -2,7 +2,7 @@
 // That all regions agree in every order is for test/simulation to show.
 // tests: shared/replication/apply.ts, shared/replication/merge.ts, shared/replication/parse-event.ts
 // tests: shared/db/merge-registers.ts, shared/db/merge-tags.ts, shared/db/store-manifests.ts, shared/db/savepoint.ts
-// tests: shared/db/conflicts.ts, shared/db/read-registers.ts
+// tests: shared/db/conflicts.ts, shared/db/tell-conflicts.ts, shared/db/read-registers.ts
 
 import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'
@@ -90,6 +90,12 @@ async function twoRegions(t: TestContext) {
 }
 
 const common = { repository: name, shard, provenance }
+
+/** What a region's events of a type say. */
+async function toldOf(region: RegionDatabase, type: string): Promise<Record<string, unknown>[]> {
+  const events = await eventsOf(region, start)
+  return events.filter((event) => event.type.endsWith(`${type}.v1`)).map(({ data }) => ({ ...data }))
+}
 const firstPage = { repository: name, lastName: '', lastSubject: '', lastH: '0', limit: 100 }
 
 test('a push shows in the other region, with its bytes, its links and its media type; repeated it changes nothing', async (t) => {
@@ -149,6 +155,12 @@ test('a tag that two regions wrote has one winner in both, and the loser is repo
   }
   assert.deepEqual(winners.slice(0, 2), winners.slice(2))
   assert.deepEqual(new Set(winners), new Set([ours, theirs]))
+  // The region that lost tells of it, once.
+  await follow(us, eu, { shard })
+  const told = [...(await toldOf(us, 'tag.conflict')), ...(await toldOf(eu, 'tag.conflict'))]
+  assert.equal(told.length, 1)
+  assert.equal(told[0]?.digest, winners[1])
+  assert.equal((told[0]?.winner as { digest?: string } | undefined)?.digest, winners[0])
   // Whoever pushes next has seen both.
   await push(eu, 'ours', 'v1')
   await push(eu, 'theirs', 'v1')
