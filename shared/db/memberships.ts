@@ -74,14 +74,14 @@ const die = statement<{ outbox_id: number; epoch: number }>(
      returning m.*
    ),
    event as (${numbered(`
-     select 0 as place, null as name, (dead_by #>> '{written,id}')::bigint as id,
+     select 0 as place, null as name, (dead_by #>> '{written,id}')::bigint as id, ${EPOCH} as epoch,
        'dev.portolan.registry.' || :kind || '.deleted.v1' as type, :repository || '@' || :digest as subject,
        jsonb_build_object('repository', :repository::text, 'kind', :kind::text, 'digest', :digest::text,
          'version', ${versionJson('died.dead')}, 'prev', ${versionJson('died.dead_prev')}) || dead_by as payload,
        null::bytea as content
      from died
      union all
-     select 1, null, null, 'dev.portolan.registry.delete.v1', :repository || '@' || :digest,
+     select 1, null, null, ${EPOCH}, 'dev.portolan.registry.delete.v1', :repository || '@' || :digest,
        jsonb_build_object('repository', :repository::text, 'kind', :kind::text, 'digest', :digest::text), null
      from died`)}
    ),

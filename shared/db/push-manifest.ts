@@ -22,7 +22,6 @@ import type { RepositoryName, Tag } from '#shared/oci/reference.ts'
 import { type Provenance, provenanceParameters } from './provenance.ts'
 import {
   ALIVE_AGAIN,
-  EPOCH,
   isAlive,
   LIVE_REPOSITORY,
   linkShows,
@@ -36,7 +35,7 @@ import {
   versionJson,
   type WritePosition,
 } from './registers.ts'
-import { one, type Queryable, statement } from './statement.ts'
+import { one, type Queryable, type Statement, statement } from './statement.ts'
 
 /** Manifests up to this size travel inside their event; larger ones are fetched by digest. */
 export const INLINE_CONTENT_BYTES_MAX = 256 * 1024
@@ -79,15 +78,44 @@ export type PushOutcome =
   | { readonly kind: 'references-missing'; readonly digests: readonly Digest[] }
   | { readonly kind: 'media-type-differs' }
 
-const push = statement<{
-  repository: boolean
-  missing: Digest[]
-  h: string | null
-  outbox_id: number | null
-  epoch: number
-}>(
-  'push-manifest',
-  `with repo as (${LIVE_REPOSITORY}),
+interface PushRow {
+  readonly repository: boolean
+  readonly missing: Digest[]
+  readonly h: string | null
+  readonly outbox_id: number | null
+  readonly epoch: number
+}
+
+const LINKED_MANIFEST = `
+   -- Children and the pushed one, where it is there: all manifests of the stage in one pass.
+   linked_manifest as (
+     select m.digest, ${manifestShows('m', 'repo')} as shows
+     from repo
+     cross join unnest(:manifests::text[]) as wanted (digest)
+     join membership as m on m.repository_id = repo.id and m.kind = 'manifest' and m.digest = wanted.digest
+     where (select count(*) from linked_blob) >= 0
+     order by m.digest
+     for no key update of m
+   ),`
+
+const ABSENT = `
+   -- What a sparse push left out: other regions do not wait for it either.
+   absent as (
+     select case when count(*) = 0 then '{}'::jsonb
+       else jsonb_build_object('absent', jsonb_agg(distinct reference.digest)) end as facts
+     from reference
+     where reference.required and not reference.mandatory and not exists (
+       select from present where present.target = reference.target and present.digest = reference.digest)
+   ),`
+
+/**
+ * The statement, in a form for each kind of manifest: most have no children and lack nothing, and what Postgres sets up for
+ * the others on each run costs them a fifth.
+ */
+function pushStatement({ hasChildren, mayLack }: { hasChildren: boolean; mayLack: boolean }) {
+  return statement<PushRow>(
+    `push-manifest${hasChildren ? '-with-children' : ''}${mayLack ? '-sparse' : ''}`,
+    `with repo as (${LIVE_REPOSITORY}),
    reference as (
      select * from unnest(:kinds::text[], :targets::text[], :positions::int[], :digests::text[],
        :mandatory::bool[], :required::bool[])
@@ -102,23 +130,13 @@ const push = statement<{
      order by m.digest
      for share of m
    ),
-   -- Children and the pushed one, where it is there: all manifests of the stage in one pass.
-   linked_manifest as (
-     select m.digest, ${manifestShows('m', 'repo')} as shows
-     from repo
-     cross join unnest(:manifests::text[]) as wanted (digest)
-     join membership as m on m.repository_id = repo.id and m.kind = 'manifest' and m.digest = wanted.digest
-     where (select count(*) from linked_blob) >= 0
-     order by m.digest
-     for no key update of m
-   ),
+   ${hasChildren ? LINKED_MANIFEST : ''}
    present_blob as (
      select b.digest from linked_blob join blob as b on b.digest = linked_blob.digest where b.state = 'ready'
    ),
    present as (
      select 'blob' as target, digest from present_blob
-     union all
-     select 'manifest', digest from linked_manifest where shows
+     ${hasChildren ? "union all select 'manifest', digest from linked_manifest where shows" : ''}
    ),
    missing as (
      select reference.digest from reference
@@ -129,7 +147,7 @@ const push = statement<{
      insert into membership as m (repository_id, kind, digest, media_type, alive_h, alive_origin,
        alive_written_epoch, alive_written_id)
      select id, 'manifest', :digest, :media_type, greatest(hlc_now(), dead_h + 1), :origin,
-       ${EPOCH}, ${NEXT_EVENT_ID}
+       epoch, ${NEXT_EVENT_ID}
      from repo
      where (select count(*) from present) >= 0 and not exists (select from missing)
      on conflict (repository_id, kind, digest) do update
@@ -155,14 +173,7 @@ const push = statement<{
      on conflict (digest) do update set size = excluded.size, single_image = excluded.single_image
      returning digest
    ),
-   -- What a sparse push left out: other regions do not wait for it either.
-   absent as (
-     select case when count(*) = 0 then '{}'::jsonb
-       else jsonb_build_object('absent', jsonb_agg(distinct reference.digest)) end as facts
-     from reference
-     where reference.required and not reference.mandatory and not exists (
-       select from present where present.target = reference.target and present.digest = reference.digest)
-   ),
+   ${mayLack ? ABSENT : ''}
    references_stored as (
      insert into manifest_reference as mr
        (manifest, kind, position, digest, target, required, artifact_type, annotations)
@@ -190,20 +201,22 @@ const push = statement<{
      ${RETURNING_TAG}
    ),
    event as (${numbered(`
-     select 0 as place, null as name, alive_written_id as id, 'dev.portolan.registry.manifest.put.v1' as type,
+     select 0 as place, null as name, alive_written_id as id, alive_written_epoch as epoch,
+       'dev.portolan.registry.manifest.put.v1' as type,
        :repository || '@' || digest as subject, :content::bytea as content,
        :facts::jsonb || jsonb_build_object(
          'version', ${versionJson('member.alive')}, 'prev', ${versionJson('member.alive_prev')})
-         || :manifest_facts::jsonb || (select facts from absent) as payload
+         || :manifest_facts::jsonb ${mayLack ? '|| (select facts from absent)' : ''} as payload
      from member
      where (select count(*) from tagged) >= 0
      union all
-     select 1, name, null, 'dev.portolan.registry.tag.set.v1', :repository || ':' || name, null,
+     select 1, name, null, (select alive_written_epoch from member), 'dev.portolan.registry.tag.set.v1',
+       :repository || ':' || name, null,
        :facts::jsonb || jsonb_build_object('tag', name,
          'version', ${versionJson('tagged')}, 'prev', ${versionJson('tagged.prev')})
      from tagged
      union all
-     select 2, null, null, 'dev.portolan.registry.push.v1', :repository || '@' || digest, null,
+     select 2, null, null, alive_written_epoch, 'dev.portolan.registry.push.v1', :repository || '@' || digest, null,
        :facts::jsonb || jsonb_build_object('tags', :tags::text[])
      from member`)}
    ),
@@ -213,8 +226,23 @@ const push = statement<{
      array(select distinct digest from missing order by digest) as missing,
      (select alive_h::text from member) as h,
      (select max(outbox_id) from recorded) as outbox_id,
-     ${EPOCH} as epoch`,
-)
+     coalesce((select epoch from repo), 0) as epoch`,
+  )
+}
+
+const PUSHES = Object.freeze({
+  plain: pushStatement({ hasChildren: false, mayLack: false }),
+  sparse: pushStatement({ hasChildren: false, mayLack: true }),
+  withChildren: pushStatement({ hasChildren: true, mayLack: false }),
+  sparseWithChildren: pushStatement({ hasChildren: true, mayLack: true }),
+})
+
+function pushOf(references: readonly PushedReference[]): Statement<PushRow> {
+  const hasChildren = references.some(({ target, kind }) => target === 'manifest' && kind !== 'subject')
+  const mayLack = references.some(({ required, mandatory }) => required && !mandatory)
+  if (hasChildren) return mayLack ? PUSHES.sparseWithChildren : PUSHES.withChildren
+  return mayLack ? PUSHES.sparse : PUSHES.plain
+}
 
 /** Runs the push. Anything but 'pushed' has written nothing. */
 export async function pushManifestRow(db: Queryable, options: ManifestPush): Promise<PushOutcome> {
@@ -224,7 +252,7 @@ export async function pushManifestRow(db: Queryable, options: ManifestPush): Pro
       references.filter((one) => one.target === target && one.kind !== 'subject').map((one) => one.digest),
     )
   const children = digestsOf('manifest')
-  const row = await one(db, push, {
+  const row = await one(db, pushOf(references), {
     repository: options.repository,
     shard: options.shard,
     origin: options.origin,

@@ -34,8 +34,6 @@
 // the prefix of its columns: `m.alive` stands for `m.alive_h` and `m.alive_origin`, `t` for `t.h` and `t.origin`.
 // shared/convergence says the same in TypeScript; test/shared/db/register-order.test.ts and test/simulation compare them.
 
-import { INDEX_DEPTH_MAX } from '#shared/convergence/visibility.ts'
-
 /**
  * Where a write stands among its region's writes: what `Portolan-Position` is made of. The epoch comes from the
  * statement that wrote: one that was read earlier may be over, and its numbers may have been given to others.
@@ -89,18 +87,12 @@ export function memberShows(member: string, repository: string): string {
 
 /**
  * A manifest, as the membership `member`, shows while it is above its death and its repository's, or while an index that
- * shows names it. Indexes are looked at only where the membership itself is dead.
+ * shows names it. Indexes are looked at only where the membership itself is dead, by a function of the database: written
+ * out, four levels of them would be set up by every pull and every push.
  */
-export function manifestShows(member: string, repository: string, depth = INDEX_DEPTH_MAX): string {
-  const alive = isAlive(member, repository)
-  if (depth === 0) return alive
-  const [naming, index] = [`naming${depth}`, `index${depth}`]
-  return `(${alive} or ${member}.alive_h > 0 and exists (
-    select from manifest_reference as ${naming}
-    join membership as ${index} on ${index}.repository_id = ${member}.repository_id
-      and ${index}.kind = 'manifest' and ${index}.digest = ${naming}.manifest
-    where ${naming}.digest = ${member}.digest and ${naming}.kind = 'child'
-      and ${manifestShows(index, repository, depth - 1)}))`
+export function manifestShows(member: string, repository: string): string {
+  return `(${isAlive(member, repository)}
+    or ${member}.alive_h > 0 and kept_by_index(${member}.repository_id, ${member}.digest))`
 }
 
 /** A tag shows while it is alive, above both deaths, and its manifest, the membership `member`, shows. */
@@ -108,14 +100,18 @@ export function tagShows(tag: string, member: string, repository: string): strin
   return `(${tag}.alive and ${isAbove(tag, member, repository)} and ${manifestShows(member, repository)})`
 }
 
+/**
+ * The epoch now, for the answer of a statement that writes. A subquery and never a join: Postgres takes the table of one
+ * row for one of hundreds, and plans a push anew each time because of it.
+ */
+export const EPOCH = '(select epoch from region)'
+
 /** The live repository of :repository, which cannot die before the transaction ends. */
 export const LIVE_REPOSITORY = `
-  select id, dead_h, dead_origin from repository as r
-  where name = :repository and ${repositoryShows('r')}
+  select r.id, r.dead_h, r.dead_origin, ${EPOCH} as epoch
+  from repository as r
+  where r.name = :repository and ${repositoryShows('r')}
   for key share of r`
-
-/** The epoch now, for the answer of a statement that writes. */
-export const EPOCH = '(select epoch from region)'
 
 /** Of a membership `m` that is there: a version above all that the row has, computed under its lock. */
 export const ALIVE_AGAIN = `
@@ -137,8 +133,8 @@ export function sameCount(locked: string, judged: string, otherwise: string): st
 export const NEXT_EVENT_ID = `nextval('outbox_id_seq')`
 
 /** What a write's own region calls it, as an event and a death tell it. */
-export function writtenAs(id: string): string {
-  return `jsonb_build_object('epoch', ${EPOCH}, 'id', ${id})`
+function writtenAs(id: string, epoch = EPOCH): string {
+  return `jsonb_build_object('epoch', ${epoch}, 'id', ${id})`
 }
 
 /** A version as events tell it. */
@@ -179,12 +175,12 @@ export function deathKnowing({ shard, targets, id }: { shard: string; targets: s
 
 /**
  * The events of a statement, numbered in the order of their place and name when all of its locks are held. `events` is a
- * query of place, name (the tag, where an event tells of one), id (null: drawn here), type, subject, payload, content,
- * and the repository where they are of several.
+ * query of place, name (the tag, where an event tells of one), id (null: drawn here), epoch, type, subject, payload,
+ * content, and the repository where they are of several.
  */
 export function numbered(events: string, repository = ':repository'): string {
-  return `select e.place, e.name, coalesce(e.id, ${NEXT_EVENT_ID}) as id, ${repository} as repository, e.type,
-      e.subject, e.payload, e.content
+  return `select e.place, e.name, coalesce(e.id, ${NEXT_EVENT_ID}) as id, e.epoch,
+      ${repository} as repository, e.type, e.subject, e.payload, e.content
     from (${events}) as e
     order by e.place, e.name collate "C"`
 }
@@ -195,10 +191,9 @@ export function recorded(events: string): string {
       (id, repository, shard, type, subject, payload, content, actor, request, traceparent, instance)
     overriding system value
     select id, repository, :shard, type, subject,
-      payload || jsonb_build_object('written', ${writtenAs('id')}), content,
+      payload || jsonb_build_object('written', ${writtenAs('id', 'epoch')}), content,
       :actor, :request::jsonb, :traceparent, :instance
     from ${events}
-    order by id
     returning id as outbox_id`
 }
 
@@ -213,7 +208,7 @@ export const RETURNING_TAG = `returning ${TAG_COLUMNS.replaceAll(/\w+/g, 't.$&')
  */
 export function tagHistoryFrom(written: string, events: string): string {
   return `insert into tag_history (${TAG_COLUMNS}, written_epoch, written_id)
-    select ${TAG_COLUMNS.replaceAll(/\w+/g, 'w.$&')}, ${EPOCH}, event.id
+    select ${TAG_COLUMNS.replaceAll(/\w+/g, 'w.$&')}, event.epoch, event.id
     from ${written} as w join ${events} as event on event.name = w.name
     order by w.name`
 }

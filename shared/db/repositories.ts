@@ -92,7 +92,7 @@ const die = statement<{ outbox_id: number; epoch: number }>(
      returning r.*
    ),
    event as (${numbered(`
-     select 0 as place, null as name, (dead_by #>> '{written,id}')::bigint as id,
+     select 0 as place, null as name, (dead_by #>> '{written,id}')::bigint as id, ${EPOCH} as epoch,
        'dev.portolan.registry.repository.deleted.v1' as type, name as subject,
        jsonb_build_object('repository', name, 'version', ${versionJson('died.dead')}) || dead_by as payload,
        null::bytea as content

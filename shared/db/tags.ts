@@ -65,14 +65,15 @@ const tombstone = statement<{ outbox_id: number; epoch: number }>(
      ${RETURNING_TAG}
    ),
    event as (${numbered(`
-     select 0 as place, name, null::bigint as id, 'dev.portolan.registry.tag.deleted.v1' as type,
+     select 0 as place, name, null::bigint as id, ${EPOCH} as epoch,
+       'dev.portolan.registry.tag.deleted.v1' as type,
        :repository || ':' || name as subject,
        jsonb_build_object('repository', :repository::text, 'tag', name, 'digest', digest,
          'version', ${versionJson('deleted')}, 'prev', ${versionJson('deleted.prev')}) as payload,
        null::bytea as content
      from deleted
      union all
-     select 1, null, null, 'dev.portolan.registry.delete.v1', :repository || ':' || name,
+     select 1, null, null, ${EPOCH}, 'dev.portolan.registry.delete.v1', :repository || ':' || name,
        jsonb_build_object('repository', :repository::text, 'tag', name, 'digest', digest), null
      from deleted`)}
    ),

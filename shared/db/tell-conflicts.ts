@@ -6,7 +6,7 @@
 
 import { KILLED, LOST } from './conflicts.ts'
 import type { RepositoryIds } from './merge-registers.ts'
-import { numbered, recorded, versionJson, versionOf } from './registers.ts'
+import { EPOCH, numbered, recorded, versionJson, versionOf } from './registers.ts'
 import { type Queryable, statement } from './statement.ts'
 
 /** How many of the writes that a delete killed are named. */
@@ -48,7 +48,7 @@ const tellLost = statement<{ outbox_id: number }>(
    ),
    event as (${numbered(
      `
-     select 0 as place, name, null::bigint as id, repository, 'dev.portolan.registry.tag.conflict.v1' as type,
+     select 0 as place, name, null::bigint as id, ${EPOCH} as epoch, repository, 'dev.portolan.registry.tag.conflict.v1' as type,
        repository || ':' || name as subject,
        jsonb_build_object('repository', repository, 'tag', name, 'digest', digest, 'alive', alive,
          'version', ${versionJson('told')},
@@ -85,7 +85,7 @@ const tellKilled = statement<{ outbox_id: number }>(
    ),
    event as (${numbered(
      `
-     select 0 as place, null::text as name, null::bigint as id, repository,
+     select 0 as place, null::text as name, null::bigint as id, ${EPOCH} as epoch, repository,
        'dev.portolan.registry.delete.conflict.v1' as type, repository as subject,
        jsonb_build_object('repository', repository,
          'death', jsonb_build_object('h', dead_h::text, 'origin', dead_origin), 'count', count(*),

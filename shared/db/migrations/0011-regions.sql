@@ -129,3 +129,20 @@ create function killed_unseen(
     when events is not null then true
   end
 $$;
+
+-- Whether an index of the repository that shows names the manifest, four levels up (shared/convergence/visibility.ts).
+create function kept_by_index(of_repository bigint, of_digest text) returns boolean
+  language sql stable parallel safe as $$
+  with recursive up (digest, alive, depth) as (
+    select of_digest collate "C", false, 0
+    union
+    select m.digest, (m.alive_h, m.alive_origin) > (m.dead_h, m.dead_origin)
+      and (m.alive_h, m.alive_origin) > (r.dead_h, r.dead_origin), up.depth + 1
+    from up
+    join manifest_reference as naming on naming.digest = up.digest and naming.kind = 'child'
+    join membership as m on m.repository_id = of_repository and m.kind = 'manifest' and m.digest = naming.manifest
+    join repository as r on r.id = of_repository
+    where not up.alive and up.depth < 4 and m.alive_h > 0
+  )
+  select exists (select from up where alive)
+$$;
