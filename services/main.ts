@@ -20,6 +20,7 @@ import { startProbeServer } from '#shared/observability/probe-server.ts'
 import { openRegion, type Region } from '#shared/region.ts'
 import type { Service } from '#shared/service.ts'
 import { greeting } from './greeting.ts'
+import { giveBackIdleMemory } from './idle-memory.ts'
 import { stopRequest } from './stop-request.ts'
 
 type Start = (region: Region) => Promise<Service & { port?: number; metricsText?: () => Promise<string> }>
@@ -106,6 +107,7 @@ async function main(): Promise<void> {
     )
   }
   starting[Symbol.dispose]()
+  using _memory = giveBackIdleMemory()
   if (config.child) running.use((await import('./processes.ts')).joinParent(region, stop.request))
   else process.stdout.write(greeting(config, port))
   const reason = await Promise.race([stop.requested, region.failed])

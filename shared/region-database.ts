@@ -11,6 +11,7 @@ import { explaining } from './db/first-contact.ts'
 import { type Found, type Lookup, lookups } from './db/lookups.ts'
 import { holdSchema, migrate, readMigrations } from './db/migrate.ts'
 import { type OutageOptions, watchOutages } from './db/outage.ts'
+import { type NamePage, type PageKey, pages } from './db/pages.ts'
 import { createServerCheck } from './db/server.ts'
 import { openSnapshotReader, type SnapshotReader } from './db/snapshot-reader.ts'
 import type { Queryable } from './db/statement.ts'
@@ -19,6 +20,9 @@ import type { Log } from './observability/log.ts'
 
 /** Keys whose last answer is kept: a tag or digest each, some hundred bytes. */
 const LOOKUP_ENTRIES_MAX = 200_000
+/** Pages of lists that are kept: a hundred names are some 10 KB. */
+const PAGE_ENTRIES_MAX = 4_000
+const PAGE_BYTES_MAX = 16 * 1024 * 1024
 
 export interface RegionDatabase {
   /** Where the database is: given, or the embedded one's. */
@@ -31,8 +35,16 @@ export interface RegionDatabase {
   readonly failed: Promise<Error>
   /** Logs work that failed and will be tried again; the database's absence is told once, whatever fails by it. */
   readonly logFailure: (error: unknown, sentence: string) => void
-  /** Connects what answers lookups. From then on no release that cannot read this schema starts, and none may change it. */
-  openLookups(): Promise<SnapshotReader<Lookup, Found>>
+  /** True from a failure until the database has answered again for a moment. */
+  inTrouble(): boolean
+  /** Connects what answers reads. From then on no release that cannot read this schema starts, and none may change it. */
+  openReaders(): Promise<RegionReaders>
+}
+
+/** Exact reads at the speed of memory (db/snapshot-reader.ts). Lists have a connection of their own: no pull waits for one. */
+export interface RegionReaders {
+  readonly lookups: SnapshotReader<Lookup, Found>
+  readonly pages: SnapshotReader<PageKey, NamePage>
 }
 
 export interface RegionDatabaseContext {
@@ -76,8 +88,9 @@ export async function openRegionDatabase(
     logFailure(error, sentence) {
       if (!isUnreachable(error) || !outage.report(error)) log.error({ error }, sentence)
     },
-    async openLookups() {
-      const reader = opened.use(
+    inTrouble: () => outage.underWay(),
+    async openReaders() {
+      const answers = opened.use(
         openSnapshotReader(lookups, {
           url,
           entriesMax: LOOKUP_ENTRIES_MAX,
@@ -89,8 +102,18 @@ export async function openRegionDatabase(
           },
         }),
       )
-      await reader.connect()
-      return reader
+      await answers.connect()
+      // Connected by the first list: most processes never serve one.
+      const lists = opened.use(
+        openSnapshotReader(pages, {
+          url,
+          entriesMax: PAGE_ENTRIES_MAX,
+          bytesMax: PAGE_BYTES_MAX,
+          onError,
+          prepare: checkServer,
+        }),
+      )
+      return { lookups: answers, pages: lists }
     },
   }
 }

@@ -13,16 +13,30 @@ import { type BlobStores, openBlobStores } from './blobs/open-store.ts'
 import { NOT_WATCHED, type Ownership, watchOwnership } from './blobs/ownership.ts'
 import type { Config } from './config/load.ts'
 import type { Database } from './db/connect.ts'
+import { type OlderReleases, watchOlderReleases } from './db/older-releases.ts'
+import { createRowStore } from './db/row-store.ts'
+import type { Queryable } from './db/statement.ts'
 import { databaseIdentity, knownRows } from './db/store-owner.ts'
 import { makeDurableDirectory } from './embedded/durable-directory.ts'
 import { OperatorError } from './errors.ts'
 import type { Log } from './observability/log.ts'
+
+/** Of one blob in the database, whoever sends it: they are read and written whole. */
+const ROW_BYTES_MAX = 1024 * 1024
 
 export interface RegionStores {
   /** Where new blobs go. */
   readonly blobs: BlobStore
   /** Where rows may say that blobs are. */
   readonly stores: BlobStores
+  /** The blobs that are rows of the database. */
+  readonly smallBlobs: {
+    readonly store: BlobStore
+    /** The size up to which a pushed blob becomes one; -1: none does. */
+    bytesMax(): number
+  }
+  /** Nodes that know neither small blobs nor sessions without a row. */
+  readonly olderReleases: Pick<OlderReleases, 'retired'>
   /** This database, as markers of stores name it. */
   readonly owner: StoreOwner
   /** Whether `blobs` is this database's. */
@@ -44,22 +58,27 @@ export interface RegionStoresContext {
   /** The region's own directory. */
   readonly directory: string
   readonly db: Database
+  readonly reads: Queryable
   readonly log: Log
+  readonly logFailure: (error: unknown, sentence: string) => void
   /** Opens them without asking whose they are. */
   readonly unowned: boolean
 }
 
 /** @throws OperatorError when the operator has to change something; StoreOwnerError when the store is somebody else's */
 export async function openRegionStores(config: Config, context: RegionStoresContext): Promise<OpenedStores> {
-  const { directory, db, log } = context
+  const { directory, db, reads, log } = context
   await using opened = new AsyncDisposableStack()
   const blobDirectory = join(directory, 'blobs')
   if (config.blobs.kind === 'file') await makeDurableDirectory(blobDirectory, { mode: 0o700 })
   const volumes = await volumesOf(config, { blobDirectory, directory })
+  const owner = { region: config.region, database: await databaseIdentity(db) }
+  const rows = createRowStore({ db, reads, owner, bytesMax: ROW_BYTES_MAX })
   const stores = opened.use(
     await openBlobStores(
       { primary: config.blobs, all: config.stores },
       {
+        rows,
         directory: blobDirectory,
         freeBytesMin: config.bytes.freeMin,
         volume: volumes.blobs,
@@ -70,14 +89,26 @@ export async function openRegionStores(config: Config, context: RegionStoresCont
     ),
   )
   const blobs = stores.primary
-  const owner = { region: config.region, database: await databaseIdentity(db) }
   const ownership = context.unowned ? NOT_WATCHED : opened.use(await ownershipOf({ blobs, owner, db, log }))
   // A store that was just found out of reach is not waited for twice.
   const found = ownership.known() ? await requireUsable(blobs, log) : await notKnown(ownership)
+  const olderReleases = opened.use(
+    await watchOlderReleases({
+      db,
+      migration: 'small-blobs',
+      onError: (error) => context.logFailure(error, 'nodes of older releases could not be looked for'),
+    }),
+  )
+  const { inlineBytesMax } = config
   const stack = opened.move()
   return {
     blobs,
     stores,
+    smallBlobs: {
+      store: rows,
+      bytesMax: () => (inlineBytesMax > 0 && olderReleases.retired() ? inlineBytesMax : -1),
+    },
+    olderReleases,
     owner,
     ownership,
     volumes,

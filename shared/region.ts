@@ -12,6 +12,7 @@ import type { Database } from './db/connect.ts'
 import type { Found, Lookup } from './db/lookups.ts'
 import { countManifests } from './db/memberships.ts'
 import { ownReadersBehind } from './db/own-readers.ts'
+import type { NamePage, PageKey } from './db/pages.ts'
 import { peerReadersBehind } from './db/peer-readers.ts'
 import { regionRow } from './db/region.ts'
 import { sealStoredSecrets } from './db/seal-stored-secrets.ts'
@@ -40,6 +41,7 @@ export interface Region extends AsyncDisposable {
   /** For reads, on connections that no write can keep from them. */
   readonly reads: Queryable
   readonly lookups: SnapshotReader<Lookup, Found>
+  readonly pages: SnapshotReader<PageKey, NamePage>
   /** Seals and opens secrets in rows; undefined: there is no key, so nothing that holds a secret can be written. */
   readonly sealer: Sealer | undefined
   readonly log: Log
@@ -49,6 +51,8 @@ export interface Region extends AsyncDisposable {
   readonly reach: ReachFailpoint
   /** Where this region's database is: given, or the embedded one's. */
   readonly databaseUrl: string
+  /** True while the database fails: what was learned from it is not to be trusted. */
+  databaseInTrouble(): boolean
   /** Resolves when something that cannot be done without is lost for good. */
   readonly failed: Promise<Error>
   /** What a check every few seconds says: asking costs nothing. Looks at the stores once they are open. */
@@ -87,7 +91,7 @@ export async function openRegion(config: Config, options: RegionOptions = {}): P
     mayMake: config.database.embedded,
   })
   await sealStoredSecrets({ db, sealer, log })
-  const lookups = await database.openLookups()
+  const { lookups, pages } = await database.openReaders()
   let stores: RegionStores | undefined
   const metrics = createMetrics({
     manifests: () => countManifests(reads),
@@ -106,7 +110,14 @@ export async function openRegion(config: Config, options: RegionOptions = {}): P
 
   async function open(): Promise<RegionStores> {
     const fresh = stack.use(
-      await openRegionStores(config, { directory, db, log, unowned: options.unowned === true }),
+      await openRegionStores(config, {
+        directory,
+        db,
+        reads,
+        log,
+        logFailure: database.logFailure,
+        unowned: options.unowned === true,
+      }),
     )
     const { blobs, ownership, found } = fresh
     // The store was looked at a moment ago: the first verdict is that look's.
@@ -127,12 +138,14 @@ export async function openRegion(config: Config, options: RegionOptions = {}): P
     db,
     reads,
     lookups,
+    pages,
     sealer,
     log,
     logFailure: database.logFailure,
     metrics,
     reach: options.reach ?? noFailpoints,
     databaseUrl: database.url,
+    databaseInTrouble: () => database.inTrouble(),
     failed: database.failed,
     readiness: async () => watch.now(),
     openStores() {

@@ -22,8 +22,8 @@ export interface Edge {
   /** Who other regions are; undefined: there are none. */
   readonly peers: PeerVerifier | undefined
   readonly rateGuard: RateGuard
-  /** Whether a pull of so many bytes by a client at this address is sent to the object store. */
-  readonly redirects: (bytes: number, address: string) => boolean
+  /** Who else sends a pull of so many bytes to a client at this address; undefined: nobody does. */
+  readonly redirects: (bytes: number, address: string) => 'link' | 'proxy' | undefined
   /** undefined: pulls are no events here. */
   readonly pulls: PullCounter | undefined
   /** Set when the process drains: readiness says so, and new streams are refused. */
@@ -75,5 +75,5 @@ export async function openEdge(region: Region, options: EdgeOptions = {}): Promi
 
 function redirectRule({ redirect }: Config): Edge['redirects'] {
   const excepted = createAddressMatcher(redirect.except)
-  return (bytes, address) => redirect.on && bytes >= redirect.bytesMin && !excepted(address)
+  return (bytes, address) => (bytes >= redirect.bytesMin && !excepted(address) ? redirect.by : undefined)
 }

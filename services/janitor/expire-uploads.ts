@@ -4,10 +4,11 @@
 import type { Held } from '#shared/db/lease.ts'
 import { takeExpiredUploads } from '#shared/db/uploads.ts'
 import type { RegionWithStores } from '#shared/region.ts'
+import { abandonUpload } from '#shared/registry/commit-upload.ts'
 
-const BATCH = 100
-/** Sessions ended in one run; what is left waits for the next. */
-const RUN_MAX = 10_000
+const BATCH = 500
+/** Rows removed in one run, most of them of sessions that ended by themselves; what is left waits for the next. */
+const RUN_MAX = 1_000_000
 
 /**
  * Returns how many sessions were ended.
@@ -19,13 +20,15 @@ export async function expireUploads(
   held: Held,
 ): Promise<number> {
   let ended = 0
-  while (ended < RUN_MAX && !signal.aborted) {
+  let seen = 0
+  while (seen < RUN_MAX && !signal.aborted) {
     held.requireHeld()
-    const uploads = await takeExpiredUploads(region.db, BATCH)
+    const { taken, uploads } = await takeExpiredUploads(region.db, BATCH)
     if (uploads.length > 0) region.reach('expired-taken')
-    for (const upload of uploads) await (await region.stores.named(upload.store)).abandon(upload.session)
+    for (const upload of uploads) await abandonUpload(region, upload)
     ended += uploads.length
-    if (uploads.length < BATCH) break
+    seen += taken
+    if (taken < BATCH) break
   }
   if (ended > 0) region.log.info({ ended }, 'expired uploads were removed')
   return ended

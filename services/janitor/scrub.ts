@@ -1,7 +1,7 @@
 // Looking at blobs that nobody reads: a bounded number in each run, round and round in the order of their digests.
 //
 // Pulls of whole blobs find damage by themselves; this finds it in what is rarely pulled, or only in ranges. Files are
-// read and hashed. Of an object store only the size is asked: services like S3 scrub their own disks, and reading all of
+// read and hashed, and so are rows of the database. Of an object store only the size is asked: services like S3 scrub their own disks, and reading all of
 // a bucket costs money. A run ends after RUN_BYTES_MAX or RUN_BLOBS_MAX; one blob may be larger than that and is read
 // whole. At 288 runs a day, 72 GB a day are read.
 //
@@ -53,7 +53,7 @@ export function createScrub(region: Scrubbed): (signal: AbortSignal) => Promise<
     const rows = await blobsAfter(region.db, page)
     for (const row of rows) {
       if (signal.aborted || bytes >= RUN_BYTES_MAX) break
-      const content = row.store === region.blobs.name && region.blobs.statIsLocal
+      const content = isCheapToRead(region, row.store)
       if ((await region.blobHealth.examine(row, { content, signal })) === 'damaged') damaged++
       looked++
       bytes += content ? row.size : 0
@@ -62,4 +62,11 @@ export function createScrub(region: Scrubbed): (signal: AbortSignal) => Promise<
     if (looked === rows.length && rows.length < RUN_BLOBS_MAX) after = ''
     return { looked, damaged, healed }
   }
+}
+
+function isCheapToRead(
+  { blobs, smallBlobs }: Pick<RegionWithStores, 'blobs' | 'smallBlobs'>,
+  store: string,
+): boolean {
+  return store === smallBlobs.store.name || (store === blobs.name && blobs.statIsLocal)
 }

@@ -11,12 +11,14 @@ import type { Service } from '#shared/service.ts'
 import { expireUploads } from './expire-uploads.ts'
 import { createScrub } from './scrub.ts'
 import { createOrphanSweep } from './sweep-orphans.ts'
+import { createRowSweep } from './sweep-rows.ts'
 
 export async function startJanitor(region: Region): Promise<Service> {
   const stored = await withStores(region)
   const { db, log, metrics } = region
   const blobHealth = createBlobHealth({ db, stores: stored.stores, log, metrics })
   const sweepOrphans = createOrphanSweep(stored)
+  const sweepRows = createRowSweep(stored)
   const scrub = createScrub({ ...stored, blobHealth })
   const loop = startLoop({
     everyMs: region.config.janitor.sweepSeconds * 1_000,
@@ -27,6 +29,7 @@ export async function startJanitor(region: Region): Promise<Service> {
         if (region.sealer !== undefined) await sealStoredSecrets(region)
         await expireUploads(stored, ending, held)
         await sweepOrphans(ending, held)
+        await sweepRows(ending, held)
         await scrub(ending)
       })
       // Another process works and tells whether sweeps are blocked.

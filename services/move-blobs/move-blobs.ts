@@ -7,6 +7,8 @@
 //
 // The caller holds a lease. It is asked for right before each switch of a row and each removal: a run that was frozen
 // until another one took over changes nothing when it wakes.
+//
+// Small blobs stay in the database, unless PORTOLAN_INLINE_BYTES_MAX is 0: then they are moved to the store as well.
 
 import { EMPTY_SESSION, StoreError } from '#shared/blobs/blob-store.ts'
 import { claimStore } from '#shared/blobs/store-owner.ts'
@@ -43,7 +45,7 @@ export interface MoveOptions {
 }
 
 /**
- * Moves everything that is not in `region.blobs`.
+ * Moves everything that is not where new blobs go.
  * @throws StoreOwnerError before anything is copied when one of the stores is not this database's
  * @throws LeaseLostError when the lease is lost; nothing is switched or removed after that
  */
@@ -54,7 +56,9 @@ export async function moveAllBlobs(region: RegionWithStores, options: MoveOption
     const store = await region.stores.named(name)
     await claimStore(store, region.owner, knownRows(region.db, store))
   }
-  const total = await sumBlobsElsewhere(region.db, region.blobs.name)
+  const kept = [region.blobs.name]
+  if (region.config.inlineBytesMax > 0) kept.push(region.smallBlobs.store.name)
+  const total = await sumBlobsElsewhere(region.db, kept)
   const failed: { digest: string; reason: string }[] = []
   let blobs = 0
   let bytes = 0
@@ -88,7 +92,7 @@ export async function moveAllBlobs(region: RegionWithStores, options: MoveOption
 
   for (let after = ''; ; ) {
     signal.throwIfAborted()
-    const page = await blobsElsewhere(region.db, { store: region.blobs.name, after, limit: PAGE })
+    const page = await blobsElsewhere(region.db, { stores: kept, after, limit: PAGE })
     const last = page.at(-1)
     if (last === undefined) break
     await movePage(page)

@@ -1,4 +1,4 @@
-// BlobStore: bytes under opaque keys, the one interface for files, S3, Google Cloud Storage and Azure.
+// BlobStore: bytes under opaque keys, the one interface for files, S3, Google Cloud Storage, Azure and rows of Postgres.
 //
 // A store knows nothing of digests as names, repositories or tags: Postgres maps a digest to (store, key), and that
 // row is the commit. So a commit never copies bytes, whatever the store, and keys are never reused: a late write or
@@ -13,7 +13,8 @@
 //   <data>/<region>/blobs/<first two of key>/<key>      one attempt or one concatenation, never reopened for writing
 // and of the others:
 //   <bucket>/<prefix><key>                              one upload in parts, or one small object; never overwritten
-// Beside them lies one marker, `portolan-store.json`, that says who owns the store (store-owner.ts).
+// Beside them lies one marker, `portolan-store.json`, that says who owns the store (store-owner.ts). Small blobs are rows of
+// the region's database instead (shared/db/row-store.ts).
 //
 // Failures: a method rejects with StoreError; `retryable` says whether the same call may succeed later. Absence of an
 // object that a row names is a StoreError too ('missing'): it is never an empty answer.
@@ -42,7 +43,10 @@ export interface ByteSink {
 
 /** One request body being written. Must be finished or aborted; disposing an unfinished one aborts it. */
 export interface Attempt extends AsyncDisposable {
-  /** Takes the bytes in order, and the chunk's memory for good; resolves when more may be given (back-pressure). */
+  /**
+   * Takes the bytes in order, and the chunk's memory for good: a large chunk may be empty afterwards. Resolves when more
+   * may be given (back-pressure).
+   */
   write(chunk: Buffer): Promise<void>
   /** All bytes are durable when it resolves (files: data and directory are synced). Returns the session with them appended. */
   finish(): Promise<StoredSession>
@@ -109,7 +113,7 @@ export const MARKER_NAME = 'portolan-store.json'
 export const MARKER_BYTES_MAX = 4_096
 
 export interface BlobStore extends AsyncDisposable {
-  /** The name kept in blob.store and upload.store: 'file', 's3', 'gcs', 'azure'. */
+  /** The name kept in blob.store and upload.store: 'file', 's3', 'gcs', 'azure', 'postgres'. */
   readonly name: string
   /** Where it keeps things, for the operator: `the S3 bucket "images"`. */
   readonly place: string
@@ -184,6 +188,12 @@ export interface BlobStore extends AsyncDisposable {
    * everybody who asks within some minutes, so that caches in between work. undefined: this store has no such thing.
    */
   url(key: string): Promise<string | undefined>
+
+  /**
+   * Where a proxy that reads this store itself finds the object: a path from the store's root, with the query of a link
+   * as `url` makes it where the store is a service. undefined: this store has no such thing.
+   */
+  proxyPath(key: string): Promise<string | undefined>
 
   /** Writes, reads back and removes a probe object. Rejects with one sentence that says what is wrong. */
   check(): Promise<void>

@@ -32,7 +32,10 @@ export interface BlobStores extends AsyncDisposable {
 
 export async function openBlobStores(
   configs: { primary: BlobsConfig; all: readonly BlobsConfig[] },
-  options: OpenStoreOptions,
+  options: OpenStoreOptions & {
+    /** Of small blobs: always there, because rows may name it. */
+    rows: BlobStore
+  },
 ): Promise<BlobStores> {
   const primary = await openBlobStore(configs.primary, options)
   const others = new Map<string, Promise<BlobStore>>()
@@ -40,6 +43,7 @@ export async function openBlobStores(
     primary,
     async named(name) {
       if (name === primary.name) return primary
+      if (name === options.rows.name) return options.rows
       const opened = others.get(name)
       if (opened !== undefined) return opened
       const config = configs.all.find(({ kind }) => kind === name)

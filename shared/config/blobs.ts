@@ -2,13 +2,20 @@
 // configured at a time, because rows name the store of each blob while a region moves from one to another.
 
 import { addressRanges, bytes, flag, integer, objectPrefix, oneOf, plain, serviceUrl } from './parsers.ts'
-import { GIB, optional, type Parsed, secret, type Values, variable } from './variable.ts'
+import type { serverVariables } from './server.ts'
+import { GIB, KIB, optional, type Parsed, secret, type Values, variable } from './variable.ts'
 
 export const blobVariables = Object.freeze({
   PORTOLAN_BLOBS: optional(
     oneOf('file', 's3', 'gcs', 'azure'),
     'Where blobs are: `file`, `s3`, `gcs` or `azure`. Unset, files under the data directory. An object store must be ' +
       'in reach of every node of the region.',
+  ),
+  PORTOLAN_INLINE_BYTES_MAX: variable(
+    bytes({ min: 0, max: 256 * KIB }),
+    '16KiB',
+    'Blobs of at most this size, such as image configs and signatures, are kept in the database: one commit each, and no ' +
+      'request to the store. 0 keeps none there.',
   ),
   PORTOLAN_S3_BUCKET: optional(
     plain,
@@ -71,10 +78,10 @@ export const blobVariables = Object.freeze({
     'How long an object store request is retried, and its body awaited, before the client gets 503.',
   ),
   PORTOLAN_REDIRECT: variable(
-    oneOf('off', 'on'),
+    oneOf('off', 'on', 'accel'),
     'off',
     '`on` redirects blob pulls to the object store by a link that is valid for 20 minutes. Clients must reach the ' +
-      'store.',
+      'store. `accel` lets nginx in front send the bytes (X-Accel-Redirect) from files or the object store.',
   ),
   PORTOLAN_REDIRECT_BYTES_MIN: variable(
     bytes({ min: 0, max: 64 * GIB }),
@@ -84,7 +91,7 @@ export const blobVariables = Object.freeze({
   PORTOLAN_REDIRECT_EXCEPT: variable(
     addressRanges,
     '',
-    'Address ranges of clients that cannot reach the store. They are never redirected.',
+    'Address ranges of clients that cannot reach the store. Portolan serves them itself.',
   ),
 })
 
@@ -124,8 +131,15 @@ export interface StoresConfig {
   readonly blobs: BlobsConfig
   /** Every store that is configured, that one included. */
   readonly stores: readonly BlobsConfig[]
+  /** Smaller blobs and ones of just this size go into the database; 0: none. */
+  readonly inlineBytesMax: number
   readonly storeTimeoutSeconds: number
-  readonly redirect: { readonly on: boolean; readonly bytesMin: number; readonly except: readonly string[] }
+  readonly redirect: {
+    /** Who sends the bytes instead of us: the store by a link, or nginx in front; undefined: nobody. */
+    readonly by: 'link' | 'proxy' | undefined
+    readonly bytesMin: number
+    readonly except: readonly string[]
+  }
 }
 
 type StoreKind = BlobsConfig['kind']
@@ -148,9 +162,10 @@ export function storesConfig(values: Values<typeof blobVariables>): StoresConfig
     stores: storeKinds
       .filter((other) => other === kind || isConfigured(other, (name) => values[name] !== undefined))
       .map((other) => storeConfig(other, values)),
+    inlineBytesMax: values.PORTOLAN_INLINE_BYTES_MAX,
     storeTimeoutSeconds: values.PORTOLAN_STORE_TIMEOUT_SECONDS,
     redirect: {
-      on: values.PORTOLAN_REDIRECT === 'on',
+      by: ({ off: undefined, on: 'link', accel: 'proxy' } as const)[values.PORTOLAN_REDIRECT],
       bytesMin: values.PORTOLAN_REDIRECT_BYTES_MIN,
       except: values.PORTOLAN_REDIRECT_EXCEPT,
     },
@@ -201,7 +216,7 @@ function storeConfig(kind: StoreKind, values: Values<typeof blobVariables>): Blo
 }
 
 export function blobProblems(
-  values: Parsed<typeof blobVariables>,
+  values: Parsed<typeof blobVariables & Pick<typeof serverVariables, 'PORTOLAN_TRUSTED_PROXIES'>>,
   isSet: (name: BlobVariable) => boolean,
 ): string[] {
   const kind = values.PORTOLAN_BLOBS ?? 'file'
@@ -213,5 +228,18 @@ export function blobProblems(
   }
   if (values.PORTOLAN_REDIRECT === 'on' && kind === 'file')
     problems.push('PORTOLAN_REDIRECT=on needs an object store: files are served from here')
+  if (values.PORTOLAN_REDIRECT === 'accel') problems.push(...accelProblems(values.PORTOLAN_TRUSTED_PROXIES))
   return problems
+}
+
+/** The internal path is a right to pull: it may go to nobody but nginx. */
+function accelProblems(trusted: readonly string[] | undefined): string[] {
+  if (trusted === undefined) return []
+  if (trusted.length === 0)
+    return ["PORTOLAN_REDIRECT=accel needs nginx's address in PORTOLAN_TRUSTED_PROXIES"]
+  const everybody = trusted.filter((range) => range.endsWith('/0'))
+  return everybody.map(
+    (range) =>
+      `PORTOLAN_REDIRECT=accel with PORTOLAN_TRUSTED_PROXIES=${range} would tell every client internal paths: name nginx alone`,
+  )
 }

@@ -40,6 +40,7 @@ export const secret = <T>(
   mask: (text: string) => string = () => '***',
 ): Variable<T> & { mask: (text: string) => string } => Object.freeze({ parse, meaning, mask })
 
+export const KIB = 2 ** 10
 export const MIB = 2 ** 20
 export const GIB = 2 ** 30
 export const DAY_SECONDS = 86_400

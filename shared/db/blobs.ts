@@ -1,10 +1,8 @@
-// Blobs: the commit that maps a digest to bytes, and the link that puts a blob into a repository.
+// Blobs: which object a digest names, and the link that puts a blob into a repository.
 //
-// The commit of an upload is one statement in the lock order (registers.ts): repository -> the session's row, taken by
-// compare-and-set -> membership -> blob -> event. When two uploads of one digest race the first key stays; the second's
-// bytes are surplus and the caller drops them. The lease keeps the garbage collector away from what a client was just
-// told exists. A mount is the same without a session: the blob is looked at by the snapshot, and if it went away before
-// it was locked, the statement begins again.
+// A new blob comes by an upload's commit (commit-blob.ts). The lease keeps the garbage collector away from what a client
+// was just told exists. A mount links a blob that is there: it is looked at by the snapshot, and if it went away before it
+// was locked, the statement begins again.
 //
 // A row in the state 'damaged' names an object that was found missing or wrong. Nothing that looks for a 'ready' blob
 // finds it, so it is neither served, mounted nor accepted in a manifest, and a commit of its digest replaces its key.
@@ -17,15 +15,14 @@ import type { RepositoryName } from '#shared/oci/reference.ts'
 import { type Provenance, provenanceParameters } from './provenance.ts'
 import { ALIVE_AGAIN, EPOCH, LIVE_REPOSITORY, linkShows, sameCount, type WritePosition } from './registers.ts'
 import { maybe, one, type Queryable, statement } from './statement.ts'
-import type { Upload } from './uploads.ts'
 
 /** How long bytes that were just pushed or mounted are kept without a manifest naming them. */
-const LEASE_SECONDS = 24 * 3600
+export const LEASE_SECONDS = 24 * 3600
 
 export const BLOB_MEDIA_TYPE = 'application/octet-stream'
 
 /** The link's register, of each digest that the query `wanted` brings together with `repo`. */
-function linkedFrom(wanted: string): string {
+export function linkedFrom(wanted: string): string {
   return `
     insert into membership as m (repository_id, kind, digest, media_type, alive_h, alive_origin)
     select repo.id, 'blob', wanted.digest, '${BLOB_MEDIA_TYPE}', greatest(hlc_now(), repo.dead_h + 1), :origin
@@ -35,7 +32,7 @@ function linkedFrom(wanted: string): string {
 }
 
 /** One event, when both the link and the bytes are written. */
-const EVENT = `
+export const EVENT = `
     insert into outbox (repository, shard, type, subject, payload, actor, request, traceparent, instance)
     select :repository, :shard, :event_type, :repository || '@' || bytes.digest,
       jsonb_build_object('repository', :repository::text, 'digest', bytes.digest, 'size', bytes.size)
@@ -44,94 +41,9 @@ const EVENT = `
     from bytes
     returning id`
 
-const commit = statement<{
-  repository: boolean
-  kept: BlobPlace | null
-  replaced: BlobPlace | null
-  outbox_id: number | null
-  epoch: number
-}>(
-  'commit-blob',
-  `with repo as (${LIVE_REPOSITORY}),
-   taken as (
-     delete from upload using repo
-     where upload.id = :upload_id::uuid and upload.repository = :repository
-       and upload.attempt = :attempt and upload."offset" = :offset
-     returning upload.id
-   ),
-   member as (${linkedFrom(`
-       select :digest as digest where :upload_id::uuid is null or exists (select from taken)`)}),
-   bytes as (
-     insert into blob as b (digest, store, key, size, lease_until)
-     select digest, :store, :key, :size, clock_timestamp() + make_interval(secs => ${LEASE_SECONDS})
-     from member
-     on conflict (digest) do update
-       set store = case when b.state = 'ready' then b.store else excluded.store end,
-         key = case when b.state = 'ready' then b.key else excluded.key end,
-         state = 'ready',
-         lease_until = greatest(b.lease_until, excluded.lease_until)
-     returning b.digest, b.store, b.key, b.size
-   ),
-   event as (${EVENT})
-   select exists (select from repo) as repository,
-     (select jsonb_build_object('store', store, 'key', key) from bytes) as kept,
-     (select jsonb_build_object('store', store, 'key', key) from blob
-      where digest = :digest and state = 'damaged') as replaced,
-     (select max(id) from event) as outbox_id,
-     ${EPOCH} as epoch`,
-)
-
 export interface BlobPlace {
   readonly store: string
   readonly key: string
-}
-
-export type CommitOutcome =
-  | {
-      readonly kind: 'committed'
-      /** What the row names now: the caller's object, or the one that was there. */
-      readonly kept: BlobPlace
-      /** The damaged object that the row named before; nobody needs it. */
-      readonly replaced: BlobPlace | undefined
-      readonly position: WritePosition
-    }
-  | { readonly kind: 'repository-missing' }
-  | { readonly kind: 'upload-lost' }
-
-/**
- * Makes the object the digest's blob (or keeps the one that is there) and links it to the repository. With an upload,
- * only if its row is still what the caller saw. The digest may be in another algorithm than the one the object's
- * bytes were first hashed with; the caller has verified it.
- */
-export async function commitBlob(
-  db: Queryable,
-  options: {
-    repository: RepositoryName
-    shard: number
-    origin: string
-    store: string
-    object: StoredObject
-    upload: Upload | null
-    provenance: Provenance
-  },
-): Promise<CommitOutcome> {
-  const { upload, object, provenance, ...rest } = options
-  const row = await one(db, commit, {
-    ...rest,
-    ...object,
-    upload_id: upload?.id ?? null,
-    attempt: upload?.attempt ?? 0,
-    offset: upload?.session.size ?? 0,
-    event_type: 'dev.portolan.registry.blob.uploaded.v1',
-    facts: '{}',
-    ...provenanceParameters(provenance),
-  })
-  if (!row.repository) return { kind: 'repository-missing' }
-  const { kept, replaced, outbox_id: outboxId, epoch } = row
-  if (kept === null || outboxId === null) return { kind: 'upload-lost' }
-  // What was damaged when the statement began may have been found sound again before it had the row.
-  const gone = replaced === null || replaced.key === kept.key ? undefined : replaced
-  return { kind: 'committed', kept, replaced: gone, position: { epoch, outboxId } }
 }
 
 const mount = statement<{ repository: boolean; outbox_id: number | null; epoch: number }>(
@@ -288,13 +200,13 @@ export interface BlobRow {
 const elsewhere = statement<BlobRow>(
   'blobs-elsewhere',
   `select digest, store, key, size from blob
-   where store <> :store and state = 'ready' and digest > :after order by digest limit :limit`,
+   where store <> all (:stores::text[]) and state = 'ready' and digest > :after order by digest limit :limit`,
 )
 
-/** Blobs that are in other stores than this one, after a digest, a page at a time. */
+/** Blobs that are in other stores than these, after a digest, a page at a time. */
 export async function blobsElsewhere(
   db: Queryable,
-  options: { store: string; after: string; limit: number },
+  options: { stores: readonly string[]; after: string; limit: number },
 ): Promise<BlobRow[]> {
   return db.rows(elsewhere, options)
 }
@@ -302,14 +214,14 @@ export async function blobsElsewhere(
 const sumElsewhere = statement<{ blobs: number; bytes: number }>(
   'sum-blobs-elsewhere',
   `select count(*) as blobs, coalesce(sum(size), 0)::bigint as bytes from blob
-   where store <> :store and state = 'ready'`,
+   where store <> all (:stores::text[]) and state = 'ready'`,
 )
 
 export async function sumBlobsElsewhere(
   db: Queryable,
-  store: string,
+  stores: readonly string[],
 ): Promise<{ blobs: number; bytes: number }> {
-  return one(db, sumElsewhere, { store })
+  return one(db, sumElsewhere, { stores })
 }
 
 const relocate = statement<{ moved: number }>(

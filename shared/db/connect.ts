@@ -1,10 +1,11 @@
 // The database: pools of connections, and what runs statements on them.
 //
 // Writes and reads have pools of their own, so that writes that wait for a lock never keep a read from a connection; and
-// no repository's writes have more than a share of the pool (fair-share.ts). Pulls do not come here: they go through the
-// snapshot reader (snapshot-reader.ts). Versions are selected `::text`: a bigint beyond 2^53 throws instead of losing
-// digits. Serialization failures and deadlocks are retried here, three times, because every statement and transaction of
-// ours may simply run again. A connection that is lost while a statement runs is not: nobody knows whether it committed.
+// no repository's writes have more than a share of the pool (fair-share.ts). Pulls and lists of names do not come here:
+// they go through snapshot readers (snapshot-reader.ts). Versions are selected `::text`: a bigint beyond 2^53 throws
+// instead of losing digits. Serialization failures and deadlocks are retried here, three times, because every statement
+// and transaction of ours may simply run again. A connection that is lost while a statement runs is not: nobody knows
+// whether it committed.
 
 import pg from 'pg'
 import { meansUnreachable, type RetryCause, retryCause, UnreachableError } from './failures.ts'

@@ -22,6 +22,8 @@ export interface OutageOptions {
 export interface Outage extends AsyncDisposable {
   /** Takes note of a failure of a connection; true when it is the database's absence, which needs no other line. */
   report(thrown: unknown): boolean
+  /** True from a failure until the database has answered again for a moment. */
+  underWay(): boolean
 }
 
 export function watchOutages(options: OutageOptions): Outage {
@@ -63,6 +65,7 @@ export function watchOutages(options: OutageOptions): Outage {
       }
       return true
     },
+    underWay: () => watching !== undefined,
     async [Symbol.asyncDispose]() {
       stopping.abort()
       await watching

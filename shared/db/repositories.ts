@@ -45,22 +45,6 @@ export async function repositoryExists(db: Queryable, name: RepositoryName): Pro
   return (await one(db, exists, { name })).found
 }
 
-const page = statement<{ name: string }>(
-  'repository-page',
-  `select name from repository as r
-   where name > :last and ${repositoryShows('r')}
-   order by name
-   limit :limit`,
-)
-
-/** Names after `last` in byte order, at most `limit`. */
-export async function repositoryPage(
-  db: Queryable,
-  options: { last: string; limit: number },
-): Promise<string[]> {
-  return (await db.rows(page, options)).map(({ name }) => name)
-}
-
 const lockForDeath = statement<{ id: number }>(
   'lock-repository-for-death',
   `select id from repository as r

@@ -17,7 +17,7 @@
 // - one connection owns one cache and both die together: a database after a crash or restore may repeat snapshots;
 // - a request joins only a batch that is not yet written to the socket: it never gets an answer older than itself.
 //
-// While a statement is under way the next batch fills up, so load makes batches larger, not queues longer. When the
+// Keys that a batch has more than once are read once. While a statement is under way the next batch fills up, so load makes batches larger, not queues longer. When the
 // connection is lost the waiting requests are held for a bounded time and asked again: clients see a pause, not an
 // error, while Postgres restarts.
 
@@ -33,6 +33,8 @@ const WAITING_MAX = 20_000
 /** How long a request is held while the database is away: container clients give up on a second 503. */
 const HOLD_MS = 8_000
 const RECONNECT_DELAY_MS = 50
+/** What a cached entry takes beside its key and row: the entry, the map, the list. */
+const ENTRY_BYTES = 256
 
 /** What is asked: one statement text answers keys, and decides what a row holds. */
 export interface SnapshotQuery<Key, Row> {
@@ -48,6 +50,10 @@ export interface SnapshotQuery<Key, Row> {
   parameters(keys: readonly Key[]): unknown[]
   /** From the row's columns after the ordinal. */
   row(columns: readonly unknown[]): Row
+  /** Keys read in one statement; BATCH_KEYS_MAX where rows are small. */
+  readonly batchMax?: number
+  /** What a row takes in memory, where rows differ much: with `bytesMax`, which bounds them all. */
+  bytes?(row: Row): number
 }
 
 export interface SnapshotReader<Key, Row> extends AsyncDisposable {
@@ -71,6 +77,8 @@ export interface SnapshotReaderOptions {
   url: string
   /** Cached keys; the oldest go first. */
   entriesMax: number
+  /** Of the cached rows in all, where the query tells their bytes. */
+  bytesMax?: number
   /** How long a request is held while the database is away. */
   holdMs?: number
   onError(error: Error): void
@@ -144,16 +152,26 @@ export function openSnapshotReader<Key, Row>(
       throw thrown
     }
     const { processID } = client as pg.Client & { processID: number }
-    const entries = new LRUCache<string, Entry<Row>>({ max: options.entriesMax })
+    const entries = new LRUCache<string, Entry<Row>>({ max: options.entriesMax, ...sizes() })
     return { client, pid: processID, entries, current: undefined }
   }
 
-  /** One statement: the snapshot and the rows of the keys given, cached if they may be. */
-  async function ask(on: Session<Row>, asked: readonly Waiting<Key, Row>[]): Promise<Snapshot | undefined> {
+  function sizes() {
+    const { bytesMax } = options
+    if (bytesMax === undefined) return {}
+    const sizeCalculation = ({ row }: Entry<Row>, id: string) =>
+      ENTRY_BYTES + 2 * id.length + (row === undefined ? 0 : (query.bytes?.(row) ?? 0))
+    return { maxSize: bytesMax, sizeCalculation }
+  }
+
+  /** One statement: the snapshot and the rows of the keys given, each asked once, cached if they may be. */
+  async function ask(on: Session<Row>, waiting: readonly Waiting<Key, Row>[]): Promise<Snapshot | undefined> {
     counts.statements++
+    const asked = new Map<string, Waiting<Key, Row>>()
+    for (const one of waiting) if (!asked.has(one.id)) asked.set(one.id, one)
     const result = await on.client.query<unknown[]>({
-      ...(asked.length === 0 ? snapshotOnly : snapshotAndRows),
-      values: asked.length === 0 ? [] : query.parameters(asked.map(({ key }) => key)),
+      ...(asked.size === 0 ? snapshotOnly : snapshotAndRows),
+      values: asked.size === 0 ? [] : query.parameters(Array.from(asked.values(), ({ key }) => key)),
       rowMode: 'array',
     })
     const [text, pid, inRecovery] = result.rows[0] as [string, number, boolean]
@@ -161,15 +179,15 @@ export function openSnapshotReader<Key, Row>(
     if (!cacheable) on.current = undefined
     else if (on.current?.text !== text) on.current = { text }
     const snapshot = on.current
-    const rows = new Array<Row | undefined>(asked.length)
+    if (asked.size === 0) return snapshot
+    const ids = [...asked.keys()]
+    const rows = new Map<string, Row>()
     for (const columns of result.rows) {
       const ordinal = columns[3]
-      if (typeof ordinal === 'number') rows[ordinal - 1] = query.row(columns.slice(4))
+      if (typeof ordinal === 'number') rows.set(ids[ordinal - 1] ?? '', query.row(columns.slice(4)))
     }
-    asked.forEach((waiting, index) => {
-      if (snapshot !== undefined) on.entries.set(waiting.id, { snapshot, row: rows[index] })
-      waiting.resolve(rows[index])
-    })
+    if (snapshot !== undefined) for (const id of ids) on.entries.set(id, { snapshot, row: rows.get(id) })
+    for (const { id, resolve } of waiting) resolve(rows.get(id))
     return snapshot
   }
 
@@ -201,7 +219,7 @@ export function openSnapshotReader<Key, Row>(
       let batch: Waiting<Key, Row>[] = []
       try {
         session ??= await connect()
-        batch = queue.splice(0, BATCH_KEYS_MAX)
+        batch = queue.splice(0, query.batchMax ?? BATCH_KEYS_MAX)
         await answer(session, batch)
         // What the clients just answered send next arrives in one turn of the event loop: larger batches, a seventh less
         // work per read under load, and no wait when nobody is in line.
@@ -219,14 +237,18 @@ export function openSnapshotReader<Key, Row>(
     if (lost !== undefined) endSession(lost.client)
     const error = thrown instanceof Error ? thrown : new Error('reading failed', { cause: thrown })
     options.onError(error)
-    const retryable = meansUnreachable(thrown)
+    if (!meansUnreachable(thrown)) {
+      // Without a batch it was no connection to be had, for whatever reason: nobody waits for what nobody repairs.
+      const failed = batch.length === 0 ? queue.splice(0) : batch
+      for (const waiting of failed) waiting.reject(error)
+      return
+    }
     const cause = new UnreachableError(thrown)
     const nowMs = performance.now()
     const again: Waiting<Key, Row>[] = []
     for (const waiting of [...batch, ...queue]) {
-      if (retryable && waiting.giveUpAtMs > nowMs) again.push(waiting)
-      else if (retryable) waiting.reject(new ReaderUnavailableError('database out of reach', { cause }))
-      else waiting.reject(error)
+      if (waiting.giveUpAtMs > nowMs) again.push(waiting)
+      else waiting.reject(new ReaderUnavailableError('database out of reach', { cause }))
     }
     queue = again
     if (again.length > 0) await new Promise((resolve) => setTimeout(resolve, RECONNECT_DELAY_MS))

@@ -30,7 +30,7 @@ export function knownRows(db: Queryable, store: BlobStore): KnownRows {
 const others = statement<{ store: string }>(
   'other-stores',
   `select distinct store from blob where store <> :store
-   union select distinct store from upload where store <> :store`,
+   union select distinct store from upload where store <> :store and repository <> ''`,
 )
 
 /** Stores other than this one that rows name. */

@@ -1,4 +1,5 @@
-// Tags: pages of the visible ones, and the tombstone that deletes one. Pushes write tags in push-manifest.ts.
+// Tags: the tombstone that deletes one, and the register itself. Pushes write tags in push-manifest.ts; pages of the
+// visible ones are read in pages.ts.
 
 import type { RepositoryName, Tag } from '#shared/oci/reference.ts'
 import { type Provenance, provenanceParameters } from './provenance.ts'
@@ -14,30 +15,6 @@ import {
   type WritePosition,
 } from './registers.ts'
 import { maybe, type Queryable, statement } from './statement.ts'
-
-// One walk along the index of live tags, ended by the limit. `offset 0` keeps the planner from turning the check of each
-// tag into a join of all of them, which it then sorts: at a hundred thousand tags the difference is 0.1 ms and 35 ms.
-const page = statement<{ name: Tag }>(
-  'tag-page',
-  `select tag.name
-   from tag
-   where tag.repository_id = (select id from repository where name = :repository) and tag.alive and tag.name > :last
-     and exists (
-       select from repository as r
-       join membership as m on m.repository_id = r.id and m.kind = 'manifest' and m.digest = tag.digest
-       where r.id = tag.repository_id and ${tagShows('tag', 'm', 'r')}
-       offset 0)
-   order by tag.name
-   limit :limit`,
-)
-
-/** Visible tags after `last` in byte order, at most `limit`. */
-export async function tagPage(
-  db: Queryable,
-  options: { repository: RepositoryName; last: string; limit: number },
-): Promise<Tag[]> {
-  return (await db.rows(page, options)).map(({ name }) => name)
-}
 
 // Whatever its state: what it points to is judged when nobody can move it any more.
 const lock = statement<{ repository_id: number }>(

@@ -1,5 +1,11 @@
 // Upload sessions. A row is all there is of one: any node continues it. Each request body is an attempt that joins by
 // compare-and-set on (id, offset, attempt); whoever comes second finds the row changed and has lost.
+//
+// A session has no row before its first byte: its Location is signed, and the first body makes the row. While a session is
+// small its bytes are in the row; then `store` is the store of small blobs, and `parts` is empty. A session that ended
+// leaves a row without a repository until its signed Location expires: nothing finds it, and nothing can make it again.
+//
+// The table is unlogged. After a crash of the database sessions are unknown, and clients begin a layer anew.
 
 import type { StoredSession } from '#shared/blobs/blob-store.ts'
 import type { Digest, DigestAlgorithm } from '#shared/oci/digest.ts'
@@ -13,6 +19,19 @@ export interface Upload {
   readonly algorithm: DigestAlgorithm
   readonly attempt: number
   readonly session: StoredSession
+  /** All of a small session's bytes; null: they are in the store. */
+  readonly bytes: Buffer | null
+}
+
+/** A session that has no row yet, as its signed Location says. */
+export interface UnbornUpload {
+  readonly id: string
+  readonly repository: RepositoryName
+  readonly algorithm: DigestAlgorithm
+  /** Of the key that signed. */
+  readonly keyId: string
+  /** By the database's clock, in milliseconds. */
+  readonly signedUntilMs: number
 }
 
 interface UploadRow {
@@ -24,37 +43,82 @@ interface UploadRow {
   offset: number
   parts: unknown[]
   digest_so_far: Digest | null
+  bytes: Buffer | null
 }
 
-const insert = statement<{ open: number }>(
-  'open-upload',
-  `insert into upload (id, repository, region, store, algorithm, actor, expires_at)
-   select :id, :repository, :region, :store, :algorithm, :actor,
-     clock_timestamp() + make_interval(secs => :ttl_seconds)
-   where (select count(*) from (select from upload where repository = :repository limit :open_max) as open) < :open_max
-   returning 1 as open`,
+/** True while the signed Location may make its session: the key is still the region's, and its time is not over. */
+const SIGNED = `(exists (select from upload_key where id = :key_id::uuid)
+  and to_timestamp(:signed_until_ms::float8 / 1000) > clock_timestamp())`
+
+const insert = statement<{ made: boolean; signed: boolean; room: boolean }>(
+  'make-upload',
+  `with allowed as (
+     select ${SIGNED} as signed,
+       (select count(*) from (select from upload where repository = :repository limit :open_max) as open) < :open_max as room
+   ),
+   made as (
+     insert into upload
+       (id, repository, region, store, algorithm, attempt, "offset", bytes, digest_so_far, actor, signed_until, expires_at)
+     select :id, :repository, :region, :store, :algorithm, case when :bytes::bytea is null then 0 else 1 end,
+       coalesce(octet_length(:bytes::bytea), 0), :bytes::bytea, :digest, :actor,
+       to_timestamp(:signed_until_ms::float8 / 1000), clock_timestamp() + make_interval(secs => :ttl_seconds)
+     from allowed where signed and room
+     on conflict (id) do nothing
+     returning id
+   )
+   select exists (select from made) as made, signed, room from allowed`,
 )
 
-/** Opens a session; false when the repository has `openMax` of them already. */
-export async function openUpload(
+/**
+ * Makes a session's row, with the bytes of a small first body. 'there': it has one already, or has ended; 'unknown': its
+ * Location has expired or was signed before the database crashed; 'full': the repository has `openMax` sessions.
+ */
+export async function makeUpload(
   db: Queryable,
   options: {
-    id: string
-    repository: RepositoryName
+    unborn: UnbornUpload
     region: string
     store: string
-    algorithm: DigestAlgorithm
+    /** The first body and its digest; null: its bytes go to the store. */
+    small: { bytes: Buffer; digest: Digest } | null
     actor: string
     ttlSeconds: number
     openMax: number
   },
-): Promise<boolean> {
-  const { ttlSeconds, openMax, ...rest } = options
-  const row = await maybe(db, insert, { ...rest, ttl_seconds: ttlSeconds, open_max: openMax })
-  return row !== undefined
+): Promise<'made' | 'there' | 'unknown' | 'full'> {
+  const { unborn, region, store, small, actor, ttlSeconds, openMax } = options
+  const row = await one(db, insert, {
+    ...unbornParameters(unborn),
+    region,
+    store,
+    algorithm: unborn.algorithm,
+    bytes: small?.bytes ?? null,
+    digest: small?.digest ?? null,
+    actor,
+    ttl_seconds: ttlSeconds,
+    open_max: openMax,
+  })
+  if (row.made) return 'made'
+  if (!row.signed) return 'unknown'
+  return row.room ? 'there' : 'full'
 }
 
-const UPLOAD_COLUMNS = `id, repository, store, algorithm, attempt, "offset", parts, digest_so_far`
+/** For `takenUnborn`. */
+export function unbornParameters({ id, repository, keyId, signedUntilMs }: UnbornUpload) {
+  return { id, repository, key_id: keyId, signed_until_ms: signedUntilMs }
+}
+
+const signed = statement<{ open: boolean }>(
+  'signed-upload-is-open',
+  `select ${SIGNED} and not exists (select from upload where id = :id) as open`,
+)
+
+/** True while a session that has no row yet may still be made. */
+export async function unbornIsOpen(db: Queryable, unborn: UnbornUpload): Promise<boolean> {
+  return (await one(db, signed, unbornParameters(unborn))).open
+}
+
+const UPLOAD_COLUMNS = `id, repository, store, algorithm, attempt, "offset", parts, digest_so_far, bytes`
 
 const find = statement<UploadRow>(
   'find-upload',
@@ -62,7 +126,7 @@ const find = statement<UploadRow>(
    where id = :id and repository = :repository and expires_at > clock_timestamp()`,
 )
 
-/** The session, if it belongs to this repository and has not expired. */
+/** The session, if it belongs to this repository and has not expired or ended. */
 export async function findUpload(
   db: Queryable,
   options: { id: string; repository: RepositoryName },
@@ -74,33 +138,78 @@ export async function findUpload(
 const join = statement<{ attempt: number }>(
   'join-upload',
   `update upload
-   set attempt = attempt + 1, "offset" = :size, parts = :parts::jsonb, digest_so_far = :digest,
-     expires_at = clock_timestamp() + make_interval(secs => :ttl_seconds)
-   where id = :id and attempt = :attempt and "offset" = :offset
+   set attempt = attempt + 1, store = :store, "offset" = :size, parts = :parts::jsonb, bytes = :bytes,
+     digest_so_far = :digest, expires_at = clock_timestamp() + make_interval(secs => :ttl_seconds)
+   where id = :id and repository = :repository and attempt = :attempt and "offset" = :offset
    returning attempt`,
 )
 
-/** Records the session with an attempt appended; false when another attempt came first. */
+/**
+ * Records the session with an attempt appended, in the store where its bytes are by now; false when another attempt came
+ * first. `bytes`: all of them while the session is small.
+ */
 export async function joinUpload(
   db: Queryable,
-  options: { upload: Upload; session: StoredSession; ttlSeconds: number },
+  options: {
+    upload: Upload
+    store: string
+    session: StoredSession
+    bytes: Buffer | null
+    ttlSeconds: number
+  },
 ): Promise<boolean> {
-  const { upload, session, ttlSeconds } = options
+  const { upload, store, session, bytes, ttlSeconds } = options
   const row = await maybe(db, join, {
-    id: upload.id,
-    attempt: upload.attempt,
-    offset: upload.session.size,
+    ...casParameters(upload),
+    store,
     size: session.size,
     parts: JSON.stringify(session.parts),
+    bytes,
     digest: session.digest,
     ttl_seconds: ttlSeconds,
   })
   return row !== undefined
 }
 
+/** What a statement compares that changes only the session that its caller saw. */
+export function casParameters({ id, repository, attempt, session }: Upload) {
+  return { id, repository, attempt, offset: session.size }
+}
+
+/**
+ * Two stages of a statement: `taken` takes the session's row that meets the condition, and `ended` leaves the row that
+ * keeps its signed Location from making it again.
+ */
+export function takenUpload(condition: string): string {
+  return `taken as (
+     delete from upload where id = :id::uuid and repository = :repository and ${condition}
+     returning ${UPLOAD_COLUMNS}, region, actor, signed_until
+   ),
+   ended as (
+     insert into upload (id, repository, region, store, algorithm, actor, signed_until, expires_at)
+     select id, '', region, '', algorithm, actor, signed_until, signed_until from taken
+     where signed_until > clock_timestamp()
+   )`
+}
+
+/** The same for a session that has no row yet: the row of its end is what takes it. */
+export function takenUnborn(condition: string): string {
+  return `taken as (
+     insert into upload (id, repository, region, store, algorithm, actor, signed_until, expires_at)
+     select :id, '', '', '', 'sha256', '', to_timestamp(:signed_until_ms::float8 / 1000),
+       to_timestamp(:signed_until_ms::float8 / 1000)
+     where ${SIGNED} and ${condition}
+     on conflict (id) do nothing
+     returning id
+   )`
+}
+
+/** The compare-and-set of `casParameters`, as the condition of `takenUpload`. */
+export const AS_SEEN = `attempt = :attempt and "offset" = :offset`
+
 const remove = statement<UploadRow>(
   'cancel-upload',
-  `delete from upload where id = :id and repository = :repository returning ${UPLOAD_COLUMNS}`,
+  `with ${takenUpload('true')} select ${UPLOAD_COLUMNS} from taken`,
 )
 
 /** Ends a session and returns what it was, so that its bytes can be dropped. */
@@ -114,13 +223,22 @@ export async function cancelUpload(
 
 const end = statement<{ ended: number }>(
   'end-upload',
-  `delete from upload where id = :id and attempt = :attempt and "offset" = :offset returning 1 as ended`,
+  `with ${takenUpload(AS_SEEN)} select 1 as ended from taken`,
 )
 
 /** Ends a session that is still what the caller saw; false when another body joined it, or it is gone. */
 export async function endUpload(db: Queryable, upload: Upload): Promise<boolean> {
-  const { id, attempt, session } = upload
-  return (await maybe(db, end, { id, attempt, offset: session.size })) !== undefined
+  return (await maybe(db, end, casParameters(upload))) !== undefined
+}
+
+const endUnborn = statement<{ ended: number }>(
+  'end-unborn-upload',
+  `with ${takenUnborn('true')} select 1 as ended from taken`,
+)
+
+/** Ends a session before it has a row; false when it has one, has ended, or its Location is no longer good. */
+export async function endUnbornUpload(db: Queryable, unborn: UnbornUpload): Promise<boolean> {
+  return (await maybe(db, endUnborn, unbornParameters(unborn))) !== undefined
 }
 
 const expired = statement<UploadRow>(
@@ -131,12 +249,21 @@ const expired = statement<UploadRow>(
    returning ${UPLOAD_COLUMNS}`,
 )
 
-/** Removes up to `limit` expired sessions and returns what they were. */
-export async function takeExpiredUploads(db: Queryable, limit: number): Promise<Upload[]> {
-  return (await db.rows(expired, { limit })).map(fromRow)
+/** Removes up to `limit` rows of sessions that expired or ended and returns what they were. */
+export async function takeExpiredUploads(
+  db: Queryable,
+  limit: number,
+): Promise<{ taken: number; uploads: Upload[] }> {
+  const rows = await db.rows(expired, { limit })
+  // What ended had its bytes removed when it did.
+  return { taken: rows.length, uploads: rows.filter(({ repository }) => repository !== '').map(fromRow) }
 }
 
-const count = statement<{ open: number }>('count-uploads', `select count(*) as open from upload`)
+const count = statement<{ open: number }>(
+  'count-uploads',
+  // The index skips what ended.
+  `select count(*) as open from upload where repository > ''`,
+)
 
 export async function countUploads(db: Queryable): Promise<number> {
   return (await one(db, count)).open
@@ -156,7 +283,7 @@ export async function uploadPartsPage(
 }
 
 function fromRow(row: UploadRow): Upload {
-  const { id, repository, store, algorithm, attempt } = row
+  const { id, repository, store, algorithm, attempt, bytes } = row
   return {
     id,
     repository,
@@ -164,5 +291,6 @@ function fromRow(row: UploadRow): Upload {
     algorithm,
     attempt,
     session: { size: row.offset, digest: row.digest_so_far, parts: row.parts },
+    bytes,
   }
 }

@@ -2,7 +2,7 @@
 // sha256 must be known and sha512 should be; any other algorithm is not a digest here. Nothing is allocated or built
 // into a path or key before the exact grammar has matched.
 
-import { createHash } from 'node:crypto'
+import { createHash, hash } from 'node:crypto'
 
 export type Digest = string & { readonly __brand: 'Digest' }
 export type DigestAlgorithm = 'sha256' | 'sha512'
@@ -35,7 +35,7 @@ export function isDigestLike(text: string): boolean {
 }
 
 export function digestBytes(algorithm: DigestAlgorithm, bytes: Uint8Array): Digest {
-  return `${algorithm}:${createHash(algorithm).update(bytes).digest('hex')}` as Digest
+  return `${algorithm}:${hash(algorithm, bytes, 'hex')}` as Digest
 }
 
 export interface Digester {

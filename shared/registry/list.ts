@@ -1,10 +1,8 @@
-// Lists: tags, repositories, referrers. Each page is one keyset query, whatever its depth; one row more than the page
-// is read, to know whether there is a next one. Names are short, so their pages are cut by number; a referrer carries
-// its annotations, so its pages are cut by bytes, in the database: what is not shown is never read.
+// Lists: tags, repositories, referrers. Each page is one keyset query, whatever its depth. Tags and repositories are read
+// exactly, and from memory where nothing has changed (db/pages.ts). Names are short, so their pages are cut by number; a
+// referrer carries its annotations, so its pages are cut by bytes, in the database: what is not shown is never read.
 
 import { type ReferrerRow, referrerPage } from '#shared/db/manifests.ts'
-import { repositoryExists, repositoryPage } from '#shared/db/repositories.ts'
-import { tagPage } from '#shared/db/tags.ts'
 import { RegistryError } from '#shared/errors.ts'
 import type { Digest } from '#shared/oci/digest.ts'
 import { REFERRER_ANNOTATIONS_BYTES_MAX } from '#shared/oci/manifest.ts'
@@ -22,34 +20,34 @@ export interface Listed<T> {
 export async function listTags(
   registry: Registry,
   options: { repository: RepositoryName; page: Page },
-): Promise<Listed<string>> {
+): Promise<ListedNames> {
   const { repository, page } = options
-  const tags =
-    page.limit === 0
-      ? []
-      : await tagPage(registry.reads, { repository, last: page.last, limit: page.limit + 1 })
-  if (tags.length === 0 && !(await repositoryExists(registry.reads, repository)))
-    throw new RegistryError('NAME_UNKNOWN')
-  return cut(tags, page.limit)
+  const found = await registry.pages.read({ repository, ...page })
+  if (found === undefined || !found.exists) throw new RegistryError('NAME_UNKNOWN')
+  return found
 }
 
 /** Repositories that `visible` lets the caller see; a page that is filtered short still says where the next starts. */
 export async function listRepositories(
   registry: Registry,
   options: { page: Page; visible: (name: RepositoryName) => boolean },
-): Promise<Listed<string>> {
+): Promise<ListedNames> {
   const { page, visible } = options
-  if (page.limit === 0) return { items: [], next: undefined }
-  const names = await repositoryPage(registry.reads, { last: page.last, limit: page.limit + 1 })
-  const { items, next } = cut(names, page.limit)
-  return { items: items.filter((name) => visible(name as RepositoryName)), next }
+  if (page.limit === 0) return NO_NAMES
+  const found = await registry.pages.read({ repository: undefined, ...page })
+  if (found === undefined) return NO_NAMES
+  const shown = found.names.filter((name) => visible(name as RepositoryName))
+  return shown.length === found.names.length ? found : { json: JSON.stringify(shown), next: found.next }
 }
 
-function cut(items: readonly string[], limit: number): Listed<string> {
-  if (items.length <= limit) return { items, next: undefined }
-  const kept = items.slice(0, limit)
-  return { items: kept, next: kept.at(-1) }
+/** A page of names, as the JSON array that its answer holds. */
+export interface ListedNames {
+  readonly json: string
+  /** Where the next page starts; undefined: this was the last. */
+  readonly next: string | undefined
 }
+
+const NO_NAMES: ListedNames = Object.freeze({ json: '[]', next: undefined })
 
 /** Clients read at most 4 MiB and some follow no Link: pages are cut by bytes, well below that. */
 const REFERRERS_BYTES_MAX = 3 * 1024 * 1024

@@ -7,15 +7,20 @@ import type { Region } from '#shared/region.ts'
 import type { RegionStores } from '#shared/region-stores.ts'
 import { type BlobHealth, createBlobHealth } from './blob-health.ts'
 import { createManifestCache, type ManifestCache } from './manifest-cache.ts'
+import { createUploadIds, type UploadIds } from './upload-ids.ts'
 
 export type Limits = Config['registry']
 
 export interface Registry
-  extends Pick<Region, 'name' | 'instance' | 'db' | 'reads' | 'lookups' | 'log' | 'reach'>,
-    Pick<RegionStores, 'blobs' | 'stores' | 'ownership' | 'requireDatabaseRoom'> {
+  extends Pick<Region, 'name' | 'instance' | 'db' | 'reads' | 'lookups' | 'pages' | 'log' | 'reach'>,
+    Pick<
+      RegionStores,
+      'blobs' | 'stores' | 'smallBlobs' | 'olderReleases' | 'ownership' | 'requireDatabaseRoom'
+    > {
   readonly blobCache: BlobCache
   readonly blobHealth: BlobHealth
   readonly manifests: ManifestCache
+  readonly uploadIds: UploadIds
   readonly limits: Limits
   /** How long bytes that no row names are left alone. */
   readonly orphanGraceSeconds: number
@@ -23,8 +28,9 @@ export interface Registry
 
 /** Opens the region's stores where they are not open yet. Dispose it before the region. */
 export async function openRegistry(region: Region): Promise<Registry & AsyncDisposable> {
-  const { name, instance, db, reads, lookups, log, reach, metrics, config } = region
-  const { blobs, stores, ownership, requireDatabaseRoom } = await region.openStores()
+  const { name, instance, db, reads, lookups, pages, log, reach, metrics, config } = region
+  const { blobs, stores, smallBlobs, olderReleases, ownership, requireDatabaseRoom } =
+    await region.openStores()
   const blobHealth = createBlobHealth({ db, stores, log, metrics })
   return {
     name,
@@ -32,15 +38,24 @@ export async function openRegistry(region: Region): Promise<Registry & AsyncDisp
     db,
     reads,
     lookups,
+    pages,
     log,
     reach,
     blobs,
     stores,
+    smallBlobs,
+    olderReleases,
     ownership,
     requireDatabaseRoom,
     blobCache: createBlobCache({ bytesMax: config.bytes.cache / 2 }),
     blobHealth,
     manifests: createManifestCache({ db: reads, bytesMax: config.bytes.cache / 2 }),
+    uploadIds: createUploadIds({
+      region: name,
+      db,
+      ttlSeconds: config.registry.uploadTtlSeconds,
+      trouble: () => region.databaseInTrouble(),
+    }),
     limits: config.registry,
     orphanGraceSeconds: config.janitor.orphanGraceSeconds,
     [Symbol.asyncDispose]: () => blobHealth[Symbol.asyncDispose](),

@@ -85,6 +85,8 @@ export interface PushOptions {
   seconds: number
   /** Pushes a second in all; undefined: as fast as it goes. */
   rate?: number
+  /** Bytes by PATCH and an empty PUT (the default), as docker does, or by the PUT, as others do. */
+  way?: 'patch' | 'put'
   /** A manifest under this tag instead of a blob. */
   tag?: string
 }

@@ -38,10 +38,13 @@ async function pushBlob(own: Buffer): Promise<number> {
   randomBytes(16).copy(own)
   const digest = createHash('sha256').update(own).digest('hex')
   const begun = await send('POST', `/v2/${options.repository}/blobs/uploads/`)
+  if (options.way === 'put') return (await send('PUT', withDigest(begun.location, digest), own)).status
   const patched = await send('PATCH', begun.location, own)
-  const separator = patched.location.includes('?') ? '&' : '?'
-  return (await send('PUT', `${patched.location}${separator}digest=sha256:${digest}`)).status
+  return (await send('PUT', withDigest(patched.location, digest))).status
 }
+
+const withDigest = (location: string, digest: string) =>
+  `${location}${location.includes('?') ? '&' : '?'}digest=sha256:${digest}`
 
 async function pushTag(): Promise<number> {
   const mediaType = 'application/vnd.oci.image.index.v1+json'

@@ -128,6 +128,16 @@ const workloads: Workload[] = [
     load: (peer) => push(peer, { repository: 'bench/push', bytes: 4096, clients: 8, seconds }),
   },
   {
+    name: 'push 4 KB, no PATCH',
+    unit: 'operations',
+    load: (peer) => push(peer, { repository: 'bench/push', bytes: 4096, clients: 8, seconds, way: 'put' }),
+  },
+  {
+    name: 'push 1 MB, 8 clients',
+    unit: 'operations',
+    load: (peer) => push(peer, { repository: 'bench/push', bytes: MIB, clients: 8, seconds }),
+  },
+  {
     name: 'push 100 MB, 2 clients',
     wanted: 1,
     unit: 'GB',

@@ -19,7 +19,7 @@ import { testImage } from '../support/image.ts'
 import { ociClient } from '../support/oci-client.ts'
 import { execute } from '../support/postgres.ts'
 import { push, repositoryName, tags } from '../support/push.ts'
-import { testNode, testRegion } from '../support/region.ts'
+import { storeNode, testRegion } from '../support/region.ts'
 
 /** The issue's bound. */
 const GO_ON_MS_MAX = 10_000
@@ -49,7 +49,7 @@ describe('a frozen process', { skip: process.platform !== 'linux' && 'reads /pro
   })
 
   test('an API process frozen in the middle of a push does not block the repository for the others', async (t) => {
-    const node = await testNode(t)
+    const node = await storeNode(t)
     const client = ociClient(node.url)
     const [first, second, third] = [testImage(), testImage(), testImage()]
     await client.pushImage('a', first, 'v1')
@@ -83,7 +83,7 @@ describe('a frozen process', { skip: process.platform !== 'linux' && 'reads /pro
   })
 
   test('a janitor frozen in the middle of its work leaves it to another', async (t) => {
-    const node = await testNode(t, {
+    const node = await storeNode(t, {
       env: { PORTOLAN_SWEEP_SECONDS: '1', PORTOLAN_ORPHAN_GRACE_SECONDS: '60' },
     })
     const { region } = node
@@ -104,7 +104,7 @@ describe('a frozen process', { skip: process.platform !== 'linux' && 'reads /pro
   })
 
   test('deliveries that a frozen sender has taken are sent by another', async (t) => {
-    const node = await testNode(t)
+    const node = await storeNode(t)
     const client = ociClient(node.url)
     const ids: string[] = []
     const server = createServer((request, response) => {
@@ -134,7 +134,7 @@ describe('a frozen process', { skip: process.platform !== 'linux' && 'reads /pro
 })
 
 test('eight pushes that a held lock blocks are answered 503 and empty the pool for nobody', async (t) => {
-  const node = await testNode(t)
+  const node = await storeNode(t)
   const client = ociClient(node.url)
   const image = testImage()
   await client.pushImage('held', image, 'v1')

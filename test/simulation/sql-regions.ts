@@ -14,7 +14,7 @@ import { readRegisters } from '#shared/db/read-registers.ts'
 import { deleteRepository, ensureRepository, repositoryExists } from '#shared/db/repositories.ts'
 import { readShards } from '#shared/db/shard-log.ts'
 import { statement } from '#shared/db/statement.ts'
-import { deleteTag, tagPage } from '#shared/db/tags.ts'
+import { deleteTag } from '#shared/db/tags.ts'
 import { toCloudEvent } from '#shared/events/cloud-event.ts'
 import { type RepositoryName, shardOf, type Tag } from '#shared/oci/reference.ts'
 import { createRegisterApplier } from '#shared/replication/apply.ts'
@@ -22,12 +22,15 @@ import { mergeRegisters } from '#shared/replication/merge.ts'
 import { receiveEvents } from '#shared/replication/receive-events.ts'
 import { type Cleanup, testDatabase } from '../support/postgres.ts'
 import { manifestPush, provenance } from '../support/push.ts'
+import { tagReader } from '../support/two-regions.ts'
 import type { Operation } from './operations.ts'
 import type { SqlNames } from './sql-content.ts'
 
 export interface SqlRegion {
   readonly name: string
   readonly db: Database
+  /** Tags of a repository that show. */
+  tags(repository: RepositoryName): Promise<readonly string[]>
   /** Where the facts of the history are in the log of its shard. */
   factsAt: number[]
 }
@@ -72,7 +75,7 @@ export async function openSqlRegion(t: Cleanup, name: string): Promise<SqlRegion
   assert.ok(naming && clock)
   await db.rows(naming, { name })
   await db.rows(clock)
-  return { name, db, factsAt: [] }
+  return { name, db, tags: tagReader(t, url), factsAt: [] }
 }
 
 export interface SqlHistory {
@@ -233,14 +236,14 @@ export interface SqlState {
 }
 
 /** What the region's database ends with, in the names of content.ts. */
-export async function stateOf({ repository, names }: SqlHistory, { db }: SqlRegion): Promise<SqlState> {
+export async function stateOf({ repository, names }: SqlHistory, { db, tags }: SqlRegion): Promise<SqlState> {
   const page = { repository, lastName: '', lastH: '0', limit: 1_000 }
   const lost = await tagConflicts(db, page)
   const killed = await deleteConflicts(db, { ...page, lastSubject: '' })
   return {
     registers: await readRegisters(db, { repository, tag: null }),
     exists: await repositoryExists(db, repository),
-    tags: await tagPage(db, { repository, last: '', limit: 100 }),
+    tags: await tags(repository),
     lost: lost
       .map((one) => `${one.name} ${one.h} ${one.origin} ${names.nameOf(one.digest)} ${one.alive}`)
       .toSorted(),

@@ -12,7 +12,7 @@ import { sha256 } from '../support/image.ts'
 import { type OciClient, ociClient } from '../support/oci-client.ts'
 import { type ObjectStoreServer, startObjectStore, withoutStore } from '../support/parts/object-stores.ts'
 import { startPortolan } from '../support/portolan-process.ts'
-import { type TestNode, testNode } from '../support/region.ts'
+import { storeNode, type TestNode } from '../support/region.ts'
 import { type Harm, type StoreProxy, type StoreRequest, startStoreProxy } from '../support/store-proxy.ts'
 
 const MIB = 1024 * 1024
@@ -31,7 +31,7 @@ describe('S3 behind harm', { skip: withoutStore('minio') }, () => {
     proxy = await startStoreProxy(server)
     const { AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, ...env } = server.env
     Object.assign(process.env, { AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY })
-    node = await testNode(
+    node = await storeNode(
       { after: (cleanup: unknown) => void cleanups.push(cleanup as () => unknown) },
       {
         env: {

@@ -17,7 +17,7 @@ import { eventually } from '../support/eventually.ts'
 import { sha256 } from '../support/image.ts'
 import { type OciClient, ociClient } from '../support/oci-client.ts'
 import { type ObjectStoreServer, startObjectStore, withoutStore } from '../support/parts/object-stores.ts'
-import { type TestNode, testNode } from '../support/region.ts'
+import { storeNode, type TestNode } from '../support/region.ts'
 
 const MIB = 1024 * 1024
 const SIZES = { small: 10_000, 'of several parts': 11 * MIB }
@@ -33,7 +33,7 @@ describe('S3 that loses objects', { skip: withoutStore('minio') }, () => {
     server = await startObjectStore('minio')
     const { AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, ...env } = server.env
     Object.assign(process.env, { AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY })
-    node = await testNode(
+    node = await storeNode(
       { after: (cleanup: unknown) => void cleanups.push(cleanup as () => unknown) },
       { env },
     )

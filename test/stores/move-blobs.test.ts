@@ -15,7 +15,7 @@ import { HELD, heldUntil } from '../support/held.ts'
 import { sha256 } from '../support/image.ts'
 import { ociClient } from '../support/oci-client.ts'
 import { startObjectStore, withoutStore } from '../support/parts/object-stores.ts'
-import { testNode } from '../support/region.ts'
+import { storeNode } from '../support/region.ts'
 
 const MIB = 1024 * 1024
 const skip = withoutStore('minio')
@@ -25,7 +25,7 @@ async function setUp(t: TestContext) {
   const server = await startObjectStore('minio')
   const { AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, ...env } = server.env
   Object.assign(process.env, { AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY })
-  const before = await testNode(t, { env: { ...env, PORTOLAN_BLOBS: 'file' } })
+  const before = await storeNode(t, { env: { ...env, PORTOLAN_BLOBS: 'file' } })
   t.after(() => server[Symbol.asyncDispose]())
   const blobs = Array.from({ length: 25 }, (_, index) =>
     randomBytes(index % 8 === 0 ? 6 * MIB : 3000 + index),
@@ -33,8 +33,8 @@ async function setUp(t: TestContext) {
   blobs.push(Buffer.alloc(0))
   const client = ociClient(before.url)
   for (const blob of blobs) await client.pushBlob('a/b', blob)
-  const node = (region: Parameters<typeof testNode>[1] = {}) =>
-    testNode(t, { sharing: before, env, ...region })
+  const node = (region: Parameters<typeof storeNode>[1] = {}) =>
+    storeNode(t, { sharing: before, env, ...region })
   return { before, blobs, env, node }
 }
 
@@ -74,14 +74,14 @@ test('a region moves to S3 while it is pulled from and pushed to, through a run 
     moveAllBlobs(died.region, { keepOldMs: 50, signal: dying.signal, held: HELD }),
     /killed/,
   )
-  const left = await sumBlobsElsewhere(died.region.db, 's3')
+  const left = await sumBlobsElsewhere(died.region.db, ['s3'])
   assert.ok(left.blobs > 0 && left.blobs < blobs.length, `${left.blobs} are left`)
   const result = await moveAllBlobs(died.region, { keepOldMs: 50, signal: forever, held: HELD })
   assert.deepEqual(result.failed, [])
   assert.equal(result.blobs, left.blobs)
   moving = false
   await load
-  assert.deepEqual(await sumBlobsElsewhere(died.region.db, 's3'), { blobs: 0, bytes: 0 })
+  assert.deepEqual(await sumBlobsElsewhere(died.region.db, ['s3']), { blobs: 0, bytes: 0 })
   for (const bytes of pushed) {
     const { body } = await client.get(`/v2/a/b/blobs/${sha256(bytes)}`)
     assert.equal(sha256(body), sha256(bytes))
@@ -113,7 +113,7 @@ test('a file that rotted stays where it is and is told, the others move', { skip
     failed.map(({ digest }) => digest),
     [sha256(victim)],
   )
-  assert.equal((await sumBlobsElsewhere(after.region.db, 's3')).blobs, 1)
+  assert.equal((await sumBlobsElsewhere(after.region.db, ['s3'])).blobs, 1)
   assert.equal((await after.region.blobs.list('', 100)).length, blobs.length - 1, 'no copy of it is kept')
 })
 
@@ -164,7 +164,7 @@ test('a run that has lost its lease switches no row and removes no bytes, old or
   )
   assert.ok(copies < blobs.length, 'it ends soon')
   assert.deepEqual(await before.region.blobs.list('', 100), old)
-  const left = await sumBlobsElsewhere(after.region.db, 's3')
+  const left = await sumBlobsElsewhere(after.region.db, ['s3'])
   assert.ok(left.blobs >= blobs.length - 3, `${left.blobs} are left`)
   for (const bytes of blobs) {
     const { body } = await ociClient(after.url).get(`/v2/a/b/blobs/${sha256(bytes)}`)

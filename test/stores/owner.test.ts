@@ -21,7 +21,7 @@ import {
   withoutStore,
 } from '../support/parts/object-stores.ts'
 import { emptyDatabase } from '../support/postgres.ts'
-import { testNode, testRegion } from '../support/region.ts'
+import { storeNode, testRegion } from '../support/region.ts'
 
 const signal = new AbortController().signal
 
@@ -38,12 +38,12 @@ for (const name of Object.keys(recipes) as ObjectStoreName[]) {
     skip: withoutStore(name),
   }, async (t) => {
     const { server, env } = await storeOf(name)
-    const eu = await testNode(t, { env })
+    const eu = await storeNode(t, { env })
     t.after(() => server[Symbol.asyncDispose]())
     const client = ociClient(eu.url)
     const blobs = Array.from({ length: 12 }, () => randomBytes(1_000))
     for (const blob of blobs) await client.pushBlob('a', blob)
-    const second = await testNode(t, { sharing: eu, env })
+    const second = await storeNode(t, { sharing: eu, env })
     await ociClient(second.url).pushBlob('a', randomBytes(1_000))
     const us = {
       ...env,
@@ -87,7 +87,7 @@ test('a store that is away at the start is claimed when it comes back; until the
 }, async (t) => {
   const { server, env } = await storeOf('minio')
   server.kill('SIGKILL')
-  const node = await testNode(t, { env: { ...env, PORTOLAN_STORE_TIMEOUT_SECONDS: '1' } })
+  const node = await storeNode(t, { env: { ...env, PORTOLAN_STORE_TIMEOUT_SECONDS: '1' } })
   t.after(() => server[Symbol.asyncDispose]())
   const push = () =>
     ociClient(node.url).request('POST', `/v2/a/blobs/uploads/?digest=${sha256('x')}`, { body: 'x' })

@@ -1,6 +1,6 @@
 // Pushing at the level of statements: for tests of registers and races that need no HTTP.
 
-import { commitBlob } from '#shared/db/blobs.ts'
+import { commitBlob } from '#shared/db/commit-blob.ts'
 import type { Provenance } from '#shared/db/provenance.ts'
 import { type ManifestPush, type PushOutcome, pushManifestRow } from '#shared/db/push-manifest.ts'
 import { ensureRepository } from '#shared/db/repositories.ts'

@@ -1,22 +1,37 @@
 // Two regions as databases, without processes: what one wrote is numbered, read as events and applied in the other.
 
 import { moveOutbox } from '#shared/db/event-log.ts'
+import { pages } from '#shared/db/pages.ts'
 import { placeAtPeer } from '#shared/db/places-at-peers.ts'
 import { readShards } from '#shared/db/shard-log.ts'
+import { openSnapshotReader } from '#shared/db/snapshot-reader.ts'
 import { type CloudEvent, toCloudEvent } from '#shared/events/cloud-event.ts'
+import type { RepositoryName } from '#shared/oci/reference.ts'
 import { createRegisterApplier } from '#shared/replication/apply.ts'
 import { receiveEvents, type Taken } from '#shared/replication/receive-events.ts'
 import { openTestDatabase, type TestDatabase } from './database.ts'
 import type { Cleanup } from './postgres.ts'
 
+/** Reads which tags of a repository show. */
+export function tagReader(
+  t: Cleanup,
+  url: string,
+): (repository: RepositoryName) => Promise<readonly string[]> {
+  const reader = openSnapshotReader(pages, { url, entriesMax: 100, onError: () => {} })
+  t.after(() => reader[Symbol.asyncDispose]())
+  return async (repository) => (await reader.read({ repository, last: '', limit: 100 }))?.names ?? []
+}
+
 export interface RegionDatabase extends TestDatabase {
   readonly name: string
+  /** Tags of a repository that show. */
+  tags(repository: RepositoryName): Promise<readonly string[]>
 }
 
 export async function openRegionDatabase(t: Cleanup, name: string): Promise<RegionDatabase> {
   const database = await openTestDatabase(t)
   await database.query('update region set name = $1', [name])
-  return { ...database, name }
+  return { ...database, name, tags: tagReader(t, database.url) }
 }
 
 /** Numbers what is in the outbox; the events of a shard behind a place, whole. */

@@ -8,28 +8,36 @@ import { parseQuery } from '#shared/oci/query.ts'
 import type { RepositoryName } from '#shared/oci/reference.ts'
 import { listReferrers, listRepositories, listTags } from '#shared/registry/list.ts'
 import { callerMayPull } from '../authorize.ts'
-import { type Exchange, type Headers, registryHeaders, sendBytes, sendJson } from '../exchange.ts'
+import { type Exchange, type Headers, registryHeaders, sendBytes } from '../exchange.ts'
 
 export async function getTags(
   exchange: Exchange,
   path: { name: RepositoryName; query: string },
 ): Promise<void> {
   const page = parsePage(parseQuery(path.query))
-  const { items, next } = await listTags(exchange.registry, { repository: path.name, page })
+  const { json, next } = await listTags(exchange.registry, { repository: path.name, page })
   const headers: Headers =
     next === undefined ? {} : { Link: nextLink(`/v2/${path.name}/tags/list`, { last: next, n: page.limit }) }
-  sendJson(exchange, { name: path.name, tags: items }, { headers })
+  sendList(exchange, `{"name":"${path.name}","tags":${json}}`, headers)
 }
 
 export async function getCatalog(exchange: Exchange, path: { query: string }): Promise<void> {
   const page = parsePage(parseQuery(path.query))
-  const { items, next } = await listRepositories(exchange.registry, {
+  const { json, next } = await listRepositories(exchange.registry, {
     page,
     visible: callerMayPullAtAll(exchange),
   })
   const headers: Headers =
     next === undefined ? {} : { Link: nextLink('/v2/_catalog', { last: next, n: page.limit }) }
-  sendJson(exchange, { repositories: items }, { headers })
+  sendList(exchange, `{"repositories":${json}}`, headers)
+}
+
+function sendList(exchange: Exchange, json: string, headers: Headers): void {
+  sendBytes(exchange, {
+    status: 200,
+    headers: { ...registryHeaders(), 'Content-Type': 'application/json', ...headers },
+    body: Buffer.from(json),
+  })
 }
 
 /** A catalog token carries no repository scopes: what counts is what its holder could ask for. */

@@ -16,15 +16,13 @@ import {
 import { parseQuery, type Query } from '#shared/oci/query.ts'
 import { parseRepositoryName, type RepositoryName } from '#shared/oci/reference.ts'
 import { mountFrom } from '#shared/registry/mount-blob.ts'
+import { appendToUpload, finishUpload, pushWholeBlob } from '#shared/registry/push-blob.ts'
 import {
-  appendToUpload,
   cancelUpload,
-  finishUpload,
   openUpload,
-  pushWholeBlob,
   type UploadPosition,
   uploadPosition,
-} from '#shared/registry/push-blob.ts'
+} from '#shared/registry/upload-sessions.ts'
 import { callerMayPull, unauthorized } from '../authorize.ts'
 import { contentLength, incomingBody } from '../body.ts'
 import { type Exchange, type Headers, positionHeader, provenanceOf, sendEmpty } from '../exchange.ts'
@@ -117,6 +115,7 @@ export async function appendUpload(exchange: Exchange, path: UploadPath): Promis
     id: path.id,
     body: incomingBody(exchange),
     range: contentRange(exchange),
+    actor: provenanceOf(exchange).actor,
   })
   sendEmpty(exchange, 202, sessionHeaders(path.name, position))
 }

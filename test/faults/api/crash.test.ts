@@ -106,13 +106,16 @@ async function verify(
     assert.equal(got.status, 200, `${reference} was answered 201`)
     assert.deepEqual(got.body, image.bytes)
   }
-  const rows = await node.region.db.rows<{ digest: string; key: string; size: number }>({
+  const rows = await node.region.db.rows<{ digest: string; store: string; key: string; size: number }>({
     name: 'all-blobs',
-    text: 'select digest, key, size from blob',
+    text: 'select digest, store, key, size from blob',
     parameters: [],
   })
-  for (const { digest, key, size } of rows)
-    assert.equal(sha256(await node.region.blobs.read(key, size)), digest, 'a row has its bytes')
+  for (const { digest, store, key, size } of rows) {
+    const bytes = await (await node.region.stores.named(store)).read(key, size)
+    assert.equal(sha256(bytes), digest, 'a row has its bytes')
+  }
+  assert.deepEqual(new Set(rows.map(({ store }) => store)).isSubsetOf(new Set(['file', 'postgres'])), true)
   await using _ = await startJanitor(node.region)
   const keys = new Set(rows.map(({ key }) => key))
   await node.region.db.rows({
@@ -122,7 +125,11 @@ async function verify(
   })
   await eventually(
     'what the dead left to be swept',
-    async () => (await node.region.blobs.list('', 1_000)).every(({ key }) => keys.has(key)),
+    async () => {
+      const { blobs, smallBlobs } = node.region
+      const left = [...(await blobs.list('', 1_000)), ...(await smallBlobs.store.list('', 1_000))]
+      return left.every(({ key }) => keys.has(key))
+    },
     30_000,
   )
 }
@@ -153,7 +160,7 @@ test('killed at "expired-taken": the bytes of expired uploads are found by the s
   const exited = once(child, 'exit')
   for (let count = 0; count < 5; count++) {
     const location = (await client.request('POST', '/v2/a/blobs/uploads/')).headers.get('location')
-    await client.request('PATCH', location ?? '', { body: 'abandoned' })
+    await client.request('PATCH', location ?? '', { body: randomBytes(20_000) })
   }
   const { region } = await testRegion(t, {
     env: { PORTOLAN_DATABASE_URL: where.databaseUrl, PORTOLAN_DATA_DIR: where.dataDir },

@@ -11,7 +11,7 @@ import { eventually } from '../../support/eventually.ts'
 import { sha256, testImage } from '../../support/image.ts'
 import { ociClient } from '../../support/oci-client.ts'
 import { rawHttp } from '../../support/raw-http.ts'
-import { type TestNode, testNode } from '../../support/region.ts'
+import { storeNode, type TestNode } from '../../support/region.ts'
 
 const SIZES = { small: 10_000, large: 3_000_000 }
 
@@ -38,7 +38,7 @@ for (const [name, size] of Object.entries(SIZES)) {
     describe(`a ${name} blob that is ${harm}`, () => {
       for (const [way, upload] of Object.entries(UPLOADS)) {
         test(`is found by a pull and repaired by ${way}`, async (t) => {
-          const node = await testNode(t)
+          const node = await storeNode(t)
           const client = ociClient(node.url)
           const bytes = randomBytes(size)
           await client.pushBlob('a', bytes)
@@ -66,7 +66,7 @@ for (const [name, size] of Object.entries(SIZES)) {
       if (harm !== 'flipped') {
         for (const [way, upload] of Object.entries(UPLOADS)) {
           test(`is repaired by ${way} although nobody pulled it before`, async (t) => {
-            const node = await testNode(t)
+            const node = await storeNode(t)
             const client = ociClient(node.url)
             const bytes = randomBytes(size)
             await client.pushBlob('a', bytes)
@@ -79,7 +79,7 @@ for (const [name, size] of Object.entries(SIZES)) {
         }
 
         test('is no longer there for HEAD, so docker sends it', async (t) => {
-          const node = await testNode(t)
+          const node = await storeNode(t)
           const bytes = randomBytes(size)
           await ociClient(node.url).pushBlob('a', bytes)
           await harmFile(await fileOf(node, bytes), harm)
@@ -94,7 +94,7 @@ for (const [name, size] of Object.entries(SIZES)) {
 }
 
 test('a flipped large blob never leaves whole, whichever way all of it is asked for', async (t) => {
-  const node = await testNode(t)
+  const node = await storeNode(t)
   const bytes = randomBytes(SIZES.large)
   await ociClient(node.url).pushBlob('a', bytes)
   assert.equal(await pull(node, 'a', bytes), 200, 'it was good before')
@@ -112,7 +112,7 @@ test('a flipped large blob never leaves whole, whichever way all of it is asked 
 })
 
 test('a manifest that names a damaged blob is refused with its digest, and taken after the upload', async (t) => {
-  const node = await testNode(t)
+  const node = await storeNode(t)
   const client = ociClient(node.url)
   const image = testImage({}, randomBytes(SIZES.large))
   await client.pushImage('a', image, 'v1')
@@ -128,7 +128,7 @@ test('a manifest that names a damaged blob is refused with its digest, and taken
 })
 
 test('a damaged blob may be deleted from its repository', async (t) => {
-  const node = await testNode(t)
+  const node = await storeNode(t)
   const client = ociClient(node.url)
   const bytes = randomBytes(SIZES.large)
   await client.pushBlob('a', bytes)
@@ -138,8 +138,8 @@ test('a damaged blob may be deleted from its repository', async (t) => {
 })
 
 test('many uploads repair one blob at once: all are answered 201, one object is left', async (t) => {
-  const first = await testNode(t)
-  const second = await testNode(t, { sharing: first })
+  const first = await storeNode(t)
+  const second = await storeNode(t, { sharing: first })
   const bytes = randomBytes(200_000)
   for (let round = 0; round < 5; round++) {
     await ociClient(first.url).pushBlob('a', bytes)
@@ -158,7 +158,7 @@ test('many uploads repair one blob at once: all are answered 201, one object is 
 })
 
 test('a store that is not there marks nothing: pulls are 503, and all is well when it is back', async (t) => {
-  const node = await testNode(t)
+  const node = await storeNode(t)
   const blobs = { small: randomBytes(SIZES.small), large: randomBytes(SIZES.large) }
   for (const bytes of Object.values(blobs)) await ociClient(node.url).pushBlob('a', bytes)
   const directory = join(node.region.config.dataDir, 'eu', 'blobs')
@@ -175,7 +175,7 @@ test('a store that is not there marks nothing: pulls are 503, and all is well wh
 })
 
 test('a duplicate upload leaves a sound blob where it is', async (t) => {
-  const node = await testNode(t)
+  const node = await storeNode(t)
   const bytes = randomBytes(SIZES.large)
   await ociClient(node.url).pushBlob('a', bytes)
   const path = await fileOf(node, bytes)

@@ -8,7 +8,7 @@ import { toRegistryError } from '../../../services/api/error-reply.ts'
 import { eventually } from '../../support/eventually.ts'
 import { sha256, testImage } from '../../support/image.ts'
 import { ociClient } from '../../support/oci-client.ts'
-import { testNode } from '../../support/region.ts'
+import { storeNode } from '../../support/region.ts'
 
 test('what can pass by itself is UNAVAILABLE with Retry-After; what nobody expected is UNKNOWN', () => {
   const refused = Object.assign(new Error('connect'), { code: 'ECONNREFUSED' })
@@ -57,7 +57,7 @@ test('what can pass by itself is UNAVAILABLE with Retry-After; what nobody expec
 })
 
 test('a bug answers 500 with nothing of its inside, and the log has it whole', async (t) => {
-  const { url, region, logLines } = await testNode(t)
+  const { url, region, logLines } = await storeNode(t)
   region.lookups.read = () => Promise.reject(new TypeError('planted bug in /some/path'))
   const got = await ociClient(url).get('/v2/a/manifests/v1')
   assert.equal(got.status, 500)
@@ -66,7 +66,7 @@ test('a bug answers 500 with nothing of its inside, and the log has it whole', a
 })
 
 test('an error that cannot be written ends the connection, not the process', async (t) => {
-  const { url, region } = await testNode(t)
+  const { url, region } = await storeNode(t)
   const client = ociClient(url)
   const read = region.lookups.read
   region.lookups.read = () =>
@@ -77,7 +77,7 @@ test('an error that cannot be written ends the connection, not the process', asy
 })
 
 test('bytes that are out of reach are 503; bytes that are gone are 404 with the reason, so clients push them again', async (t) => {
-  const { url, region } = await testNode(t)
+  const { url, region } = await storeNode(t)
   const client = ociClient(url)
   const image = testImage()
   await client.pushImage('a', image)
@@ -95,7 +95,7 @@ test('bytes that are out of reach are 503; bytes that are gone are 404 with the 
 })
 
 test('a client that leaves while the store makes it wait is no failure; a bug meanwhile is one', async (t) => {
-  const { port, url, region, logLines } = await testNode(t)
+  const { port, url, region, logLines } = await storeNode(t)
   const location = (await ociClient(url).request('POST', '/v2/a/blobs/uploads/')).headers.get('location')
   const failures = () => logLines.filter((line) => !line.includes('"level":"info"'))
   const leave = async (thrown: (reason: unknown) => unknown) => {

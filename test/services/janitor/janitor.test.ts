@@ -12,17 +12,17 @@ import { HELD, heldUntil } from '../../support/held.ts'
 import { sha256 } from '../../support/image.ts'
 import { ociClient } from '../../support/oci-client.ts'
 import { execute } from '../../support/postgres.ts'
-import { testNode } from '../../support/region.ts'
+import { storeNode } from '../../support/region.ts'
 
 const signal = new AbortController().signal
 
 test('an upload that rested too long is unknown at once, and its bytes go with its row', async (t) => {
-  const node = await testNode(t)
+  const node = await storeNode(t)
   const client = ociClient(node.url)
   const location = (await client.request('POST', '/v2/a/blobs/uploads/')).headers.get('location') ?? ''
   const other = (await client.request('POST', '/v2/a/blobs/uploads/')).headers.get('location') ?? ''
   await client.request('PATCH', location, { body: Buffer.from('abandoned') })
-  const id = location.split('.').at(-1)
+  const id = location.split('.')[1]
   await execute(
     node.region.databaseUrl,
     `update upload set expires_at = clock_timestamp() where id = '${id}'`,
@@ -35,7 +35,7 @@ test('an upload that rested too long is unknown at once, and its bytes go with i
 })
 
 test('bytes that no row names go after their grace; what a blob, a session or youth protects stays', async (t) => {
-  const node = await testNode(t)
+  const node = await storeNode(t)
   const client = ociClient(node.url)
   const sweep = createOrphanSweep(node.region)
   await client.pushBlob('a', Buffer.from('a blob'))
@@ -52,7 +52,7 @@ test('bytes that no row names go after their grace; what a blob, a session or yo
 })
 
 test('a janitor that has lost its lease ends no upload and removes no bytes', async (t) => {
-  const node = await testNode(t)
+  const node = await storeNode(t)
   const { region } = node
   const client = ociClient(node.url)
   const location = (await client.request('POST', '/v2/a/blobs/uploads/')).headers.get('location') ?? ''
@@ -86,7 +86,9 @@ test('a janitor that has lost its lease ends no upload and removes no bytes', as
 })
 
 test('the janitor does both by itself, and one at a time works in a region', async (t) => {
-  const node = await testNode(t, { env: { PORTOLAN_SWEEP_SECONDS: '1', PORTOLAN_ORPHAN_GRACE_SECONDS: '1' } })
+  const node = await storeNode(t, {
+    env: { PORTOLAN_SWEEP_SECONDS: '1', PORTOLAN_ORPHAN_GRACE_SECONDS: '1' },
+  })
   await append(node.region.blobs, EMPTY_SESSION, Buffer.from('an orphan'))
   await ageBlobs(node.region)
   let release = () => {}

@@ -14,13 +14,13 @@ import { HELD } from '../../support/held.ts'
 import { ociClient } from '../../support/oci-client.ts'
 import { runCommand } from '../../support/portolan-process.ts'
 import { emptyDatabase, execute } from '../../support/postgres.ts'
-import { type TestNode, testNode, testRegion } from '../../support/region.ts'
+import { storeNode, type TestNode, testRegion } from '../../support/region.ts'
 
 const BLOBS = 20
 const signal = new AbortController().signal
 
 async function fullNode(t: TestContext): Promise<TestNode> {
-  const node = await testNode(t)
+  const node = await storeNode(t)
   for (let count = 0; count < BLOBS; count++) {
     await ociClient(node.url).pushBlob('a', Buffer.from(`blob ${count}`))
   }
@@ -56,7 +56,7 @@ test('a fresh database on a store of old blobs does not start, and nothing is re
 test('a store from before markers is adopted without a word by the database that has its rows', async (t) => {
   const node = await fullNode(t)
   await rm(markerPath(node))
-  const again = await testNode(t, { sharing: node })
+  const again = await storeNode(t, { sharing: node })
   assert.equal(again.logLines.length, 0)
   assert.match((await node.region.blobs.readMarker()) ?? '', new RegExp(node.region.owner.database))
 })

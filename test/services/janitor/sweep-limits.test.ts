@@ -18,7 +18,7 @@ import { sha256 } from '../../support/image.ts'
 import { ociClient } from '../../support/oci-client.ts'
 import { runCommand } from '../../support/portolan-process.ts'
 import { execute } from '../../support/postgres.ts'
-import { testNode, testRegion } from '../../support/region.ts'
+import { storeNode, testRegion } from '../../support/region.ts'
 
 const DAY_MS = 86_400_000
 const signal = new AbortController().signal
@@ -47,7 +47,7 @@ test('a tenth of the store may go, ten objects always, and never more than the d
 })
 
 test('a sweep that would take more than a tenth removes nothing and says so once, until somebody lets it through', async (t) => {
-  const node = await testNode(t)
+  const node = await storeNode(t)
   const { region, logLines } = node
   for (let count = 0; count < 20; count++)
     await ociClient(node.url).pushBlob('a', Buffer.from(`blob ${count}`))
@@ -89,7 +89,7 @@ test('a sweep that would take more than a tenth removes nothing and says so once
 })
 
 test('what gets its row between the count and the removal stays', async (t) => {
-  const { region } = await testNode(t)
+  const { region } = await storeNode(t)
   await orphans(region, 3)
   await ageBlobs(region)
   const [first] = await region.blobs.list('', 1)
@@ -121,7 +121,7 @@ for (const [what, offMs] of [
   ['behind', -10 * DAY_MS],
 ] as const) {
   test(`a janitor whose clock is ${what} leaves an attempt in flight and removes what is old`, async (t) => {
-    const node = await testNode(t)
+    const node = await storeNode(t)
     const client = ociClient(node.url)
     await orphans(node.region, 2)
     await ageBlobs(node.region)
@@ -147,7 +147,7 @@ for (const [what, offMs] of [
 }
 
 test('a body that arrives for longer than the grace time is known by a row, and by none when it has arrived', async (t) => {
-  const node = await testNode(t, { env: { PORTOLAN_ORPHAN_GRACE_SECONDS: '1' } })
+  const node = await storeNode(t, { env: { PORTOLAN_ORPHAN_GRACE_SECONDS: '1' } })
   const { region } = node
   const client = ociClient(node.url)
   const location = (await client.request('POST', '/v2/a/blobs/uploads/')).headers.get('location') ?? ''

@@ -3,7 +3,8 @@
 
 import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'
-import { commitBlob, mountBlob } from '#shared/db/blobs.ts'
+import { mountBlob } from '#shared/db/blobs.ts'
+import { commitBlob } from '#shared/db/commit-blob.ts'
 import { deleteMembership } from '#shared/db/memberships.ts'
 import { type PushedReference, pushManifestRow } from '#shared/db/push-manifest.ts'
 import type { Queryable } from '#shared/db/statement.ts'

@@ -1,20 +1,16 @@
 // The rules of the registers: what a write's version exceeds, what is visible, what a delete costs, what is recorded.
 // tests: shared/db/lookups.ts, shared/db/memberships.ts, shared/db/provenance.ts, shared/db/push-manifest.ts
-// tests: shared/db/repositories.ts, shared/db/tags.ts
+// tests: shared/db/repositories.ts, shared/db/tags.ts, shared/db/pages.ts
 
 import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'
 import { lookups } from '#shared/db/lookups.ts'
 import { deleteMembership } from '#shared/db/memberships.ts'
+import { pages } from '#shared/db/pages.ts'
 import { pushManifestRow } from '#shared/db/push-manifest.ts'
-import {
-  deleteRepository,
-  ensureRepository,
-  repositoryExists,
-  repositoryPage,
-} from '#shared/db/repositories.ts'
+import { deleteRepository, ensureRepository, repositoryExists } from '#shared/db/repositories.ts'
 import { openSnapshotReader } from '#shared/db/snapshot-reader.ts'
-import { deleteTag, tagPage, tagRegister } from '#shared/db/tags.ts'
+import { deleteTag, tagRegister } from '#shared/db/tags.ts'
 import type { Digest } from '#shared/oci/digest.ts'
 import { shardOf } from '#shared/oci/reference.ts'
 import { openTestDatabase, type TestDatabase } from '../../support/database.ts'
@@ -30,11 +26,15 @@ async function setUp(t: TestContext) {
   const database = await openTestDatabase(t)
   const reader = openSnapshotReader(lookups, { url: database.url, entriesMax: 1_000, onError: () => {} })
   t.after(() => reader[Symbol.asyncDispose]())
+  const lists = openSnapshotReader(pages, { url: database.url, entriesMax: 1_000, onError: () => {} })
+  t.after(() => lists[Symbol.asyncDispose]())
+  const listed = async (repository: typeof name | undefined) =>
+    (await lists.read({ repository, last: '', limit: 10 }))?.names
   const visible = async (reference: string) => {
     const kind = reference.includes(':') ? 'manifest' : 'tag'
     return (await reader.read({ repository: name, kind, reference }))?.digest
   }
-  return { ...database, visible }
+  return { ...database, visible, listed }
 }
 
 const deleteDigest = (database: TestDatabase, digest: Digest) =>
@@ -112,19 +112,19 @@ for (const [what, sql] of [
 }
 
 test('a tag is visible only while it is newer than the death of what it points to and of its repository', async (t) => {
-  const { db, query, visible } = await setUp(t)
+  const { db, query, visible, listed } = await setUp(t)
   await push(db, name, 'one', { tags: tags('v1') })
   await query('update membership set dead_h = (select h from tag) + 1, alive_h = (select h from tag) + 2')
   assert.equal(await visible('v1'), undefined, 'the tag is older than the death')
   assert.equal(await visible(sha256('one')), sha256('one'), 'the membership was written after it')
-  assert.deepEqual(await tagPage(db, { repository: name, last: '', limit: 10 }), [])
+  assert.deepEqual(await listed(name), [])
   await push(db, name, 'one', { tags: tags('v1') })
   assert.equal(await visible('v1'), sha256('one'))
 })
 
 test('deleting a digest takes every tag on it at once, in constant work, and no tag row is written', async (t) => {
   const database = await setUp(t)
-  const { db, query, visible } = database
+  const { db, query, visible, listed } = database
   const many = Array.from({ length: 1_000 }, (_, index) => `t${index}`)
   await push(db, name, 'one', { tags: tags(...many) })
   await push(db, name, 'two', { tags: tags('other') })
@@ -132,7 +132,7 @@ test('deleting a digest takes every tag on it at once, in constant work, and no 
   assert.equal((await deleteDigest(database, sha256('one'))).kind, 'deleted')
   for (const tag of ['t0', 't999']) assert.equal(await visible(tag), undefined)
   assert.equal(await visible('other'), sha256('two'))
-  assert.deepEqual(await tagPage(db, { repository: name, last: '', limit: 10 }), ['other'])
+  assert.deepEqual(await listed(name), ['other'])
   assert.deepEqual(await query('select sum(h) as h from tag'), [before])
   const [dead] = await query<{ newest: boolean }>(
     'select dead_h > (select max(h) from tag where digest = membership.digest) as newest from membership where digest = $1',
@@ -176,11 +176,11 @@ test('a deleted tag leaves a tombstone with its digest, a history and two events
 })
 
 test('a repository dies with everything in it and comes back empty with the next push', async (t) => {
-  const { db, visible } = await setUp(t)
+  const { db, visible, listed } = await setUp(t)
   await push(db, name, 'one', { tags: tags('v1') })
   await db.transaction((transaction) => deleteRepository(transaction, { name, origin: 'eu', provenance }))
   assert.equal(await repositoryExists(db, name), false)
-  assert.deepEqual(await repositoryPage(db, { last: '', limit: 10 }), [])
+  assert.deepEqual(await listed(undefined), [])
   assert.equal(await visible('v1'), undefined)
   assert.equal((await pushManifestRow(db, manifestPush(name, 'two'))).kind, 'repository-missing')
   await push(db, name, 'two', { tags: tags('v2') })

@@ -36,6 +36,50 @@ test('requests of one turn share one statement', async (t) => {
   assert.ok(reader.counts().statements - before <= 2)
 })
 
+test('a key that many ask for in one turn is read once, and all have its row', async (t) => {
+  const url = await counterDatabase(t)
+  const asked: (readonly number[])[] = []
+  const counted = {
+    ...counters,
+    parameters: (keys: readonly number[]) => {
+      asked.push(keys)
+      return [keys]
+    },
+  }
+  const reader = openSnapshotReader(counted, { url, entriesMax: 10, onError: () => {} })
+  t.after(() => reader[Symbol.asyncDispose]())
+  const rows = await Promise.all([3, 4, 3, 3, 999, 999].map((key) => reader.read(key)))
+  assert.deepEqual(asked, [[3, 4, 999]])
+  assert.deepEqual(rows, [0, 0, 0, 0, undefined, undefined])
+})
+
+test('where rows tell their bytes, those kept are bounded by bytes', async (t) => {
+  const url = await counterDatabase(t)
+  const sized = { ...counters, bytes: () => 100_000 }
+  const reader = openSnapshotReader(sized, { url, entriesMax: 1_000, bytesMax: 350_000, onError: () => {} })
+  t.after(() => reader[Symbol.asyncDispose]())
+  for (const key of [1, 2, 3, 4]) await reader.read(key)
+  for (const key of [4, 3, 2]) await reader.read(key)
+  assert.equal(reader.counts().hits, 3)
+  await reader.read(1)
+  assert.equal(reader.counts().hits, 3)
+})
+
+test('a statement that fails is told to those whose it was, not to those in line behind it', async (t) => {
+  const url = await counterDatabase(t)
+  const short = {
+    ...counters,
+    text: counters.text.replace('counter.value', '1 / counter.value'),
+    batchMax: 1,
+  }
+  await execute(url, 'update counter set value = 1 where key = 2')
+  const reader = openSnapshotReader(short, { url, entriesMax: 10, onError: () => {} })
+  t.after(() => reader[Symbol.asyncDispose]())
+  const [bad, good] = await Promise.allSettled([reader.read(1), reader.read(2)])
+  assert.equal(bad.status, 'rejected')
+  assert.deepEqual(good, { status: 'fulfilled', value: 1 })
+})
+
 test('what was committed before the call is in the answer, read after read', async (t) => {
   const url = await counterDatabase(t)
   const reader = openReader(t, url)

@@ -11,12 +11,12 @@ import { eventually } from '../../support/eventually.ts'
 import { sha256 } from '../../support/image.ts'
 import { ociClient } from '../../support/oci-client.ts'
 import { repositoryName } from '../../support/push.ts'
-import { type TestNode, testNode } from '../../support/region.ts'
+import { storeNode, type TestNode } from '../../support/region.ts'
 
 const signal = new AbortController().signal
 
 async function pushed(t: TestContext, size = 3_000_000) {
-  const node = await testNode(t)
+  const node = await storeNode(t)
   const bytes = randomBytes(size)
   await ociClient(node.url).pushBlob('a', bytes)
   return { node, bytes, blob: await recorded(node, bytes), path: await fileOf(node, bytes) }

@@ -13,7 +13,7 @@ import { placeAtPeer } from '#shared/db/places-at-peers.ts'
 import { readRegisters } from '#shared/db/read-registers.ts'
 import { deleteRepository } from '#shared/db/repositories.ts'
 import { openSnapshotReader } from '#shared/db/snapshot-reader.ts'
-import { deleteTag, tagPage } from '#shared/db/tags.ts'
+import { deleteTag } from '#shared/db/tags.ts'
 import type { CloudEvent } from '#shared/events/cloud-event.ts'
 import { shardOf, type Tag } from '#shared/oci/reference.ts'
 import { mergeRegisters } from '#shared/replication/merge.ts'
@@ -127,10 +127,10 @@ test('every kind of delete takes effect in the other region, and a push after it
   await push(us, 'two', 'other')
   await us.db.transaction((tx) => deleteTag(tx, { ...common, origin: 'us', tag: 'v1' as Tag }))
   await follow(us, eu, { shard })
-  assert.deepEqual(await tagPage(eu.db, { repository: name, last: '', limit: 10 }), ['other', 'v2'])
+  assert.deepEqual(await eu.tags(name), ['other', 'v2'])
   await us.db.transaction((tx) => deleteMembership(tx, { ...common, origin: 'us', kind: 'manifest', digest }))
   await follow(us, eu, { shard })
-  assert.deepEqual(await tagPage(eu.db, { repository: name, last: '', limit: 10 }), ['other'])
+  assert.deepEqual(await eu.tags(name), ['other'])
   assert.equal(await shows(digest), undefined)
   await us.db.transaction((tx) => deleteRepository(tx, { name, origin: 'us', provenance }))
   await follow(us, eu, { shard })
@@ -317,7 +317,7 @@ test('pushes, deletes and merges of the same content run beside each other witho
   await follow(us, eu, { shard })
   await follow(eu, us, { shard })
   assert.equal(us.db.retries().deadlock + eu.db.retries().deadlock, 0)
-  const [ours, theirs] = [eu, us].map(({ db }) => tagPage(db, { repository: name, last: '', limit: 10 }))
+  const [ours, theirs] = [eu, us].map((region) => region.tags(name))
   assert.deepEqual(await ours, await theirs)
   for (const what of [tagConflicts, deleteConflicts] as const) {
     const all = { ...firstPage, limit: 10_000 }

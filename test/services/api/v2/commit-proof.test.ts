@@ -11,7 +11,7 @@ import type { Failpoint } from '#shared/failpoints.ts'
 import { UPLOADS } from '../../../support/blob-harm.ts'
 import { sha256 } from '../../../support/image.ts'
 import { type OciClient, ociClient } from '../../../support/oci-client.ts'
-import { type TestNode, testNode } from '../../../support/region.ts'
+import { storeNode, type TestNode } from '../../../support/region.ts'
 
 function files(dataDir: string): string[] {
   const directory = join(dataDir, 'eu', 'blobs')
@@ -48,7 +48,7 @@ for (const [what, harm] of [
     for (const withPut of [false, true]) {
       const name = `${bodies} bodies that are ${what} between PATCH and PUT${withPut ? ' with a body' : ''}: 404, no 201`
       test(name, async (t) => {
-        const node = await testNode(t)
+        const node = await storeNode(t)
         const client = ociClient(node.url)
         const parts = Array.from({ length: bodies }, () => randomBytes(5_000))
         const location = await started(client)
@@ -69,7 +69,7 @@ for (const failpoint of ['attempt-durable', 'object-complete'] as const satisfie
   for (const way of ['one POST', 'POST and PUT', 'POST, PATCH and PUT', 'chunks']) {
     test(`${way}: bytes that are swept at "${failpoint}" are not answered 201`, async (t) => {
       let armed = false
-      const node = await testNode(t, {
+      const node = await storeNode(t, {
         reach: (reached) => {
           if (armed && reached === failpoint) {
             sweep(node)
@@ -91,7 +91,7 @@ for (const failpoint of ['attempt-durable', 'object-complete'] as const satisfie
 
 test('the empty blob is proved too', async (t) => {
   let armed = true
-  const node = await testNode(t, {
+  const node = await storeNode(t, {
     reach: (reached) => {
       if (armed && reached === 'object-complete') {
         sweep(node)

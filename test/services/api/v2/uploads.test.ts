@@ -1,3 +1,4 @@
+// tests: shared/registry/write-attempt.ts
 // tests: shared/db/blobs.ts, shared/db/uploads.ts, shared/registry/mount-blob.ts, shared/registry/push-blob.ts
 
 import assert from 'node:assert/strict'
@@ -7,7 +8,7 @@ import { eventually } from '../../../support/eventually.ts'
 import { sha256, sha512, testImage } from '../../../support/image.ts'
 import { ociClient } from '../../../support/oci-client.ts'
 import { rawHttp } from '../../../support/raw-http.ts'
-import { testNode } from '../../../support/region.ts'
+import { storeNode, testNode } from '../../../support/region.ts'
 
 const octets = { 'Content-Type': 'application/octet-stream' }
 
@@ -137,7 +138,7 @@ test('I3: content without its digest is refused, in every way to send it, and is
 })
 
 test('a body that ends early commits nothing, and the session is where it was', async (t) => {
-  const { url, port, region } = await testNode(t)
+  const { url, port, region } = await storeNode(t)
   const client = ociClient(url)
   const location = (await client.request('POST', '/v2/a/blobs/uploads/')).headers.get('location') ?? ''
   await client.request('PATCH', location, { body: Buffer.from('first') })
@@ -276,12 +277,23 @@ test("a session is its repository's and its region's; ids that were never given 
 test('D3: a repository has a bounded number of open uploads', async (t) => {
   const { url } = await testNode(t, { env: { PORTOLAN_UPLOADS_PER_REPOSITORY_MAX: '3' } })
   const client = ociClient(url)
-  for (let count = 0; count < 3; count++)
-    assert.equal((await client.request('POST', '/v2/a/blobs/uploads/')).status, 202)
-  const refused = await client.request('POST', '/v2/a/blobs/uploads/')
-  assert.equal(refused.status, 429)
-  assert.equal(refused.headers.get('retry-after'), '60')
-  assert.equal((await client.request('POST', '/v2/b/blobs/uploads/')).status, 202)
+  const begin = async (name: string) =>
+    (await client.request('POST', `/v2/${name}/blobs/uploads/`)).headers.get('location') ?? ''
+  // A session without a byte costs nothing and does not count.
+  const locations = await Promise.all(Array.from({ length: 10 }, () => begin('a')))
+  const patch = (location: string | undefined, body: Buffer) =>
+    client.request('PATCH', location ?? '', { body })
+  for (const location of locations.slice(0, 3))
+    assert.equal((await patch(location, randomBytes(10))).status, 202)
+  for (const size of [10, 1_000_000]) {
+    const refused = await patch(locations[3], randomBytes(size))
+    assert.equal(refused.status, 429)
+    assert.equal(refused.headers.get('retry-after'), '60')
+  }
+  assert.equal((await patch(await begin('b'), randomBytes(10))).status, 202)
+  const ended = await client.request('DELETE', locations[0] ?? '')
+  assert.equal(ended.status, 204)
+  assert.equal((await patch(locations[3], randomBytes(1_000_000))).status, 202, 'there is room again')
 })
 
 test('below the floor of free space pushes are 503 and pulls go on', async (t) => {
@@ -289,7 +301,10 @@ test('below the floor of free space pushes are 503 and pulls go on', async (t) =
   await ociClient(first.url).pushBlob('a', Buffer.from('kept'))
   const full = await testNode(t, { sharing: first, env: { PORTOLAN_FREE_BYTES_MIN: '1000000GiB' } })
   const client = ociClient(full.url)
-  const refused = await client.request('POST', `/v2/a/blobs/uploads/?digest=${sha256('x')}`, { body: 'x' })
+  const bytes = randomBytes(20_000)
+  const refused = await client.request('POST', `/v2/a/blobs/uploads/?digest=${sha256(bytes)}`, {
+    body: bytes,
+  })
   assert.equal(refused.status, 503)
   assert.match(await refused.text(), /UNAVAILABLE/)
   assert.equal((await client.get(`/v2/a/blobs/${sha256('kept')}`)).body.toString(), 'kept')

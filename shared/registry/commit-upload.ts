@@ -1,0 +1,233 @@
+// How uploads end: the commit that makes bytes a blob of a repository, and the answers when they cannot be.
+//
+// A 201 stands on two proofs. Before the commit the object is looked at in the store: it is there and has its size, or
+// the upload is unknown and the client begins again. After the commit, when the row kept an earlier upload's object,
+// that one is proved or replaced (settle-blob.ts). Between the look and its commit only a sweep could remove the object.
+// It takes what is older than its grace time and named by no session and no row; what it removes in just that moment is
+// found by the first HEAD or GET, and the next push repairs it. A small blob needs no look: its bytes are in the commit.
+
+import { type Attempt, type BlobStore, type StoredSession, StoreError } from '#shared/blobs/blob-store.ts'
+import {
+  type CommitOutcome,
+  type CommittedUpload,
+  commitBlob,
+  commitSmallUpload,
+} from '#shared/db/commit-blob.ts'
+import type { Provenance } from '#shared/db/provenance.ts'
+import type { WritePosition } from '#shared/db/registers.ts'
+import { ensureRepository } from '#shared/db/repositories.ts'
+import { newRowKey } from '#shared/db/row-store.ts'
+import { cancelUpload, endUnbornUpload, endUpload, findUpload, type Upload } from '#shared/db/uploads.ts'
+import { RegistryError } from '#shared/errors.ts'
+import { algorithmOf, type Digest, digestBytes } from '#shared/oci/digest.ts'
+import { type RepositoryName, shardOf } from '#shared/oci/reference.ts'
+import type { Registry } from './registry.ts'
+import { settleBlob } from './settle-blob.ts'
+import type { UploadTarget } from './upload-ids.ts'
+
+/** A commit that finds its repository missing makes it and tries again; a delete may come between, but not for ever. */
+const COMMIT_TRIES_MAX = 4
+
+/** Of a request that works on a session; `attempt` is its own body, if that is written already. */
+export type SessionOf = UploadTarget & { upload: CommittedUpload; attempt?: Attempt }
+
+export interface Ending extends UploadTarget {
+  readonly digest: Digest
+  readonly provenance: Provenance
+}
+
+/** Makes the session's bytes in a store the blob. `attempt` is the last of them. */
+export async function commitStored(
+  registry: Registry,
+  options: Ending & SessionOf & { store: BlobStore; session: StoredSession; signal: AbortSignal },
+): Promise<WritePosition> {
+  const { digest, session, upload, attempt, store } = options
+  const completing = store.complete(session, { algorithm: algorithmOf(digest), signal: options.signal })
+  const { object, surplus, fresh } = await orBeginAgain(registry, options, completing)
+  registry.reach('object-complete')
+  // Where nothing was in the store before, the object is made of this request's bytes alone and nobody else's.
+  const ours = attempt !== undefined && !holdsObjects(upload)
+  const dropOurs = async () => {
+    await attempt?.abort()
+    if (ours) await store.remove([object.key, ...surplus])
+    else if (fresh) await store.remove([object.key])
+  }
+  if (object.digest !== digest) {
+    await dropOurs()
+    await endSession(registry, options)
+    throw wrongDigest(digest, object)
+  }
+  if ((await store.stat(object.key))?.size !== object.size) {
+    await dropOurs()
+    throw await bytesGone(registry, options)
+  }
+  const outcome = await repeated(registry, options, (commit) =>
+    commitBlob(registry.db, { ...commit, store: store.name, object, upload }),
+  )
+  if (outcome === undefined) {
+    await dropOurs()
+    throw await lostRace(registry, options)
+  }
+  registry.reach('blob-committed')
+  await attempt?.joined()
+  // Another upload of the same digest was first: its object stays if it is sound, and these bytes have no row.
+  const settled = await settleBlob(registry, { store, object, ...outcome })
+  const unused = settled ? surplus : [...surplus, object.key]
+  if (unused.length > 0) await store.remove(unused)
+  registry.reach('surplus-removed')
+  return outcome.position
+}
+
+function holdsObjects(upload: CommittedUpload): boolean {
+  return upload !== null && 'row' in upload && upload.row.bytes === null && upload.row.session.size > 0
+}
+
+/** Makes bytes in memory the blob, in one statement. undefined: the session is not what the caller saw. */
+export async function commitSmall(
+  registry: Registry,
+  options: Ending & { upload: CommittedUpload; bytes: Buffer },
+): Promise<WritePosition | undefined> {
+  const { digest, upload, bytes } = options
+  const object = { key: newRowKey(), size: bytes.length, digest }
+  const outcome = await repeated(registry, options, (commit) =>
+    commitBlob(registry.db, { ...commit, store: registry.smallBlobs.store.name, object, upload, bytes }),
+  )
+  return outcome && settleSmall(registry, object, outcome)
+}
+
+/**
+ * The same for a session whose row holds all bytes and their digest. undefined also when it does not; the row is then as
+ * it was.
+ */
+export async function commitSmallRow(
+  registry: Registry,
+  options: Ending & { uuid: string },
+): Promise<WritePosition | undefined> {
+  const { uuid: id, digest } = options
+  const key = newRowKey()
+  const outcome = await repeated(registry, options, (commit) =>
+    commitSmallUpload(registry.db, { ...commit, store: registry.smallBlobs.store.name, id, digest, key }),
+  )
+  return outcome && settleSmall(registry, { key, size: outcome.size, digest }, outcome)
+}
+
+type Committed = Extract<CommitOutcome, { kind: 'committed' }>
+
+async function settleSmall(
+  registry: Registry,
+  object: { key: string; size: number; digest: Digest },
+  outcome: Committed,
+): Promise<WritePosition> {
+  const { store } = registry.smallBlobs
+  registry.reach('blob-committed')
+  if (!(await settleBlob(registry, { store, object, ...outcome }))) await store.remove([object.key])
+  registry.reach('surplus-removed')
+  return outcome.position
+}
+
+/** Makes the repository where it is missing. undefined: the session is not what the caller saw. */
+async function repeated(
+  registry: Registry,
+  { repository, provenance }: Ending,
+  commit: (options: {
+    repository: RepositoryName
+    shard: number
+    origin: string
+    provenance: Provenance
+  }) => Promise<CommitOutcome>,
+): Promise<Committed | undefined> {
+  const common = { repository, provenance, shard: shardOf(repository), origin: registry.name }
+  for (let tries = 1; tries <= COMMIT_TRIES_MAX; tries++) {
+    const outcome = await commit(common)
+    if (outcome.kind === 'committed') return outcome
+    if (outcome.kind === 'upload-lost') return undefined
+    await ensureRepository(registry.db, { name: repository, origin: registry.name })
+  }
+  throw new RegistryError('UNAVAILABLE', {
+    message: 'the repository is being deleted again and again: try later',
+    headers: { 'Retry-After': '1' },
+  })
+}
+
+/** 400 DIGEST_INVALID, after the session's end. */
+export async function refuseDigest(
+  registry: Registry,
+  options: Ending & { upload: CommittedUpload; bytes: Buffer },
+): Promise<RegistryError> {
+  const { digest, bytes } = options
+  await endSession(registry, options)
+  return wrongDigest(digest, { digest: digestBytes(algorithmOf(digest), bytes), size: bytes.length })
+}
+
+function wrongDigest(digest: Digest, actual: { digest: Digest; size: number }): RegistryError {
+  return new RegistryError('DIGEST_INVALID', {
+    message: 'the content does not have this digest',
+    details: [{ digest, actual: actual.digest, size: actual.size }],
+  })
+}
+
+/** Only who takes the row may drop the session's bytes: another node may just be committing them. */
+async function endSession(registry: Registry, { upload }: { upload: CommittedUpload }): Promise<void> {
+  if (upload === null) return
+  if ('unborn' in upload) {
+    // It has a row by now, or another request has ended it: that one goes on, and this one had nothing in it.
+    await endUnbornUpload(registry.db, upload.unborn)
+    return
+  }
+  const { id, repository } = upload.row
+  const taken = await cancelUpload(registry.db, { id, repository })
+  if (taken !== undefined) await abandonUpload(registry, taken)
+}
+
+/** Drops the bytes of a session that has ended. */
+export async function abandonUpload({ stores }: Pick<Registry, 'stores'>, upload: Upload): Promise<void> {
+  if (upload.bytes === null) await (await stores.named(upload.store)).abandon(upload.session)
+}
+
+/** Work on a session's bytes. Where the store finds them gone the session ends. */
+export async function orBeginAgain<T>(registry: Registry, of: SessionOf, work: Promise<T>): Promise<T> {
+  try {
+    return await work
+  } catch (thrown) {
+    if (!(thrown instanceof StoreError) || thrown.kind !== 'lost') throw thrown
+    throw await bytesGone(registry, of, thrown)
+  }
+}
+
+/**
+ * Ends a session whose bytes are gone and returns the answer: 404 BLOB_UPLOAD_UNKNOWN. Another body that joined
+ * meanwhile may be what removed them; the session then goes on from there, and the answer is 416 as for any lost race.
+ */
+async function bytesGone(registry: Registry, of: SessionOf, cause?: unknown): Promise<RegistryError> {
+  const { upload } = of
+  await of.attempt?.abort()
+  if (upload !== null && 'row' in upload) {
+    if (!(await endUpload(registry.db, upload.row))) return lostRace(registry, of)
+    await abandonUpload(registry, upload.row)
+  }
+  if (upload !== null && 'unborn' in upload) await endSession(registry, { upload })
+  return new RegistryError('BLOB_UPLOAD_UNKNOWN', {
+    cause,
+    message: 'the bytes of this upload are gone: begin again',
+  })
+}
+
+/** The answer to a request whose session was changed by another: 416 with where it stands, 404 when it has ended. */
+export async function lostRace(registry: Registry, of: SessionOf): Promise<RegistryError> {
+  const { upload, repository } = of
+  const id = upload === null ? undefined : 'row' in upload ? upload.row.id : upload.unborn.id
+  const now = id === undefined ? undefined : await findUpload(registry.db, { id, repository })
+  return now === undefined ? new RegistryError('BLOB_UPLOAD_UNKNOWN') : rangeInvalid(of, now.session.size)
+}
+
+export function rangeInvalid(target: UploadTarget, size: number): RegistryError {
+  return new RegistryError('RANGE_INVALID', {
+    message: `the session holds ${size} bytes: continue there`,
+    headers: {
+      Location: `/v2/${target.repository}/blobs/uploads/${target.id}`,
+      'Docker-Upload-UUID': target.id,
+      // With nothing received the field would have to be 0-0, which reads as one byte.
+      ...(size > 0 && { Range: `0-${size - 1}` }),
+    },
+  })
+}

@@ -1,0 +1,66 @@
+// The line written by hand beside the one that pino writes of the same facts.
+
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { createLog, logRequest } from '#shared/observability/log.ts'
+
+const facts = {
+  id: 'r1',
+  method: 'GET',
+  route: 'manifest',
+  repository: 'a',
+  reference: 'v1',
+  status: 200,
+  bytes: 10,
+  durationMs: 1.23456,
+  actor: 'alice',
+  address: '::1',
+  userAgent: 'x'.repeat(1_000),
+  code: undefined,
+}
+
+function captured(level: string) {
+  const lines: string[] = []
+  const { log } = createLog({ level, name: 'eu', to: { write: (line) => lines.push(line) } })
+  return { log, lines }
+}
+
+test("a request's line is the line that pino would write", () => {
+  const { log, lines } = captured('info')
+  const { durationMs, ...logged } = facts
+  for (const text of [
+    'plain',
+    '',
+    'quote " and \\ backslash',
+    'line\nfeed\r\t\0\u007f\u0085',
+    '\u2028 é 漢字 😀',
+    '"},{"level":"fatal"',
+  ]) {
+    lines.length = 0
+    const hostile = { reference: text, actor: text, address: text, userAgent: text, code: text }
+    logRequest(log, { ...facts, ...hostile })
+    log.info({
+      id: logged.id,
+      method: logged.method,
+      route: logged.route,
+      repository: logged.repository,
+      reference: text,
+      status: logged.status,
+      bytes: logged.bytes,
+      ms: Math.round(durationMs * 1000) / 1000,
+      actor: text,
+      address: text,
+      userAgent: text,
+      code: text,
+    })
+    const [ours = '', pinos = ''] = lines.map((line) => line.replace(/"time":"[^"]*"/, '"time":""'))
+    assert.equal(ours, pinos)
+    assert.equal(ours.indexOf('\n'), ours.length - 1)
+  }
+})
+
+test('half a surrogate pair, which pino would leave broken, is escaped', () => {
+  const { log, lines } = captured('info')
+  logRequest(log, { ...facts, userAgent: 'half \ud800' })
+  assert.match(lines[0] ?? '', /half \\ud800/)
+})
