@@ -76,6 +76,8 @@ export interface Alive {
 }
 
 export interface TagVersion {
+  /** Who wrote it and when (ISO 8601). It travels with the version and decides nothing. */
+  readonly by?: { readonly actor: string; readonly at: string }
   readonly version: Version
   readonly digest: string
   readonly alive: boolean

@@ -13,7 +13,7 @@ import type { StoredObject } from '#shared/blobs/blob-store.ts'
 import type { Digest } from '#shared/oci/digest.ts'
 import type { RepositoryName } from '#shared/oci/reference.ts'
 import { type Provenance, provenanceParameters } from './provenance.ts'
-import { ALIVE_AGAIN, EPOCH, LIVE_REPOSITORY, type WritePosition } from './registers.ts'
+import { ALIVE_AGAIN, EPOCH, LIVE_REPOSITORY, linkShows, sameCount, type WritePosition } from './registers.ts'
 import { maybe, one, type Queryable, statement } from './statement.ts'
 
 /** How long bytes that were just pushed or mounted are kept without a manifest naming them. */
@@ -55,8 +55,7 @@ const mount = statement<{ repository: boolean; outbox_id: number | null; epoch: 
      join membership as link on link.repository_id = home.id and link.kind = 'blob' and link.digest = :digest
      join blob as b on b.digest = link.digest and b.state = 'ready'
      where home.name = :from
-       and (link.alive_h, link.alive_origin) > (link.dead_h, link.dead_origin)
-       and (link.alive_h, link.alive_origin) > (home.dead_h, home.dead_origin)
+       and ${linkShows('link', 'home')}
    ),
    member as (${linkedFrom('select digest from held')}),
    bytes as (
@@ -68,9 +67,7 @@ const mount = statement<{ repository: boolean; outbox_id: number | null; epoch: 
    ),
    event as (${EVENT})
    select exists (select from repo) as repository, (select max(id) from event) as outbox_id, ${EPOCH} as epoch
-   where case
-     when (select count(*) from member) = (select count(*) from bytes) then true
-     else begin_again('the blob went away while it was mounted') end`,
+   where ${sameCount('bytes', 'member', 'the blob went away while it was mounted')}`,
 )
 
 export type MountOutcome =

@@ -86,6 +86,11 @@ export function meansUnreachable(thrown: unknown): boolean {
   return code === '' && thrown instanceof Error && UNREACHABLE_MESSAGE.test(thrown.message)
 }
 
+/** Class 22 and 23: what was to be written cannot be, now or later. */
+export function meansBadData(thrown: unknown): boolean {
+  return /^2[23]...$/.test(sqlState(thrown))
+}
+
 /** True when the same request may succeed later without any change. */
 export function isPassing(thrown: unknown): boolean {
   if (meansUnreachable(thrown) || thrown instanceof PoolBusyError) return true

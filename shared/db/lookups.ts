@@ -1,12 +1,11 @@
 // What pulls ask: the one statement behind the snapshot reader.
 //
 // A key is a repository with a tag, a manifest digest or a blob digest; a row says that it is there *in this
-// repository* and what it is. Visibility is decided here and nowhere else on the read path: a membership is alive when
-// its alive version is above its death and its repository's; a tag shows when it is itself alive and above the death
-// of the membership it points to and of its repository.
+// repository* and what it is. What shows is decided by the predicates of registers.ts.
 
 import type { Digest } from '#shared/oci/digest.ts'
 import type { RepositoryName } from '#shared/oci/reference.ts'
+import { linkShows, manifestShows, tagShows } from './registers.ts'
 import type { SnapshotQuery } from './snapshot-reader.ts'
 
 export interface Lookup {
@@ -46,24 +45,21 @@ export const lookups: SnapshotQuery<Lookup, Found> = {
       from tag
       join membership on membership.repository_id = tag.repository_id
         and membership.kind = 'manifest' and membership.digest = tag.digest
-      where asked.kind = 'tag' and tag.repository_id = repository.id and tag.name = asked.reference and tag.alive
-        and (tag.h, tag.origin) > (membership.dead_h, membership.dead_origin)
-        and (tag.h, tag.origin) > (repository.dead_h, repository.dead_origin)
+      where asked.kind = 'tag' and tag.repository_id = repository.id and tag.name = asked.reference
+        and ${tagShows('tag', 'membership', 'repository')}
       union all
       select 'm', membership.digest, membership.media_type, null, null, null
       from membership
       where asked.kind = 'manifest' and membership.repository_id = repository.id
         and membership.kind = 'manifest' and membership.digest = asked.reference
-        and (membership.alive_h, membership.alive_origin) > (membership.dead_h, membership.dead_origin)
-        and (membership.alive_h, membership.alive_origin) > (repository.dead_h, repository.dead_origin)
+        and ${manifestShows('membership', 'repository')}
       union all
       select 'b', blob.digest, blob.store, blob.key, blob.size, blob.state = 'damaged'
       from membership
       join blob on blob.digest = membership.digest and blob.state in ('ready', 'damaged')
       where asked.kind = 'blob' and membership.repository_id = repository.id
         and membership.kind = 'blob' and membership.digest = asked.reference
-        and (membership.alive_h, membership.alive_origin) > (membership.dead_h, membership.dead_origin)
-        and (membership.alive_h, membership.alive_origin) > (repository.dead_h, repository.dead_origin)
+        and ${linkShows('membership', 'repository')}
     ) as found`,
   id: ({ repository, kind, reference }) => `${repository}\n${kind}\n${reference}`,
   parameters: (keys) => [

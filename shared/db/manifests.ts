@@ -4,6 +4,7 @@
 import type { Digest } from '#shared/oci/digest.ts'
 import type { ManifestFacts } from '#shared/oci/manifest.ts'
 import type { RepositoryName } from '#shared/oci/reference.ts'
+import { manifestShows } from './registers.ts'
 import { type Queryable, statement } from './statement.ts'
 
 export interface StoredManifest {
@@ -69,8 +70,7 @@ const referrers = statement<ReferrerRow & { candidates: number }>(
      join membership as m on m.repository_id = r.id and m.kind = 'manifest' and m.digest = reference.manifest
      join manifest on manifest.digest = m.digest
      where r.name = :repository and (m.alive_h, m.digest) > (:last_h::bigint, :last_digest::text)
-       and (m.alive_h, m.alive_origin) > (m.dead_h, m.dead_origin)
-       and (m.alive_h, m.alive_origin) > (r.dead_h, r.dead_origin)
+       and ${manifestShows('m', 'r')}
        and (cardinality(:artifact_types::text[]) = 0 or reference.artifact_type = any (:artifact_types::text[]))
      order by m.alive_h, m.digest
      limit :limit

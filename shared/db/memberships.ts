@@ -8,7 +8,19 @@
 import type { Digest } from '#shared/oci/digest.ts'
 import type { RepositoryName } from '#shared/oci/reference.ts'
 import { type Provenance, provenanceParameters } from './provenance.ts'
-import { EPOCH, lastOf, type WritePosition } from './registers.ts'
+import {
+  deathKnowing,
+  EPOCH,
+  lastOf,
+  linkShows,
+  manifestShows,
+  memberShows,
+  NEXT_EVENT_ID,
+  numbered,
+  recorded,
+  versionJson,
+  type WritePosition,
+} from './registers.ts'
 import { maybe, one, type Queryable, statement } from './statement.ts'
 
 /** How many of the manifests that stand in a delete's way are named. */
@@ -22,8 +34,7 @@ const lock = statement<{ repository_id: number }>(
    select m.repository_id
    from repo
    join membership as m on m.repository_id = repo.id and m.kind = :kind and m.digest = :digest
-   where (m.alive_h, m.alive_origin) > (m.dead_h, m.dead_origin)
-     and (m.alive_h, m.alive_origin) > (repo.dead_h, repo.dead_origin)
+   where ${memberShows('m', 'repo')}
    for no key update of m`,
 )
 
@@ -35,8 +46,7 @@ const referring = statement<{ manifest: Digest }>(
    join repository as r on r.id = m.repository_id
    where reference.digest = :digest and reference.target = :kind and reference.kind <> 'subject'
      and reference.manifest <> :digest
-     and (m.alive_h, m.alive_origin) > (m.dead_h, m.dead_origin)
-     and (m.alive_h, m.alive_origin) > (r.dead_h, r.dead_origin)
+     and ${manifestShows('m', 'r')}
    limit ${REFERRING_MAX}`,
 )
 
@@ -48,25 +58,35 @@ const die = statement<{ outbox_id: number; epoch: number }>(
            (select max(h) from tag
             where m.kind = 'manifest' and repository_id = m.repository_id and digest = m.digest)),
          dead_origin = :origin,
-         dead_prev_h = m.alive_h, dead_prev_origin = m.alive_origin
+         dead_prev_h = m.alive_h, dead_prev_origin = m.alive_origin,
+         dead_by = ${deathKnowing({
+           shard: ':shard',
+           id: 'drawn.id',
+           targets: `
+             select digest as subject, '' as value, alive_h as h, alive_origin as origin from membership
+             where repository_id = m.repository_id and kind = m.kind and digest = m.digest and alive_early
+             union all
+             select name, digest || ' ' || alive, h, origin from tag_history
+             where m.kind = 'manifest' and repository_id = m.repository_id and digest = m.digest and early`,
+         })}
+     from (select ${NEXT_EVENT_ID} as id) as drawn
      where m.repository_id = :repository_id and m.kind = :kind and m.digest = :digest
-     returning m.digest, m.dead_h, m.dead_origin, m.dead_prev_h, m.dead_prev_origin
+     returning m.*
    ),
-   event as (
-     select 0 as place, 'dev.portolan.registry.' || :kind || '.deleted.v1' as type,
-       jsonb_build_object('version', jsonb_build_object('h', dead_h::text, 'origin', dead_origin),
-         'prev', jsonb_build_object('h', dead_prev_h::text, 'origin', dead_prev_origin)) as registers
+   event as (${numbered(`
+     select 0 as place, null as name, (dead_by #>> '{written,id}')::bigint as id, ${EPOCH} as epoch,
+       'dev.portolan.registry.' || :kind || '.deleted.v1' as type, :repository || '@' || :digest as subject,
+       jsonb_build_object('repository', :repository::text, 'kind', :kind::text, 'digest', :digest::text,
+         'version', ${versionJson('died.dead')}, 'prev', ${versionJson('died.dead_prev')}) || dead_by as payload,
+       null::bytea as content
      from died
      union all
-     select 1, 'dev.portolan.registry.delete.v1', '{}'::jsonb from died
-   )
-   insert into outbox (repository, shard, type, subject, payload, actor, request, traceparent, instance)
-   select :repository, :shard, type, :repository || '@' || :digest,
-     jsonb_build_object('repository', :repository::text, 'kind', :kind::text, 'digest', :digest::text) || registers,
-     :actor, :request::jsonb, :traceparent, :instance
-   from event
-   order by place
-   returning id as outbox_id, ${EPOCH} as epoch`,
+     select 1, null, null, ${EPOCH}, 'dev.portolan.registry.delete.v1', :repository || '@' || :digest,
+       jsonb_build_object('repository', :repository::text, 'kind', :kind::text, 'digest', :digest::text), null
+     from died`)}
+   ),
+   recorded as (${recorded('event')})
+   select outbox_id, ${EPOCH} as epoch from recorded`,
 )
 
 export type DeleteOutcome =
@@ -103,8 +123,7 @@ const homes = statement<{ name: RepositoryName }>(
    from membership as m
    join repository as r on r.id = m.repository_id
    where m.digest = :digest and m.kind = 'blob'
-     and (m.alive_h, m.alive_origin) > (m.dead_h, m.dead_origin)
-     and (m.alive_h, m.alive_origin) > (r.dead_h, r.dead_origin)
+     and ${linkShows('m', 'r')}
    limit :limit`,
 )
 

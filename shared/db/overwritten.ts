@@ -6,14 +6,16 @@
 
 import type { Digest } from '#shared/oci/digest.ts'
 import type { RepositoryName, Tag } from '#shared/oci/reference.ts'
+import { isAbove, manifestShows } from './registers.ts'
 import { type Queryable, statement } from './statement.ts'
 
 // Of two versions with one (h, origin), which a restored database may have given, the winner was the tag's.
 const overwritten = statement<{ digest: Digest | null }>(
   'overwritten-by-push',
-  `select case when before.alive
-       and (before.h, before.origin) > (m.dead_h, m.dead_origin)
-       and (before.h, before.origin) > (r.dead_h, r.dead_origin) then before.digest end as digest
+  `select case when before.alive and ${isAbove('before', 'm', 'r')}
+       -- The push has revived its own digest: what counts is what the digest was before.
+       and case when before.digest = :digest then ${isAbove('m.alive_prev', 'm', 'r')}
+         else ${manifestShows('m', 'r')} end then before.digest end as digest
    from repository as r
    join tag as t on t.repository_id = r.id and t.name = any (:tags::text[])
    left join lateral (
@@ -24,8 +26,7 @@ const overwritten = statement<{ digest: Digest | null }>(
    left join membership as m on m.repository_id = r.id and m.kind = 'manifest' and m.digest = before.digest
    where r.name = :repository
    union all
-   select case when (m.alive_prev_h, m.alive_prev_origin) > (m.dead_h, m.dead_origin)
-       and (m.alive_prev_h, m.alive_prev_origin) > (r.dead_h, r.dead_origin) then m.digest end
+   select case when ${isAbove('m.alive_prev', 'm', 'r')} then m.digest end
    from repository as r
    join membership as m on m.repository_id = r.id and m.kind = 'manifest' and m.digest = :digest
    where r.name = :repository and cardinality(:tags::text[]) = 0`,

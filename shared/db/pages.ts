@@ -6,6 +6,7 @@
 // read, to know whether there is a next one.
 
 import type { RepositoryName } from '#shared/oci/reference.ts'
+import { repositoryShows, tagShows } from './registers.ts'
 import type { SnapshotQuery } from './snapshot-reader.ts'
 
 export interface PageKey {
@@ -44,17 +45,15 @@ export const pages: SnapshotQuery<PageKey, NamePage> = {
          from (
            select tag.name from tag
            where tag.repository_id = repository.id and tag.alive and tag.name > asked.last
-             and (tag.h, tag.origin) > (repository.dead_h, repository.dead_origin)
              and exists (
                select from membership
                where membership.repository_id = tag.repository_id and membership.kind = 'manifest'
-                 and membership.digest = tag.digest
-                 and (tag.h, tag.origin) > (membership.dead_h, membership.dead_origin)
+                 and membership.digest = tag.digest and ${tagShows('tag', 'membership', 'repository')}
                offset 0)
            order by tag.name
            limit asked.size
          ) as page) as names,
-        (repository.alive_h, repository.alive_origin) > (repository.dead_h, repository.dead_origin) as alive
+        ${repositoryShows('repository')} as alive
       from repository
       where repository.name = asked.repository
       union all
@@ -62,7 +61,7 @@ export const pages: SnapshotQuery<PageKey, NamePage> = {
         (select string_agg(page.name, chr(10) order by page.name)
          from (
            select name from repository
-           where name > asked.last and (alive_h, alive_origin) > (dead_h, dead_origin)
+           where name > asked.last and ${repositoryShows('repository')}
            order by name
            limit asked.size
          ) as page),

@@ -47,20 +47,31 @@ export async function movePlaceAtPeer(transaction: Queryable, to: EventId): Prom
   await transaction.rows(move, { ...to })
 }
 
+const keepEpoch = statement<never>(
+  'keep-peer-epoch',
+  `insert into peer_epoch as p (origin, shard, epoch, seq) values (:origin, :shard, :epoch, :seq)
+   on conflict (origin, shard, epoch) do update set seq = greatest(p.seq, excluded.seq)`,
+)
+
+/** Remembers how far an epoch was applied that the cursor leaves: deaths tell it for ever. */
+export async function keepPeerEpoch(transaction: Queryable, at: EventId): Promise<void> {
+  if (at.seq > 0) await transaction.rows(keepEpoch, { ...at })
+}
+
 const park = statement<never>(
   'park-event',
-  `insert into parked_event (origin, epoch, shard, seq, type, event)
-   values (:origin, :epoch, :shard, :seq, :type, :event::jsonb)
+  `insert into parked_event (origin, epoch, shard, seq, type, event, reason)
+   values (:origin, :epoch, :shard, :seq, :type, :event::jsonb, :reason)
    on conflict do nothing`,
 )
 
-/** Keeps an event that cannot be applied yet. Twice is once. */
+/** Keeps an event that cannot be applied: its type is not known yet (no reason), or what is wrong with it. Twice is once. */
 export async function parkEvent(
   transaction: Queryable,
-  options: { id: EventId; type: string; event: unknown },
+  options: { id: EventId; type: string; event: unknown; reason: string | null },
 ): Promise<void> {
-  const { id, type, event } = options
-  await transaction.rows(park, { ...id, type, event: JSON.stringify(event) })
+  const { id, type, event, reason } = options
+  await transaction.rows(park, { ...id, type, event: JSON.stringify(event), reason })
 }
 
 export interface ParkedEvent extends EventId {
@@ -71,23 +82,25 @@ export interface ParkedEvent extends EventId {
 const parked = statement<ParkedEvent>(
   'parked-events',
   `select origin, epoch, shard, seq, type, event from parked_event
-   where type = any (:types::text[]) order by origin, epoch, shard, seq limit :limit for update skip locked`,
+   where type = any (:types::text[]) and reason is null order by origin, epoch, shard, seq limit :limit`,
 )
 
-/** Parked events of types that are known by now, in order, locked. */
+/** Parked events of types that are known by now, in order. */
 export async function parkedEvents(
-  transaction: Queryable,
+  db: Queryable,
   options: { types: readonly string[]; limit: number },
 ): Promise<ParkedEvent[]> {
-  return transaction.rows(parked, options)
+  return db.rows(parked, options)
 }
 
-const unpark = statement<never>(
+const unpark = statement<{ taken: number }>(
   'unpark-event',
-  `delete from parked_event where origin = :origin and epoch = :epoch and shard = :shard and seq = :seq`,
+  `delete from parked_event where origin = :origin and epoch = :epoch and shard = :shard and seq = :seq
+   returning 1 as taken`,
 )
 
-export async function unparkEvent(transaction: Queryable, id: EventId): Promise<void> {
+/** Takes a parked event; false when another has. */
+export async function unparkEvent(transaction: Queryable, id: EventId): Promise<boolean> {
   const { origin, epoch, shard, seq } = id
-  await transaction.rows(unpark, { origin, epoch, shard, seq })
+  return (await maybe(transaction, unpark, { origin, epoch, shard, seq })) !== undefined
 }

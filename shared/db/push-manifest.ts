@@ -22,13 +22,20 @@ import type { RepositoryName, Tag } from '#shared/oci/reference.ts'
 import { type Provenance, provenanceParameters } from './provenance.ts'
 import {
   ALIVE_AGAIN,
-  EPOCH,
+  isAlive,
   LIVE_REPOSITORY,
+  linkShows,
+  manifestShows,
+  NEXT_EVENT_ID,
+  numbered,
   RETURNING_TAG,
+  recorded,
+  sameCount,
   tagHistoryFrom,
+  versionJson,
   type WritePosition,
 } from './registers.ts'
-import { one, type Queryable, statement } from './statement.ts'
+import { one, type Queryable, type Statement, statement } from './statement.ts'
 
 /** Manifests up to this size travel inside their event; larger ones are fetched by digest. */
 export const INLINE_CONTENT_BYTES_MAX = 256 * 1024
@@ -71,15 +78,44 @@ export type PushOutcome =
   | { readonly kind: 'references-missing'; readonly digests: readonly Digest[] }
   | { readonly kind: 'media-type-differs' }
 
-const push = statement<{
-  repository: boolean
-  missing: Digest[]
-  h: string | null
-  outbox_id: number | null
-  epoch: number
-}>(
-  'push-manifest',
-  `with repo as (${LIVE_REPOSITORY}),
+interface PushRow {
+  readonly repository: boolean
+  readonly missing: Digest[]
+  readonly h: string | null
+  readonly outbox_id: number | null
+  readonly epoch: number
+}
+
+const LINKED_MANIFEST = `
+   -- Children and the pushed one, where it is there: all manifests of the stage in one pass.
+   linked_manifest as (
+     select m.digest, ${manifestShows('m', 'repo')} as shows
+     from repo
+     cross join unnest(:manifests::text[]) as wanted (digest)
+     join membership as m on m.repository_id = repo.id and m.kind = 'manifest' and m.digest = wanted.digest
+     where (select count(*) from linked_blob) >= 0
+     order by m.digest
+     for no key update of m
+   ),`
+
+const ABSENT = `
+   -- What a sparse push left out: other regions do not wait for it either.
+   absent as (
+     select case when count(*) = 0 then '{}'::jsonb
+       else jsonb_build_object('absent', jsonb_agg(distinct reference.digest)) end as facts
+     from reference
+     where reference.required and not reference.mandatory and not exists (
+       select from present where present.target = reference.target and present.digest = reference.digest)
+   ),`
+
+/**
+ * The statement, in a form for each kind of manifest: most have no children and lack nothing, and what Postgres sets up for
+ * the others on each run costs them a fifth.
+ */
+function pushStatement({ hasChildren, mayLack }: { hasChildren: boolean; mayLack: boolean }) {
+  return statement<PushRow>(
+    `push-manifest${hasChildren ? '-with-children' : ''}${mayLack ? '-sparse' : ''}`,
+    `with repo as (${LIVE_REPOSITORY}),
    reference as (
      select * from unnest(:kinds::text[], :targets::text[], :positions::int[], :digests::text[],
        :mandatory::bool[], :required::bool[])
@@ -90,27 +126,17 @@ const push = statement<{
      from repo
      cross join unnest(:blobs::text[]) as wanted (digest)
      join membership as m on m.repository_id = repo.id and m.kind = 'blob' and m.digest = wanted.digest
-     where (m.alive_h, m.alive_origin) > (m.dead_h, m.dead_origin)
-       and (m.alive_h, m.alive_origin) > (repo.dead_h, repo.dead_origin)
+     where ${linkShows('m', 'repo')}
      order by m.digest
      for share of m
    ),
-   -- Children and the pushed one, where it is there: all manifests of the stage in one pass.
-   linked_manifest as (
-     select m.digest, (m.alive_h, m.alive_origin) > (m.dead_h, m.dead_origin)
-       and (m.alive_h, m.alive_origin) > (repo.dead_h, repo.dead_origin) as visible
-     from repo
-     cross join unnest(:manifests::text[]) as wanted (digest)
-     join membership as m on m.repository_id = repo.id and m.kind = 'manifest' and m.digest = wanted.digest
-     where (select count(*) from linked_blob) >= 0
-     order by m.digest
-     for no key update of m
+   ${hasChildren ? LINKED_MANIFEST : ''}
+   present_blob as (
+     select b.digest from linked_blob join blob as b on b.digest = linked_blob.digest where b.state = 'ready'
    ),
    present as (
-     select 'blob' as target, b.digest from linked_blob join blob as b on b.digest = linked_blob.digest
-     where b.state = 'ready'
-     union all
-     select 'manifest', digest from linked_manifest where visible
+     select 'blob' as target, digest from present_blob
+     ${hasChildren ? "union all select 'manifest', digest from linked_manifest where shows" : ''}
    ),
    missing as (
      select reference.digest from reference
@@ -118,15 +144,18 @@ const push = statement<{
        select from present where present.target = reference.target and present.digest = reference.digest)
    ),
    member as (
-     insert into membership as m (repository_id, kind, digest, media_type, alive_h, alive_origin)
-     select id, 'manifest', :digest, :media_type, greatest(hlc_now(), dead_h + 1), :origin from repo
+     insert into membership as m (repository_id, kind, digest, media_type, alive_h, alive_origin,
+       alive_written_epoch, alive_written_id)
+     select id, 'manifest', :digest, :media_type, greatest(hlc_now(), dead_h + 1), :origin,
+       epoch, ${NEXT_EVENT_ID}
+     from repo
      where (select count(*) from present) >= 0 and not exists (select from missing)
      on conflict (repository_id, kind, digest) do update
-       set media_type = excluded.media_type, ${ALIVE_AGAIN}
+       set media_type = excluded.media_type, ${ALIVE_AGAIN}, alive_written_epoch = excluded.alive_written_epoch,
+         alive_written_id = ${NEXT_EVENT_ID}, alive_events = null, alive_early = false
        where m.media_type = excluded.media_type
-         or (m.alive_h, m.alive_origin) <= (m.dead_h, m.dead_origin)
-         or (m.alive_h, m.alive_origin) <= (select dead_h, dead_origin from repo)
-     returning m.repository_id, m.digest, m.alive_h, m.alive_origin, m.alive_prev_h, m.alive_prev_origin
+         or (select not ${isAlive('m', 'repo')} from repo)
+     returning m.*
    ),
    stored as (
      select b.digest
@@ -140,12 +169,11 @@ const push = statement<{
    bytes_stored as (
      insert into manifest (digest, bytes, size, single_image)
      select digest, :bytes::bytea, octet_length(:bytes::bytea), :single_image from member
-     where case
-       when (select count(*) from stored) = (select count(*) from present where target = 'blob') then true
-       else begin_again('a blob that the manifest names went away') end
+     where ${sameCount('stored', 'present_blob', 'a blob that the manifest names went away')}
      on conflict (digest) do update set size = excluded.size, single_image = excluded.single_image
      returning digest
    ),
+   ${mayLack ? ABSENT : ''}
    references_stored as (
      insert into manifest_reference as mr
        (manifest, kind, position, digest, target, required, artifact_type, annotations)
@@ -172,42 +200,49 @@ const push = statement<{
          prev_h = t.h, prev_origin = t.origin, alive = true, actor = excluded.actor, at = excluded.at
      ${RETURNING_TAG}
    ),
-   history as (${tagHistoryFrom('tagged')}),
-   event as (
-     select 0 as place, '' as name, 'dev.portolan.registry.manifest.put.v1' as type,
+   event as (${numbered(`
+     select 0 as place, null as name, alive_written_id as id, alive_written_epoch as epoch,
+       'dev.portolan.registry.manifest.put.v1' as type,
        :repository || '@' || digest as subject, :content::bytea as content,
-       jsonb_build_object(
-         'version', jsonb_build_object('h', alive_h::text, 'origin', alive_origin),
-         'prev', jsonb_build_object('h', alive_prev_h::text, 'origin', alive_prev_origin))
-         || :manifest_facts::jsonb as registers
+       :facts::jsonb || jsonb_build_object(
+         'version', ${versionJson('member.alive')}, 'prev', ${versionJson('member.alive_prev')})
+         || :manifest_facts::jsonb ${mayLack ? '|| (select facts from absent)' : ''} as payload
      from member
+     where (select count(*) from tagged) >= 0
      union all
-     select 1, name, 'dev.portolan.registry.tag.set.v1', :repository || ':' || name, null,
-       jsonb_build_object('tag', name,
-         'version', jsonb_build_object('h', h::text, 'origin', origin),
-         'prev', jsonb_build_object('h', prev_h::text, 'origin', prev_origin))
+     select 1, name, null, (select alive_written_epoch from member), 'dev.portolan.registry.tag.set.v1',
+       :repository || ':' || name, null,
+       :facts::jsonb || jsonb_build_object('tag', name,
+         'version', ${versionJson('tagged')}, 'prev', ${versionJson('tagged.prev')})
      from tagged
      union all
-     select 2, '', 'dev.portolan.registry.push.v1', :repository || '@' || digest, null,
-       jsonb_build_object('tags', :tags::text[])
-     from member
+     select 2, null, null, alive_written_epoch, 'dev.portolan.registry.push.v1', :repository || '@' || digest, null,
+       :facts::jsonb || jsonb_build_object('tags', :tags::text[])
+     from member`)}
    ),
-   recorded as (
-     insert into outbox
-       (repository, shard, type, subject, payload, content, actor, request, traceparent, instance)
-     select :repository, :shard, type, subject, :facts::jsonb || registers, content,
-       :actor, :request::jsonb, :traceparent, :instance
-     from event
-     where (select count(*) from tagged) >= 0
-     order by place, name collate "C"
-     returning id
-   )
+   history as (${tagHistoryFrom('tagged', 'event')}),
+   recorded as (${recorded('event')})
    select exists (select from repo) as repository,
      array(select distinct digest from missing order by digest) as missing,
      (select alive_h::text from member) as h,
-     (select max(id) from recorded) as outbox_id,
-     ${EPOCH} as epoch`,
-)
+     (select max(outbox_id) from recorded) as outbox_id,
+     coalesce((select epoch from repo), 0) as epoch`,
+  )
+}
+
+const PUSHES = Object.freeze({
+  plain: pushStatement({ hasChildren: false, mayLack: false }),
+  sparse: pushStatement({ hasChildren: false, mayLack: true }),
+  withChildren: pushStatement({ hasChildren: true, mayLack: false }),
+  sparseWithChildren: pushStatement({ hasChildren: true, mayLack: true }),
+})
+
+function pushOf(references: readonly PushedReference[]): Statement<PushRow> {
+  const hasChildren = references.some(({ target, kind }) => target === 'manifest' && kind !== 'subject')
+  const mayLack = references.some(({ required, mandatory }) => required && !mandatory)
+  if (hasChildren) return mayLack ? PUSHES.sparseWithChildren : PUSHES.withChildren
+  return mayLack ? PUSHES.sparse : PUSHES.plain
+}
 
 /** Runs the push. Anything but 'pushed' has written nothing. */
 export async function pushManifestRow(db: Queryable, options: ManifestPush): Promise<PushOutcome> {
@@ -217,7 +252,7 @@ export async function pushManifestRow(db: Queryable, options: ManifestPush): Pro
       references.filter((one) => one.target === target && one.kind !== 'subject').map((one) => one.digest),
     )
   const children = digestsOf('manifest')
-  const row = await one(db, push, {
+  const row = await one(db, pushOf(references), {
     repository: options.repository,
     shard: options.shard,
     origin: options.origin,

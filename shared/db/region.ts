@@ -12,9 +12,15 @@ export async function regionRow(db: Queryable): Promise<{ name: string; epoch: n
   return one(db, row)
 }
 
+/** The last write that this database knows: no sequence, which a start moves on. */
+export const LAST_WRITE = `greatest(0, trimmed_outbox_id, (select max(id) from outbox),
+  (select outbox_id from event_log order by epoch desc, pos desc limit 1))`
+
 const raiseTo = statement<never>(
   'raise-epoch-to',
+  // The epoch that ends is remembered with the last write that this database has of it (shared/convergence, `Death`).
   `update region set epoch = :epoch,
+     lineage = lineage || jsonb_build_object('epoch', epoch, 'id', ${LAST_WRITE}),
      sweeps_paused_until = clock_timestamp() + make_interval(secs => :paused_seconds)`,
 )
 

@@ -3,7 +3,17 @@
 import type { RepositoryName } from '#shared/oci/reference.ts'
 import { shardOf } from '#shared/oci/reference.ts'
 import { type Provenance, provenanceParameters } from './provenance.ts'
-import { EPOCH, lastOf, type WritePosition } from './registers.ts'
+import {
+  deathKnowing,
+  EPOCH,
+  lastOf,
+  NEXT_EVENT_ID,
+  numbered,
+  recorded,
+  repositoryShows,
+  versionJson,
+  type WritePosition,
+} from './registers.ts'
 import { maybe, one, type Queryable, statement } from './statement.ts'
 
 const ensure = statement<{ id: number }>(
@@ -12,7 +22,7 @@ const ensure = statement<{ id: number }>(
    values (:name, :shard, hlc_now(), :origin)
    on conflict (name) do update
      set alive_h = greatest(hlc_now(), r.dead_h + 1), alive_origin = excluded.alive_origin
-     where (r.alive_h, r.alive_origin) <= (r.dead_h, r.dead_origin)
+     where not ${repositoryShows('r')}
    returning id`,
 )
 
@@ -27,8 +37,7 @@ export async function ensureRepository(
 const exists = statement<{ found: boolean }>(
   'repository-exists',
   `select exists (
-     select from repository
-     where name = :name and (alive_h, alive_origin) > (dead_h, dead_origin)
+     select from repository as r where name = :name and ${repositoryShows('r')}
    ) as found`,
 )
 
@@ -38,8 +47,8 @@ export async function repositoryExists(db: Queryable, name: RepositoryName): Pro
 
 const lockForDeath = statement<{ id: number }>(
   'lock-repository-for-death',
-  `select id from repository
-   where name = :name and (alive_h, alive_origin) > (dead_h, dead_origin)
+  `select id from repository as r
+   where name = :repository and ${repositoryShows('r')}
    for update`,
 )
 
@@ -52,16 +61,29 @@ const die = statement<{ outbox_id: number; epoch: number }>(
            hlc_now(), r.alive_h, r.dead_h,
            (select max(greatest(alive_h, dead_h)) from membership where repository_id = r.id),
            (select max(h) from tag where repository_id = r.id)),
-         dead_origin = :origin
-     where id = :id
-     returning name, shard, dead_h, dead_origin
-   )
-   insert into outbox (repository, shard, type, subject, payload, actor, request, traceparent, instance)
-   select name, shard, 'dev.portolan.registry.repository.deleted.v1', name,
-     jsonb_build_object('repository', name, 'version', jsonb_build_object('h', dead_h::text, 'origin', dead_origin)),
-     :actor, :request::jsonb, :traceparent, :instance
-   from died
-   returning id as outbox_id, ${EPOCH} as epoch`,
+         dead_origin = :origin,
+         dead_by = ${deathKnowing({
+           shard: 'r.shard',
+           id: 'drawn.id',
+           targets: `
+             select digest as subject, '' as value, alive_h as h, alive_origin as origin from membership
+             where repository_id = r.id and kind = 'manifest' and alive_early
+             union all
+             select name, digest || ' ' || alive, h, origin from tag_history where repository_id = r.id and early`,
+         })}
+     from (select ${NEXT_EVENT_ID} as id) as drawn
+     where r.id = :id
+     returning r.*
+   ),
+   event as (${numbered(`
+     select 0 as place, null as name, (dead_by #>> '{written,id}')::bigint as id, ${EPOCH} as epoch,
+       'dev.portolan.registry.repository.deleted.v1' as type, name as subject,
+       jsonb_build_object('repository', name, 'version', ${versionJson('died.dead')}) || dead_by as payload,
+       null::bytea as content
+     from died`)}
+   ),
+   recorded as (${recorded('event')})
+   select outbox_id, ${EPOCH} as epoch from recorded`,
 )
 
 /**
@@ -72,8 +94,9 @@ export async function deleteRepository(
   transaction: Queryable,
   options: { name: RepositoryName; origin: string; provenance: Provenance },
 ): Promise<WritePosition | undefined> {
-  const { name, origin, provenance } = options
-  const locked = await maybe(transaction, lockForDeath, { name })
+  const { name: repository, origin, provenance } = options
+  const locked = await maybe(transaction, lockForDeath, { repository })
   if (locked === undefined) return undefined
-  return lastOf(await transaction.rows(die, { id: locked.id, origin, ...provenanceParameters(provenance) }))
+  const parameters = { id: locked.id, repository, shard: shardOf(repository), origin }
+  return lastOf(await transaction.rows(die, { ...parameters, ...provenanceParameters(provenance) }))
 }

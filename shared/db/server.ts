@@ -15,7 +15,7 @@
 // is old, and it may be promoted under the connection. It costs one query, which takes no transaction id.
 
 import type pg from 'pg'
-import { SWEEPS_PAUSED_SECONDS } from './region.ts'
+import { LAST_WRITE, SWEEPS_PAUSED_SECONDS } from './region.ts'
 import { bind, maybe, one, type Queryable, statement } from './statement.ts'
 
 /** The server cannot be used now; asked again later it may be the primary. */
@@ -60,6 +60,8 @@ const record = statement<{ epoch: number | null; last_id: number | null }>(
    recorded as (
      update region set
        epoch = case when before.other then before.epoch + greatest(1, before.timelines) else region.epoch end,
+       lineage = case when before.other
+         then lineage || jsonb_build_object('epoch', region.epoch, 'id', ${LAST_WRITE}) else lineage end,
        sweeps_paused_until = case when before.other
          then clock_timestamp() + make_interval(secs => :paused_seconds) else region.sweeps_paused_until end,
        system_identifier = before.identifier, timeline = before.timeline, server_start = before.start

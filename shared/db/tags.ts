@@ -3,7 +3,17 @@
 
 import type { RepositoryName, Tag } from '#shared/oci/reference.ts'
 import { type Provenance, provenanceParameters } from './provenance.ts'
-import { EPOCH, lastOf, RETURNING_TAG, tagHistoryFrom, type WritePosition } from './registers.ts'
+import {
+  EPOCH,
+  lastOf,
+  numbered,
+  RETURNING_TAG,
+  recorded,
+  tagHistoryFrom,
+  tagShows,
+  versionJson,
+  type WritePosition,
+} from './registers.ts'
 import { maybe, type Queryable, statement } from './statement.ts'
 
 // Whatever its state: what it points to is judged when nobody can move it any more.
@@ -25,30 +35,28 @@ const tombstone = statement<{ outbox_id: number; epoch: number }>(
      set alive = false, h = greatest(hlc_now(), t.h + 1, r.dead_h + 1), origin = :origin,
        prev_h = t.h, prev_origin = t.origin, actor = :actor, at = clock_timestamp()
      from repository as r, membership as m
-     where t.repository_id = :repository_id and t.name = :tag and t.alive
+     where t.repository_id = :repository_id and t.name = :tag
        and r.id = t.repository_id
        and m.repository_id = t.repository_id and m.kind = 'manifest' and m.digest = t.digest
-       and (t.h, t.origin) > (m.dead_h, m.dead_origin)
-       and (t.h, t.origin) > (r.dead_h, r.dead_origin)
+       and ${tagShows('t', 'm', 'r')}
      ${RETURNING_TAG}
    ),
-   history as (${tagHistoryFrom('deleted')}),
-   event as (
-     select 0 as place, 'dev.portolan.registry.tag.deleted.v1' as type,
-       jsonb_build_object('tag', name, 'digest', digest,
-         'version', jsonb_build_object('h', h::text, 'origin', origin),
-         'prev', jsonb_build_object('h', prev_h::text, 'origin', prev_origin)) as payload
+   event as (${numbered(`
+     select 0 as place, name, null::bigint as id, ${EPOCH} as epoch,
+       'dev.portolan.registry.tag.deleted.v1' as type,
+       :repository || ':' || name as subject,
+       jsonb_build_object('repository', :repository::text, 'tag', name, 'digest', digest,
+         'version', ${versionJson('deleted')}, 'prev', ${versionJson('deleted.prev')}) as payload,
+       null::bytea as content
      from deleted
      union all
-     select 1, 'dev.portolan.registry.delete.v1', jsonb_build_object('tag', name, 'digest', digest) from deleted
-   )
-   insert into outbox (repository, shard, type, subject, payload, actor, request, traceparent, instance)
-   select :repository, :shard, type, :repository || ':' || :tag,
-     jsonb_build_object('repository', :repository::text) || payload,
-     :actor, :request::jsonb, :traceparent, :instance
-   from event
-   order by place
-   returning id as outbox_id, ${EPOCH} as epoch`,
+     select 1, null, null, ${EPOCH}, 'dev.portolan.registry.delete.v1', :repository || ':' || name,
+       jsonb_build_object('repository', :repository::text, 'tag', name, 'digest', digest), null
+     from deleted`)}
+   ),
+   history as (${tagHistoryFrom('deleted', 'event')}),
+   recorded as (${recorded('event')})
+   select outbox_id, ${EPOCH} as epoch from recorded`,
 )
 
 /** Must run in a transaction of its own. undefined when no such tag is visible. */

@@ -16,6 +16,34 @@ const version: Schema = {
   required: ['h', 'origin'],
   properties: { h: { type: 'string', pattern: '^[0-9]{1,19}$' }, origin: text },
 }
+/** What its region calls a write: `Portolan-Position` names it. */
+const written: Schema = {
+  type: 'object',
+  required: ['epoch', 'id'],
+  properties: { epoch: size, id: size },
+}
+/** What a region knew when it deleted. Other regions tell from it what was deleted unseen. */
+const knowledge: Readonly<Record<string, Schema>> = {
+  // Region -> how far its log was applied, in each epoch.
+  seen: {
+    type: 'object',
+    additionalProperties: {
+      type: 'array',
+      items: { type: 'object', required: ['epoch', 'seq'], properties: { epoch: size, seq: size } },
+    },
+  },
+  // What was deleted and had been seen before its event came.
+  early: {
+    type: 'array',
+    items: {
+      type: 'object',
+      required: ['subject', 'value', 'version'],
+      properties: { subject: text, value: text, version },
+    },
+  },
+  // Each epoch of the region, with the last write that it had of it.
+  lineage: { type: 'array', items: written },
+}
 const reference: Schema = {
   type: 'object',
   required: ['kind', 'digest'],
@@ -48,6 +76,7 @@ const origin = {
     properties: { id: text, addr: text, host: text, method: text, userAgent: text },
   },
   instance: text,
+  written,
   /**
    * True in an event that lacks something. One that would have been too large has no `references`: fetch the manifest. In
    * Kafka a setting has no `value`: other regions read it from the log.
@@ -64,7 +93,7 @@ interface EventType {
 const died: EventType = {
   meaning: 'A repository no longer holds this content.',
   required: ['repository', 'digest', 'version', 'prev'],
-  properties: { repository: text, kind: text, digest, version, prev: version },
+  properties: { repository: text, kind: text, digest, version, prev: version, ...knowledge },
 }
 
 /** Without the prefix, with the version. */
@@ -76,6 +105,8 @@ export const eventTypes: Readonly<Record<string, EventType>> = Object.freeze({
       ...manifest,
       version,
       prev: version,
+      // References that were not there: allowed where the region accepts sparse manifests.
+      absent: { type: 'array', items: digest },
       // In Kafka and for other regions, up to 256 KiB; larger ones are fetched by digest.
       content: { type: 'string', contentEncoding: 'base64' },
     },
@@ -95,7 +126,43 @@ export const eventTypes: Readonly<Record<string, EventType>> = Object.freeze({
   'repository.deleted.v1': {
     meaning: 'Everything in a repository is gone.',
     required: ['repository', 'version'],
-    properties: { repository: text, version },
+    properties: { repository: text, version, ...knowledge },
+  },
+  'tag.conflict.v1': {
+    meaning:
+      'Notification: two regions wrote a tag without knowing of each other. `digest` lost, `winner` is what the tag says now. Sent once, by the region that lost.',
+    required: ['repository', 'tag', 'digest', 'alive', 'version', 'winner'],
+    properties: {
+      repository: text,
+      tag: text,
+      digest,
+      alive: { type: 'boolean' },
+      version,
+      winner: {
+        type: 'object',
+        required: ['digest', 'alive', 'version'],
+        properties: { digest, alive: { type: 'boolean' }, version },
+      },
+    },
+  },
+  'delete.conflict.v1': {
+    meaning:
+      'Notification: a delete in another region killed `count` writes of this one that it had not seen. The first ten are named. Sent by the region whose writes they were.',
+    required: ['repository', 'death', 'count', 'killed'],
+    properties: {
+      repository: text,
+      death: version,
+      count: { type: 'integer', minimum: 1 },
+      killed: {
+        type: 'array',
+        items: {
+          type: 'object',
+          required: ['subject', 'digest', 'version'],
+          // A tag or the digest of a manifest.
+          properties: { subject: text, digest, version },
+        },
+      },
+    },
   },
   'setting.set.v1': {
     meaning:

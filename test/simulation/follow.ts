@@ -1,7 +1,7 @@
 // How a simulated region follows the log of another: in order, each event once, holes filled from the log itself.
 
 import { isForgottenEvent } from '#shared/convergence/forgetting.ts'
-import { advance, merge, raised, type SimulatedRegion, writtenOf } from './region.ts'
+import { advance, deriveLinks, merge, raised, type SimulatedRegion, writtenOf } from './region.ts'
 
 /** Rule R8: what was applied is dropped, what follows is applied, what is missing is fetched from the origin's log. */
 export function apply(to: SimulatedRegion, from: SimulatedRegion, batch: SimulatedRegion['log']): void {
@@ -11,6 +11,7 @@ export function apply(to: SimulatedRegion, from: SimulatedRegion, batch: Simulat
     if (to.broken !== 'holes-are-skipped') for (const before of missing) applyOne(to, from, before)
     if (index >= nextIndex(to, from)) applyOne(to, from, { ref, fact })
   }
+  deriveLinks(to.repository)
 }
 
 function applyOne(

@@ -131,7 +131,7 @@ export function above(clock: bigint, met: readonly Version[]): bigint {
   return met.reduce((h, version) => (version.h + 1n > h ? version.h + 1n : h), clock)
 }
 
-/** Merges a fact that came from anywhere. `events`: where it stands in its origin's log, if that is known. */
+/** Merges a fact that came from anywhere. Who merges a batch derives the links when all of it is merged. `events`: where it stands in its origin's log, if that is known. */
 export function merge(region: SimulatedRegion, fact: Fact, events: Events): void {
   const { repository } = region
   const key = deathKey(fact)
@@ -159,7 +159,6 @@ export function merge(region: SimulatedRegion, fact: Fact, events: Events): void
     const at = `${key} ${version.h} ${version.origin}`
     if (key !== undefined && !region.deathTicks.has(at)) region.deathTicks.set(at, region.tick)
   }
-  deriveLinks(repository)
 }
 
 export function writtenOf(fact: Fact): { version: Version; written: Written } {
@@ -201,7 +200,7 @@ function deathAt(death: Death, events: Events): Death {
 }
 
 /** A blob that a visible manifest names is linked, whatever killed its link. */
-function deriveLinks(repository: Repository): void {
+export function deriveLinks(repository: Repository): void {
   for (const digest of MANIFESTS) {
     const blobs = CONTENT[digest]?.blobs ?? []
     if (blobs.length === 0 || !isManifestVisible(repository, digest, parentsOf)) continue
@@ -312,6 +311,7 @@ export function mergeAll(to: SimulatedRegion, from: SimulatedRegion): void {
     merge(to, { kind: 'link.deleted', digest, death: dead }, [])
   for (const [name, { history }] of repository.tags)
     for (const tag of history.values()) merge(to, { kind: 'tag', name, tag }, tag.events)
+  deriveLinks(to.repository)
 }
 
 /** What a comparison of regions would compare: deaths, visible tags, visible manifests. */

@@ -2,6 +2,7 @@
 
 import { compareRegions, isContinuous } from './lifecycle.ts'
 import type { ObservedDeath } from './observer.ts'
+import type { Operation } from './operations.ts'
 import type { Random } from './random.ts'
 import type { SimulatedRegion } from './region.ts'
 
@@ -15,6 +16,7 @@ export interface World {
   nowMs: number
   readonly deaths: ObservedDeath[]
   readonly trace: string[]
+  readonly operations: Operation[]
   readonly problems: string[]
   readonly misjudged: string[]
   writes: number
@@ -92,5 +94,6 @@ export function isFollowed(world: World, { from, to }: Link): boolean {
 export function compare(world: World, { from, to }: Link): void {
   if (!isOpen(world, { from, to }) || !isOpen(world, { from: to, to: from })) return
   note(world, isContinuous(from, to) ? 'compare' : 'meet', from, to)
+  world.operations.push({ kind: 'compare', a: from.name, b: to.name })
   compareRegions(from, to, world.nowMs)
 }

@@ -12,9 +12,11 @@ import { checkGone, pass } from './days.ts'
 import { apply, nextIndex } from './follow.ts'
 import { compareRegions, hear, introduce, isContinuous } from './lifecycle.ts'
 import { check } from './observer.ts'
+import type { ClientWrite, Operation } from './operations.ts'
 import { createRandom } from './random.ts'
 import {
   createRegion,
+  deriveLinks,
   merge,
   number,
   raiseEpoch,
@@ -33,7 +35,7 @@ import {
   START_MS,
   type World,
 } from './state.ts'
-import { deleteLink, deleteManifest, deleteRepository, deleteTag, push } from './writes.ts'
+import { deleteLink, deleteManifest, deleteRepository, deleteTag, hlcOf, push } from './writes.ts'
 
 const HOUR_MS = 3_600_000
 
@@ -43,6 +45,8 @@ export interface Outcome {
   readonly writes: number
   /** What happened, a line for each thing. */
   readonly trace: readonly string[]
+  readonly operations: readonly Operation[]
+  readonly regions: readonly SimulatedRegion[]
   readonly conflicts: number
   readonly forgotten: number
   readonly quarantined: number
@@ -65,6 +69,7 @@ export function simulate(
     nowMs: START_MS,
     deaths: [],
     trace: [],
+    operations: [],
     problems: [],
     misjudged: [],
     writes: 0,
@@ -88,6 +93,8 @@ export function simulate(
     seed,
     steps,
     trace: world.trace,
+    operations: world.operations,
+    regions: world.regions,
     writes: world.writes,
     conflicts,
     problems: world.problems,
@@ -120,20 +127,35 @@ function act(world: World): void {
       write(
         world,
         region,
+        { kind: 'push', digest, tags },
         () => push(region, { digest, tags, nowMs }),
         () => acknowledged(world, region, { digest, tags }),
       )
       break
     }
     case 5:
-      write(world, region, () => deleteTag(region, { name: random.pick(TAGS), nowMs }))
+      {
+        const name = random.pick(TAGS)
+        write(world, region, { kind: 'delete-tag', name }, () => deleteTag(region, { name, nowMs }))
+      }
       break
     case 6:
-      writeDeath(world, region, () => deleteManifest(region, { digest: random.pick(MANIFESTS), nowMs }))
+      {
+        const digest = random.pick(MANIFESTS)
+        writeDeath(world, region, { kind: 'delete-manifest', digest }, () =>
+          deleteManifest(region, { digest, nowMs }),
+        )
+      }
       break
     case 7:
-      if (random.chance(0.3)) writeDeath(world, region, () => deleteRepository(region, { nowMs }))
-      else writeDeath(world, region, () => deleteLink(region, { digest: random.pick(LAYERS), nowMs }))
+      if (random.chance(0.3)) {
+        writeDeath(world, region, { kind: 'delete-repository' }, () => deleteRepository(region, { nowMs }))
+      } else {
+        const digest = random.pick(LAYERS)
+        writeDeath(world, region, { kind: 'delete-link', digest }, () =>
+          deleteLink(region, { digest, nowMs }),
+        )
+      }
       break
     case 8:
       region.skewMs = (random.int(5) - 2) * HOUR_MS + random.int(1_000)
@@ -142,6 +164,7 @@ function act(world: World): void {
       toggle(world.cut, `${random.pick(regions).name}>${region.name}`)
       break
     case 10:
+      world.operations.push({ kind: 'sweep', region: region.name })
       sweep(region, world.broken)
       break
     case 11:
@@ -162,7 +185,7 @@ function act(world: World): void {
       break
     case 14:
     case 15:
-      number(region, 1 + random.int(4))
+      numberSome(world, region, 1 + random.int(4))
       break
     default:
       deliver(world, { from: random.pick(regions), to: region })
@@ -172,10 +195,14 @@ function act(world: World): void {
 function write(
   world: World,
   region: SimulatedRegion,
+  what: ClientWrite,
   work: () => boolean,
   then: () => void = () => {},
 ): void {
-  if (!work()) return
+  const clock = hlcOf(region, world.nowMs)
+  const done = work()
+  world.operations.push({ ...what, region: region.name, clock, done })
+  if (!done) return
   world.writes++
   note(world, `writes ${JSON.stringify(region.born.at(-1), bigintText)}`, region)
   then()
@@ -194,9 +221,9 @@ function acknowledged(
   }
 }
 
-function writeDeath(world: World, region: SimulatedRegion, work: () => boolean): void {
+function writeDeath(world: World, region: SimulatedRegion, what: ClientWrite, work: () => boolean): void {
   const seen = new Set(region.merged)
-  write(world, region, work, () => {
+  write(world, region, what, work, () => {
     const fact = region.outbox.at(-1)
     if (fact === undefined || !('death' in fact)) throw new Error('a delete wrote no death')
     world.deaths.push({ fact, seen })
@@ -232,7 +259,22 @@ function deliver(world: World, { from, to }: Link): void {
   note(world, 'delivers', from, to)
   const next = nextIndex(to, from)
   const start = Math.max(0, next - random.int(3) + random.int(3))
-  apply(to, from, from.log.slice(start, start + 1 + random.int(6)))
+  applyFrom(world, { from, to }, from.log.slice(start, start + 1 + random.int(6)))
+}
+
+function applyFrom(world: World, { from, to }: Link, batch: SimulatedRegion['log']): void {
+  const first = nextIndex(to, from)
+  apply(to, from, batch)
+  world.operations.push({ kind: 'apply', from: from.name, to: to.name, first, end: nextIndex(to, from) })
+}
+
+function numberSome(world: World, region: SimulatedRegion, count: number): void {
+  world.operations.push({
+    kind: 'number',
+    region: region.name,
+    count: Math.min(count, region.outbox.length),
+  })
+  number(region, count)
 }
 
 /**
@@ -250,6 +292,7 @@ function readThrough(world: World, { from, to }: Link): void {
   if (!isFollowed(world, { from, to })) return
   const name = world.random.pick(TAGS)
   note(world, `answers a miss of ${name}`, from, to)
+  world.operations.push({ kind: 'read-through', from: from.name, to: to.name, name })
   const register = from.repository.tags.get(name)
   if (register === undefined) return
   const { digest } = register.current
@@ -260,6 +303,7 @@ function readThrough(world: World, { from, to }: Link): void {
     merge(to, { kind: 'manifest.put', digest, alive: manifest.alive }, manifest.alive.events)
   }
   for (const tag of register.history.values()) merge(to, { kind: 'tag', name, tag }, tag.events)
+  deriveLinks(to.repository)
 }
 
 /** The network heals. All is numbered and delivered, and regions compare themselves, as they do for ever. */
@@ -268,10 +312,11 @@ function settle(world: World): void {
   // Twice around: what one learns last, the first has to learn too.
   const isCompared = restored || world.lifecycle
   for (let round = 0; round < (isCompared ? 3 : 1); round++) {
-    for (const region of regions) number(region, Number.MAX_SAFE_INTEGER)
+    for (const region of regions) numberSome(world, region, Number.MAX_SAFE_INTEGER)
     for (const a of regions)
       for (const b of regions) if (a.name < b.name && !isContinuous(a, b)) compareRegions(a, b, nowMs)
-    for (const from of regions) for (const to of regions) if (from !== to) apply(to, from, from.log)
+    for (const from of regions)
+      for (const to of regions) if (from !== to) applyFrom(world, { from, to }, from.log)
     if (!isCompared) return
     for (const a of regions) for (const b of regions) if (a.name < b.name) compareRegions(a, b, nowMs)
   }

@@ -22,10 +22,10 @@ import {
   isTagVisible,
 } from '#shared/convergence/visibility.ts'
 import { CONTENT, MANIFESTS, parentsOf } from './content.ts'
-import { above, type Fact, merge, type SimulatedRegion } from './region.ts'
+import { above, deriveLinks, type Fact, merge, type SimulatedRegion } from './region.ts'
 
 /** No write is at most what was forgotten: others would take it for that. */
-function hlcOf(region: SimulatedRegion, nowMs: number): bigint {
+export function hlcOf(region: SimulatedRegion, nowMs: number): bigint {
   const clock = BigInt(nowMs + region.skewMs) << 16n
   return clock > region.prunedH ? clock : region.prunedH + 1n
 }
@@ -138,7 +138,7 @@ export function deleteManifest(region: SimulatedRegion, options: { digest: strin
     register.dead.version,
     ...tags.filter((tag) => tag.digest === digest).map(({ version }) => version),
   ]
-  const version = { h: above(hlcOf(region, options.nowMs), met), origin }
+  const version = { h: above(hlcOf(region, options.nowMs) + 1n, met), origin }
   const targets = [manifestTarget(repository, digest), ...tagTargets(repository, digest)]
   record(region, { kind: 'manifest.deleted', digest, death: deathOf(region, version, targets) })
   return true
@@ -152,7 +152,7 @@ export function deleteLink(region: SimulatedRegion, options: { digest: string; n
   const naming = MANIFESTS.filter((manifest) => CONTENT[manifest]?.blobs.includes(digest))
   if (naming.some((manifest) => isManifestVisible(repository, manifest, parentsOf))) return false
   const link = linkOf(repository, digest)
-  const version = { h: above(hlcOf(region, options.nowMs), [link.alive, link.dead.version]), origin }
+  const version = { h: above(hlcOf(region, options.nowMs) + 1n, [link.alive, link.dead.version]), origin }
   record(region, { kind: 'link.deleted', digest, death: deathOf(region, version, []) })
   return true
 }
@@ -168,7 +168,7 @@ export function deleteRepository(region: SimulatedRegion, options: { nowMs: numb
     ...[...repository.links.values()].flatMap(({ alive, dead }) => [alive, dead.version]),
     ...[...repository.tags.values()].map(({ current }) => current.version),
   ]
-  const version = { h: above(hlcOf(region, options.nowMs), met), origin }
+  const version = { h: above(hlcOf(region, options.nowMs) + 1n, met), origin }
   const manifests = [...repository.manifests.keys()].map((digest) => manifestTarget(repository, digest))
   const death = deathOf(region, version, [...manifests, ...tagTargets(repository)])
   record(region, { kind: 'repository.deleted', death })
@@ -178,6 +178,7 @@ export function deleteRepository(region: SimulatedRegion, options: { nowMs: numb
 /** A write: merged here at once, and in the outbox by the same commit. */
 function record(region: SimulatedRegion, fact: Fact): void {
   merge(region, fact, [])
+  deriveLinks(region.repository)
   region.outbox.push(fact)
   region.born.push(fact)
 }

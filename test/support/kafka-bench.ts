@@ -112,10 +112,12 @@ export function follow(
     position: (shard) => placeAtPeer(region.db, { origin, shard }),
     async handle({ shard, events }) {
       const taken: (typeof events)[number][] = []
-      const appliers = Object.fromEntries(
-        events.map((event) => [event.type, async (_tx: unknown, one: typeof event) => void taken.push(one)]),
-      )
-      await receiveEvents(region.db, { origin, shard, events, appliers })
+      const applier = {
+        types: new Set(events.map(({ type }) => type)),
+        apply: async (_: unknown, batch: { events: readonly { event: (typeof events)[number] }[] }) =>
+          void taken.push(...batch.events.map(({ event }) => event)),
+      }
+      await receiveEvents(region.db, { origin, shard, events, applier })
       if (taken.length > 0) reader.batches.push({ shard, events: taken })
     },
     onGone: () => Promise.reject(new Error('nothing is gone')),

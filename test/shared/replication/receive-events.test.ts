@@ -5,7 +5,9 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { placeAtPeer } from '#shared/db/places-at-peers.ts'
 import type { CloudEvent } from '#shared/events/cloud-event.ts'
-import { type Appliers, applyParked, receiveEvents } from '#shared/replication/receive-events.ts'
+import { BadEventError } from '#shared/replication/parse-event.ts'
+import { type Applier, applyParked, receiveEvents } from '#shared/replication/receive-events.ts'
+import { openTestDatabase } from '../../support/database.ts'
 import { testRegion } from '../../support/region.ts'
 
 function event(seq: number, options: { type?: string; epoch?: number; origin?: string } = {}): CloudEvent {
@@ -13,10 +15,18 @@ function event(seq: number, options: { type?: string; epoch?: number; origin?: s
   return { id: `${origin}:${epoch}:2:${seq}`, type, data: { n: seq } } as unknown as CloudEvent
 }
 
+function applierOf(types: readonly string[], apply: (event: CloudEvent) => unknown): Applier {
+  return {
+    types: new Set(types),
+    apply: async (_, { events }) => {
+      for (const { event } of events) await apply(event)
+    },
+  }
+}
+
 function recorder() {
   const seen: string[] = []
-  const appliers: Appliers = { known: async (_transaction, { id }) => void seen.push(id) }
-  return { seen, appliers }
+  return { seen, applier: applierOf(['known'], (event) => seen.push(event.id)) }
 }
 
 const from = { origin: 'us', shard: 2 }
@@ -24,8 +34,8 @@ const from = { origin: 'us', shard: 2 }
 test('R8: what comes again is dropped, what leaves a hole is refused whole, and the cursor moves with the effect', async (t) => {
   const { region } = await testRegion(t)
   const { db } = region
-  const { seen, appliers } = recorder()
-  const receive = (...events: CloudEvent[]) => receiveEvents(db, { ...from, events, appliers })
+  const { seen, applier } = recorder()
+  const receive = (...events: CloudEvent[]) => receiveEvents(db, { ...from, events, applier })
   assert.deepEqual(await receive(event(1), event(2)), { applied: 2, parked: 0, repeated: 0 })
   assert.deepEqual(await receive(event(1), event(2), event(3)), { applied: 1, parked: 0, repeated: 2 })
   await assert.rejects(receive(event(4), event(6)), /us:1:2:6 leaves a hole/)
@@ -40,17 +50,17 @@ test('R8: what comes again is dropped, what leaves a hole is refused whole, and 
 
 test('R8: an event whose effect fails moves nothing', async (t) => {
   const { region } = await testRegion(t)
-  const appliers: Appliers = { known: () => Promise.reject(new Error('no')) }
-  await assert.rejects(receiveEvents(region.db, { ...from, events: [event(1)], appliers }), /no/)
+  const applier = applierOf(['known'], () => Promise.reject(new Error('no')))
+  await assert.rejects(receiveEvents(region.db, { ...from, events: [event(1)], applier }), /no/)
   assert.deepEqual(await placeAtPeer(region.db, from), { shard: 2, epoch: 1, seq: 0 })
 })
 
 test('R8: several at once apply each event once', async (t) => {
   const { region } = await testRegion(t)
-  const { seen, appliers } = recorder()
+  const { seen, applier } = recorder()
   const events = Array.from({ length: 20 }, (_, index) => event(index + 1))
   const all = await Promise.all(
-    Array.from({ length: 5 }, () => receiveEvents(region.db, { ...from, events, appliers })),
+    Array.from({ length: 5 }, () => receiveEvents(region.db, { ...from, events, applier })),
   )
   assert.equal(seen.length, 20)
   assert.equal(
@@ -62,17 +72,17 @@ test('R8: several at once apply each event once', async (t) => {
 test('R4: an unknown type is parked and the rest goes on; a later release applies it, once and in order', async (t) => {
   const { region } = await testRegion(t)
   const { db } = region
-  const { seen, appliers } = recorder()
+  const { seen, applier } = recorder()
   const events = [event(1), event(2, { type: 'later.v2' }), event(3), event(4, { type: 'later.v2' })]
-  assert.deepEqual(await receiveEvents(db, { ...from, events, appliers }), {
+  assert.deepEqual(await receiveEvents(db, { ...from, events, applier }), {
     applied: 2,
     parked: 2,
     repeated: 0,
   })
   assert.deepEqual(seen, ['us:1:2:1', 'us:1:2:3'])
-  assert.equal(await applyParked(db, appliers), 0)
+  assert.equal(await applyParked(db, applier), 0)
   const late: CloudEvent[] = []
-  const later: Appliers = { ...appliers, 'later.v2': async (_transaction, parked) => void late.push(parked) }
+  const later = applierOf(['known', 'later.v2'], (parked) => late.push(parked))
   assert.equal(await applyParked(db, later), 2)
   assert.equal(await applyParked(db, later), 0)
   assert.deepEqual(late, [events[1], events[3]], 'as they came')
@@ -82,7 +92,36 @@ test("another origin's event in the batch is refused", async (t) => {
   const { region } = await testRegion(t)
   const events = [event(1, { origin: 'asia' })]
   await assert.rejects(
-    receiveEvents(region.db, { ...from, events, appliers: {} }),
+    receiveEvents(region.db, { ...from, events, applier: applierOf([], () => {}) }),
     /no event of shard 2 of us/,
   )
+})
+
+test('an event whose data is wrong is parked with the reason, and the others of its batch count', async (t) => {
+  const { region } = await testRegion(t)
+  const { db } = region
+  const applied: string[] = []
+  const applier = applierOf(['known'], async ({ id }) => {
+    if (id.endsWith(':2')) throw new BadEventError('it says nothing')
+    applied.push(id)
+  })
+  const events = [event(1), event(2), event(3)]
+  assert.deepEqual(await receiveEvents(db, { ...from, events, applier }), {
+    applied: 2,
+    parked: 1,
+    repeated: 0,
+  })
+  assert.deepEqual(applied.slice(-2), ['us:1:2:1', 'us:1:2:3'])
+  assert.deepEqual(await placeAtPeer(db, from), { shard: 2, epoch: 1, seq: 3 })
+  assert.equal(await applyParked(db, applier), 0, 'it is for somebody to look at')
+})
+
+test('a new epoch begins, and how far the old one was applied is kept for deaths to tell', async (t) => {
+  const database = await openTestDatabase(t)
+  const { applier } = recorder()
+  const events = [event(1), event(2), event(1, { epoch: 3 })]
+  await receiveEvents(database.db, { ...from, events, applier })
+  assert.deepEqual(await database.query('select origin, shard, epoch, seq from peer_epoch'), [
+    { origin: 'us', shard: 2, epoch: 1, seq: '2' },
+  ])
 })

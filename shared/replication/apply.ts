@@ -1,0 +1,102 @@
+// Applies events of another region's log: what `receiveEvents` does with those that it takes.
+//
+// Events are parsed before any transaction; one that says nothing sensible is parked with the reason. Manifests that came
+// with their events are stored first. The rest is one merge of all registers.
+
+import type { Repository } from '#shared/convergence/registers.ts'
+import type { Queryable } from '#shared/db/statement.ts'
+import { type StoredContent, storeManifests } from '#shared/db/store-manifests.ts'
+import { RegistryError } from '#shared/errors.ts'
+import type { CloudEvent } from '#shared/events/cloud-event.ts'
+import type { EventId } from '#shared/events/event-id.ts'
+import { manifestFacts, parseManifest } from '#shared/oci/manifest.ts'
+import { mergeRegisters, registersOf } from './merge.ts'
+import {
+  BadEventError,
+  type CarriedManifest,
+  KNOWN_TYPES,
+  type ParsedEvent,
+  parseEvent,
+} from './parse-event.ts'
+import type { Applier } from './receive-events.ts'
+
+/** As a push allows. */
+const DESCRIPTORS_MAX = 10_000
+
+/** Applies what changes registers; every other type that is known is a notification and changes nothing. */
+export function createRegisterApplier(clock: () => number): Applier {
+  return {
+    types: KNOWN_TYPES,
+    async prepare(db, events) {
+      const contents = new Map<string, StoredContent>()
+      const bad = new Map<string, string>()
+      for (const { event, id } of events) {
+        try {
+          const parsed = parseEvent(event, { id, nowMs: clock() })
+          if (parsed?.manifest !== undefined) contents.set(parsed.manifest.digest, contentOf(parsed.manifest))
+        } catch (thrown) {
+          if (!(thrown instanceof BadEventError)) throw thrown
+          bad.set(event.id, thrown.message)
+        }
+      }
+      await storeManifests(db, [...contents.values()])
+      return bad
+    },
+    async apply(transaction, { shard, events }) {
+      const registers = new Map<string, Repository>()
+      for (const one of events) {
+        const parsed = parseAgain(one, clock)
+        parsed?.merge(registersOf(registers, parsed.repository))
+      }
+      await mergeRegisters(transaction, { registers, shard, byLog: true })
+    },
+  }
+}
+
+function parseAgain(
+  { event, id }: { event: CloudEvent; id: EventId },
+  clock: () => number,
+): ParsedEvent | undefined {
+  return parseEvent(event, { id, nowMs: clock() })
+}
+
+/** Stores manifests that a peer answered, before their registers are merged. @throws BadEventError */
+export async function storeCarried(db: Queryable, manifests: readonly CarriedManifest[]): Promise<void> {
+  await storeManifests(db, manifests.map(contentOf))
+}
+
+function contentOf({ digest, bytes, mediaType, absent }: CarriedManifest): StoredContent {
+  const manifest = parsed(bytes, mediaType)
+  const { subject, artifactType, annotations } = manifest
+  const references = manifest.references.map(({ kind, target, position, digest: of, foreign }) => ({
+    kind,
+    target,
+    position,
+    digest: of,
+    required: !foreign && !absent.includes(of),
+  }))
+  return {
+    digest,
+    bytes,
+    singleImage: manifestFacts(manifest).singleImage ?? '',
+    references:
+      subject === undefined
+        ? references
+        : [
+            ...references,
+            { kind: 'subject', target: 'manifest', position: 0, digest: subject.digest, required: false },
+          ],
+    artifactType: artifactType ?? null,
+    annotations: annotations === undefined ? null : JSON.stringify(annotations),
+  }
+}
+
+function parsed(bytes: Buffer, mediaType: string) {
+  try {
+    return parseManifest(bytes, mediaType, { descriptorsMax: DESCRIPTORS_MAX })
+  } catch (thrown) {
+    if (thrown instanceof RegistryError)
+      throw new BadEventError(`the manifest: ${thrown.message}`, { cause: thrown })
+    throw thrown
+  }
+}
