@@ -1,9 +1,19 @@
 // Settings of other regions, and of the keys that regions share.
 
-import { keyList } from './parsers.ts'
-import { secret } from './variable.ts'
+import { brokers, byRegion, keyList, publicUrl } from './parsers.ts'
+import { optional, type Parsed, secret, type Values } from './variable.ts'
 
 export const peerVariables = Object.freeze({
+  PORTOLAN_PEERS: optional(
+    byRegion(publicUrl),
+    'Other regions: `us=https://us.example,ap=https://ap.example`. Each is followed, and may follow this one. Unset, ' +
+      'this region is alone.',
+  ),
+  PORTOLAN_PEERS_KAFKA: optional(
+    byRegion((text) => brokers(text.replaceAll('+', ','))),
+    "Brokers of other regions' Kafka, as far as they are in reach: `us=k1:9093+k2:9093`. TLS and SASL settings are this " +
+      "region's. A peer without brokers is followed by HTTP alone.",
+  ),
   PORTOLAN_PEER_KEYS: secret(
     keyList,
     'Comma-separated keys that all regions share. The first signs requests to other regions; each is accepted, so ' +
@@ -11,8 +21,55 @@ export const peerVariables = Object.freeze({
   ),
   PORTOLAN_SECRETS_KEY: secret(
     keyList,
-    'Comma-separated keys that encrypt secrets in the database, the same in all nodes. The first encrypts; each decrypts, ' +
-      'so that keys can be rotated. Unset, the embedded database uses a key of its own in `secrets-key` under the data ' +
-      'directory; another database needs one for accounts and webhooks.',
+    'Comma-separated keys that encrypt secrets in the database, the same in all nodes and regions. The first encrypts; ' +
+      'each decrypts, so that keys can be rotated. Unset, the embedded database uses a key of its own in `secrets-key` ' +
+      'under the data directory; another database needs one for accounts and webhooks.',
   ),
 })
+
+export interface PeerConfig {
+  readonly name: string
+  /** Its origin: scheme, host, port. */
+  readonly url: string
+  /** Of its Kafka; empty: it is followed by HTTP alone. */
+  readonly brokers: readonly string[]
+}
+
+export interface PeersConfig {
+  /** Other regions, in bytewise order of their names. Empty: this region is alone. */
+  readonly peers: readonly PeerConfig[]
+  /** Secrets that regions share; the first signs. undefined: no other region may ask. */
+  readonly peerKeys: readonly string[] | undefined
+  /** Keys that seal secrets in the database; the first seals. undefined: the data directory may hold one. */
+  readonly secretsKeys: readonly string[] | undefined
+}
+
+export function peersConfig(values: Values<typeof peerVariables>): PeersConfig {
+  const kafka = values.PORTOLAN_PEERS_KAFKA
+  const peers = [...(values.PORTOLAN_PEERS ?? [])].map(([name, url]) => ({
+    name,
+    url,
+    brokers: kafka?.get(name) ?? [],
+  }))
+  return {
+    peers: peers.sort((a, b) => Buffer.compare(Buffer.from(a.name), Buffer.from(b.name))),
+    peerKeys: values.PORTOLAN_PEER_KEYS,
+    secretsKeys: values.PORTOLAN_SECRETS_KEY,
+  }
+}
+
+export function peerProblems(
+  values: Parsed<typeof peerVariables> & { readonly PORTOLAN_REGION: string | undefined },
+  isSet: (name: string) => boolean,
+): string[] {
+  const { PORTOLAN_PEERS: peers, PORTOLAN_PEERS_KAFKA: kafka, PORTOLAN_REGION: region } = values
+  const problems: string[] = []
+  if (peers !== undefined && !isSet('PORTOLAN_PEER_KEYS'))
+    problems.push('PORTOLAN_PEERS needs PORTOLAN_PEER_KEYS, the same in all regions')
+  if (region !== undefined && peers?.has(region))
+    problems.push(`PORTOLAN_PEERS names "${region}", which is this region (PORTOLAN_REGION)`)
+  for (const name of kafka?.keys() ?? [])
+    if (!peers?.has(name))
+      problems.push(`PORTOLAN_PEERS_KAFKA names "${name}", which PORTOLAN_PEERS does not`)
+  return problems
+}
