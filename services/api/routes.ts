@@ -26,6 +26,7 @@ import { type Method, type RegistryRoute, type RouteNeed, routeNeeds } from './a
 import type { Edge } from './edge.ts'
 import type { Exchange } from './exchange.ts'
 import { live, ready } from './health.ts'
+import { peerBlob, peerManifest } from './peer/content.ts'
 import { peerLog } from './peer/log.ts'
 import { token } from './token.ts'
 import { ping } from './v2/base.ts'
@@ -129,6 +130,16 @@ export const fixedRoutes: readonly FixedRoute[] = Object.freeze([
     name: 'webhook-redeliver',
     urls: [`${WEBHOOKS}/:id/redeliver`],
     methods: { POST: { need: 'admin', handle: postRedeliver } },
+  },
+  {
+    name: 'peer-blob',
+    urls: ['/peer/v1/blobs/:id'],
+    methods: { GET: { need: 'peer', handle: peerBlob } },
+  },
+  {
+    name: 'peer-manifest',
+    urls: ['/peer/v1/manifests/:id'],
+    methods: { GET: { need: 'peer', handle: peerManifest } },
   },
   { name: 'peer-log', urls: ['/peer/v1/log'], methods: { GET: { need: 'peer', handle: peerLog } } },
 ] satisfies FixedRoute[])
