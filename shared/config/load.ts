@@ -11,7 +11,7 @@ import { blobProblems, blobVariables, type StoresConfig, storesConfig } from './
 import { type DatabaseConfig, databaseConfig, databaseVariables, embeddedProblems } from './database.ts'
 import { type EventsConfig, eventsConfig, eventVariables } from './events.ts'
 import { type JanitorConfig, janitorConfig, janitorVariables } from './janitor.ts'
-import { type KafkaConfig, kafkaConfig, kafkaProblems, kafkaVariables } from './kafka.ts'
+import { type KafkaConfig, kafkaConfig, kafkaConnection, kafkaProblems, kafkaVariables } from './kafka.ts'
 import { type ByteLimits, limitsConfig, limitVariables, type RegistryLimits } from './limits.ts'
 import { ConfigValueError } from './parsers.ts'
 import { type PeersConfig, peerProblems, peersConfig, peerVariables } from './peers.ts'
@@ -118,7 +118,7 @@ function build(values: Values<typeof variables>, child: string | undefined): Con
   return {
     ...server,
     ...storesConfig(values),
-    ...peersConfig(values),
+    ...peersConfig(values, kafkaConnection(values)),
     ...limitsConfig(values),
     database: databaseConfig(values, { byParent: child === 'api-embedded' }),
     kafka: kafkaConfig(values, server.region),

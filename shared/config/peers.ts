@@ -1,5 +1,6 @@
 // Settings of other regions, and of the keys that regions share.
 
+import { type KafkaConfig, type KafkaConnection, topicOf } from './kafka.ts'
 import { brokers, byRegion, keyList, publicUrl } from './parsers.ts'
 import { optional, type Parsed, secret, type Values } from './variable.ts'
 
@@ -12,7 +13,7 @@ export const peerVariables = Object.freeze({
   PORTOLAN_PEERS_KAFKA: optional(
     byRegion((text) => brokers(text.replaceAll('+', ','))),
     "Brokers of other regions' Kafka, as far as they are in reach: `us=k1:9093+k2:9093`. TLS and SASL settings are this " +
-      "region's. A peer without brokers is followed by HTTP alone.",
+      "region's, topics have their default names. A peer without brokers is followed by HTTP alone.",
   ),
   PORTOLAN_PEER_KEYS: secret(
     keyList,
@@ -31,8 +32,8 @@ export interface PeerConfig {
   readonly name: string
   /** Its origin: scheme, host, port. */
   readonly url: string
-  /** Of its Kafka; empty: it is followed by HTTP alone. */
-  readonly brokers: readonly string[]
+  /** undefined: it is followed by HTTP alone. */
+  readonly kafka: KafkaConfig | undefined
 }
 
 export interface PeersConfig {
@@ -44,12 +45,16 @@ export interface PeersConfig {
   readonly secretsKeys: readonly string[] | undefined
 }
 
-export function peersConfig(values: Values<typeof peerVariables>): PeersConfig {
-  const kafka = values.PORTOLAN_PEERS_KAFKA
+export function peersConfig(values: Values<typeof peerVariables>, connection: KafkaConnection): PeersConfig {
+  const kafkaOf = (name: string): KafkaConfig | undefined => {
+    const list = values.PORTOLAN_PEERS_KAFKA?.get(name) ?? []
+    if (list.length === 0) return undefined
+    return { brokers: list, topic: topicOf(name), replicas: undefined, ...connection }
+  }
   const peers = [...(values.PORTOLAN_PEERS ?? [])].map(([name, url]) => ({
     name,
     url,
-    brokers: kafka?.get(name) ?? [],
+    kafka: kafkaOf(name),
   }))
   return {
     peers: peers.sort((a, b) => Buffer.compare(Buffer.from(a.name), Buffer.from(b.name))),

@@ -209,10 +209,13 @@ test('other regions are names with addresses, need the shared key, and are not t
     PORTOLAN_PEERS: 'us=https://us.example, ap=http://ap.example:5000/',
     PORTOLAN_PEERS_KAFKA: 'us=k1:9093+k2:9093',
   })
-  assert.deepEqual(peers, [
-    { name: 'ap', url: 'http://ap.example:5000', brokers: [] },
-    { name: 'us', url: 'https://us.example', brokers: ['k1:9093', 'k2:9093'] },
-  ])
+  assert.deepEqual(
+    peers.map(({ name, url, kafka }) => [name, url, kafka?.topic, kafka?.brokers]),
+    [
+      ['ap', 'http://ap.example:5000', undefined, undefined],
+      ['us', 'https://us.example', 'portolan.us.events', ['k1:9093', 'k2:9093']],
+    ],
+  )
   const one = (text: string, more: Record<string, string> = keys) =>
     problems({ PORTOLAN_PEERS: text, ...more })
   assert.match(one('us=https://us.example', {})[0] ?? '', /needs PORTOLAN_PEER_KEYS/)
