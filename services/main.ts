@@ -37,6 +37,7 @@ const SERVICES: Readonly<Record<string, () => Promise<Start>>> = Object.freeze({
   },
   relay: async () => (await import('./relay/service.ts')).startRelay,
   webhooks: async () => (await import('./webhooks/service.ts')).startWebhooks,
+  replicator: async () => (await import('./replicator/service.ts')).startReplicator,
   janitor: async () => (await import('./janitor/service.ts')).startJanitor,
 })
 

@@ -1,0 +1,68 @@
+// Follows one region's log and applies it, for as long as the lease is held.
+
+import { followLog } from '#shared/bus/follow.ts'
+import { createLogBus } from '#shared/bus/log-bus.ts'
+import type { Held } from '#shared/db/lease.ts'
+import { peerCursor } from '#shared/db/peer-cursors.ts'
+import type { PeerAddress } from '#shared/peers/peer-request.ts'
+import { remoteLogPages } from '#shared/peers/remote-log-pages.ts'
+import type { Region } from '#shared/region.ts'
+import { applyBatch, skipTrimmed } from '#shared/replication/apply.ts'
+
+/** The peer holds a request until there is something: this is how soon a new event is here. */
+const WAIT_SECONDS = 20
+const POLL_MS = 100
+const QUIET_MS = 5_000
+const RETRY_BUS_MS = 60_000
+/** A peer that is away is told of when it goes, and once a minute while it stays away. */
+const TELL_EVERY_MS = 60_000
+
+export async function followPeer(
+  region: Region,
+  options: { peer: PeerAddress; held: Held },
+): Promise<AsyncDisposable> {
+  const { peer, held } = options
+  const { db, log, name, config } = region
+  const origin = peer.to
+  const pages = remoteLogPages({ ...peer, waitSeconds: WAIT_SECONDS })
+  let toldMs = Number.NEGATIVE_INFINITY
+  await using opened = new AsyncDisposableStack()
+  const kafka = config.peers.find((one) => one.name === origin)?.kafka
+  const bus =
+    kafka === undefined
+      ? undefined
+      : opened.use(
+          (await import('#shared/bus/open-kafka.ts')).openKafka(kafka, { name, log, keys: config.peerKeys }),
+        )
+  const following = followLog({
+    group: `portolan-${name}`,
+    bus,
+    log: createLogBus({ pages, pollMs: POLL_MS }),
+    pages,
+    position: (shard) => peerCursor(region.reads, { origin, shard }),
+    async handle({ shard, events }) {
+      held.requireHeld()
+      await applyBatch(db, { origin, shard, events })
+    },
+    async onGone(oldest) {
+      log.error(
+        { peer: origin, shard: oldest.shard },
+        'the peer no longer has events that were not applied here: this region misses them until it is compared',
+      )
+      held.requireHeld()
+      await skipTrimmed(db, { origin, oldest })
+      return oldest
+    },
+    onProblem(error) {
+      const nowMs = performance.now()
+      if (nowMs - toldMs < TELL_EVERY_MS) return
+      toldMs = nowMs
+      region.logFailure(error, `the region ${origin} cannot be followed; it will be tried again`)
+    },
+    onWay: (way, why) => log.info({ peer: origin, way, why }, 'events of the peer come another way'),
+    quietMs: QUIET_MS,
+    retryBusMs: RETRY_BUS_MS,
+  })
+  opened.use(following)
+  return opened.move()
+}
