@@ -3,7 +3,7 @@
 import { followLog } from '#shared/bus/follow.ts'
 import { createLogBus } from '#shared/bus/log-bus.ts'
 import type { Held } from '#shared/db/lease.ts'
-import { peerCursor } from '#shared/db/peer-cursors.ts'
+import { placeAtPeer } from '#shared/db/places-at-peers.ts'
 import type { PeerAddress } from '#shared/peers/peer-request.ts'
 import { remoteLogPages } from '#shared/peers/remote-log-pages.ts'
 import type { Region } from '#shared/region.ts'
@@ -39,7 +39,7 @@ export async function followPeer(
     bus,
     log: createLogBus({ pages, pollMs: POLL_MS }),
     pages,
-    position: (shard) => peerCursor(region.reads, { origin, shard }),
+    position: (shard) => placeAtPeer(region.reads, { origin, shard }),
     async handle({ shard, events }) {
       held.requireHeld()
       await applyBatch(db, { origin, shard, events })

@@ -4,8 +4,8 @@
 // A peer that is away holds up nobody else: its follower keeps asking, and the log of the peer waits for it. What an event
 // does is decided by shared/replication; that each is applied once and in order, by the cursor in its transaction.
 
-import { setTimeout as pause } from 'node:timers/promises'
 import { type Held, withLease } from '#shared/db/lease.ts'
+import { pause } from '#shared/pause.ts'
 import { peerAddresses } from '#shared/peers/peer-request.ts'
 import type { Region } from '#shared/region.ts'
 import type { Service } from '#shared/service.ts'
@@ -27,7 +27,7 @@ export async function startReplicator(region: Region): Promise<Service> {
       } catch (thrown) {
         region.logFailure(thrown, `following the region ${peer.to} failed; it will be tried again`)
       }
-      await pause(TURN_MS, undefined, { signal, ref: false }).catch(() => {})
+      await pause(TURN_MS, { signal })
     }
   })
   return {

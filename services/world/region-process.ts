@@ -2,9 +2,9 @@
 // this process ends or goes, and is started again 10 s after it ended by itself.
 
 import { type ChildProcess, fork } from 'node:child_process'
-import { setTimeout as pause } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { OperatorError } from '#shared/errors.ts'
+import { pause } from '#shared/pause.ts'
 
 const RESTART_DELAY_MS = 10_000
 const START_TIMEOUT_MS = 120_000
@@ -53,7 +53,7 @@ export function startRegionProcess(options: RegionProcessOptions): RegionProcess
 
   async function again(): Promise<void> {
     const delayMs = options.restartDelayMs ?? RESTART_DELAY_MS
-    await pause(delayMs, undefined, { signal: stopping.signal }).catch(() => {})
+    await pause(delayMs, { signal: stopping.signal, ref: true })
     if (!stopping.signal.aborted) await start().catch(options.onProblem)
   }
 

@@ -79,14 +79,17 @@ describe('a world of two regions', () => {
   const cleanups: (() => unknown)[] = []
 
   before(async () => {
-    world = await startWorld(await testDirectory({ after: (cleanup) => void cleanups.push(cleanup as () => unknown) }))
+    world = await startWorld(
+      await testDirectory({ after: (cleanup) => void cleanups.push(cleanup as () => unknown) }),
+    )
   })
   after(async () => {
     await world.stop()
     for (const cleanup of cleanups) await cleanup()
   })
 
-  const arrives = (what: string, condition: () => Promise<boolean>) => eventually(what, condition, ARRIVE_MS_MAX)
+  const arrives = (what: string, condition: () => Promise<boolean>) =>
+    eventually(what, condition, ARRIVE_MS_MAX)
 
   test('what is pushed in one region is pulled from the other, blobs included', async () => {
     const image = testImage()

@@ -1,4 +1,5 @@
 // Blobs that a repository links and that only another region has: passed through, proved, never kept.
+// tests: shared/peers/peer-content.ts, shared/peers/peer-request.ts, shared/replication/read-through.ts
 
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
