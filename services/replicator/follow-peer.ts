@@ -4,10 +4,12 @@ import { followLog } from '#shared/bus/follow.ts'
 import { createLogBus } from '#shared/bus/log-bus.ts'
 import type { Held } from '#shared/db/lease.ts'
 import { placeAtPeer } from '#shared/db/places-at-peers.ts'
-import type { PeerAddress } from '#shared/peers/peer-request.ts'
+import { type PeerAddress, PeerError } from '#shared/peers/peer-request.ts'
 import { remoteLogPages } from '#shared/peers/remote-log-pages.ts'
 import type { Region } from '#shared/region.ts'
-import { applyBatch, skipTrimmed } from '#shared/replication/apply.ts'
+import { createRegisterApplier } from '#shared/replication/apply.ts'
+import { createSettingApplier } from '#shared/replication/apply-settings.ts'
+import { applyParked, combined, receiveEvents, skipTrimmed } from '#shared/replication/receive-events.ts'
 
 /** The peer holds a request until there is something: this is how soon a new event is here. */
 const WAIT_SECONDS = 20
@@ -26,6 +28,9 @@ export async function followPeer(
   const origin = peer.to
   const pages = remoteLogPages({ ...peer, waitSeconds: WAIT_SECONDS })
   let toldMs = Number.NEGATIVE_INFINITY
+  const applier = combined([createRegisterApplier(Date.now), createSettingApplier(Date.now)])
+  // What an older release could not understand.
+  while ((await applyParked(db, applier)) > 0) held.requireHeld()
   await using opened = new AsyncDisposableStack()
   const kafka = config.peers.find((one) => one.name === origin)?.kafka
   const bus =
@@ -42,7 +47,7 @@ export async function followPeer(
     position: (shard) => placeAtPeer(region.reads, { origin, shard }),
     async handle({ shard, events }) {
       held.requireHeld()
-      await applyBatch(db, { origin, shard, events })
+      await receiveEvents(db, { origin, shard, events, applier })
     },
     async onGone(oldest) {
       log.error(
@@ -50,14 +55,17 @@ export async function followPeer(
         'the peer no longer has events that were not applied here: this region misses them until it is compared',
       )
       held.requireHeld()
-      await skipTrimmed(db, { origin, oldest })
+      await skipTrimmed(db, { origin, ...oldest })
       return oldest
     },
     onProblem(error) {
       const nowMs = performance.now()
       if (nowMs - toldMs < TELL_EVERY_MS) return
       toldMs = nowMs
-      region.logFailure(error, `the region ${origin} cannot be followed; it will be tried again`)
+      if (!(error instanceof PeerError)) {
+        region.logFailure(error, `events of the region ${origin} cannot be applied; it will be tried again`)
+      } else
+        log.warn({ peer: origin, reason: error.message }, 'a region is out of reach; its log is waited for')
     },
     onWay: (way, why) => log.info({ peer: origin, way, why }, 'events of the peer come another way'),
     quietMs: QUIET_MS,

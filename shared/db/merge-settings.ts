@@ -20,7 +20,8 @@ export interface MergedSetting {
 const merge = statement<never>(
   'merge-settings',
   `insert into setting as s (kind, id, field, value, h, origin, prev_h, prev_origin, deleted)
-   select distinct on (kind, id, field) kind, id, field, value, h, origin, prev_h, prev_origin, deleted
+   select distinct on (kind collate "C", id collate "C", field collate "C")
+     kind, id, field, value, h, origin, prev_h, prev_origin, deleted
    from unnest(:kinds::text[], :ids::text[], :fields::text[], :values::jsonb[], :hs::bigint[], :origins::text[],
      :prev_hs::bigint[], :prev_origins::text[], :deleted::bool[])
      as merged (kind, id, field, value, h, origin, prev_h, prev_origin, deleted)

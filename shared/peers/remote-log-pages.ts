@@ -35,8 +35,8 @@ export function remoteLogPages(options: RemoteLogOptions): LogPages {
   }
 
   return {
-    async page(after): Promise<LogPage> {
-      const { events, gone } = await ask(after, options.waitSeconds)
+    async page(after, { mayWait } = { mayWait: true }): Promise<LogPage> {
+      const { events, gone } = await ask(after, mayWait ? options.waitSeconds : 0)
       return { events, gone }
     },
     async lag(after) {

@@ -2,7 +2,7 @@
 // as in shared/convergence/settings.ts. Secret values arrive sealed and stay so: they open wherever the regions share
 // their key. What is no setting of this release is parked.
 
-import { mergeSettings, type MergedSetting } from '#shared/db/merge-settings.ts'
+import { type MergedSetting, mergeSettings } from '#shared/db/merge-settings.ts'
 import type { CloudEvent } from '#shared/events/cloud-event.ts'
 import type { EventId } from '#shared/events/event-id.ts'
 import { TYPE_PREFIX } from '#shared/events/event-types.ts'

@@ -5,10 +5,10 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
+import { requireFree } from '#shared/observability/listen.ts'
 import { eventually } from '../support/eventually.ts'
 import { sha256, testImage } from '../support/image.ts'
 import { type OciClient, ociClient } from '../support/oci-client.ts'
-import { freePort } from '../support/portolan-process.ts'
 import { testDirectory } from '../support/region.ts'
 
 const root = join(import.meta.dirname, '..', '..')
@@ -26,8 +26,21 @@ interface World {
   stop(): Promise<void>
 }
 
+/** A port whose world finds its other ports free too: below those that the system gives to connections. */
+async function freeWorldPort(): Promise<number> {
+  for (let tries = 0; tries < 50; tries++) {
+    const port = 10_000 + Math.floor(Math.random() * 15_000)
+    const wanted = [port, port + 1, port + 2, port + 1_001, port + 1_002]
+    const outcomes = await Promise.allSettled(
+      wanted.map((each) => requireFree({ host: 'localhost', port: each })),
+    )
+    if (outcomes.every(({ status }) => status === 'fulfilled')) return port
+  }
+  throw new Error('no free ports for a world')
+}
+
 async function startWorld(directory: string): Promise<World> {
-  const port = await freePort()
+  const port = await freeWorldPort()
   const child = spawn(
     process.execPath,
     ['--import', './services/require-node.js', 'services/main.ts', 'world', '--port', String(port)],
