@@ -1,49 +1,56 @@
-// The HTTP application: fastify as the router around one pipeline.
+// The HTTP application: fastify as the router of every surface.
 //
-// The protocol is exact where frameworks are helpful: bodies of any or no type, bare media types, HEAD like GET, targets
-// that must not be decoded, an envelope on every error. So the pipeline takes every request over in fastify's first hook,
-// before it looks at methods, types or bodies; every method that Node's parser knows is routed, so that a wrong one is
-// answered by us. A route that was not declared with its needs (routes.ts) cannot be registered.
+// /v2, /peer, /token and health are exact where frameworks are helpful: bodies of any or no type, bare media types, HEAD
+// like GET, targets that must not be decoded. So the pipeline takes their requests over in fastify's first hook, before
+// it looks at methods, types or bodies. /api/v1 is fastify's (admin/register.ts), by the same steps. Every method that
+// Node's parser knows is routed, so that a wrong one is answered by us. A route that was not declared with its needs
+// cannot be registered.
 
 import { type IncomingMessage, METHODS, type ServerResponse } from 'node:http'
 import Fastify, { type FastifyInstance } from 'fastify'
 import { createAddressMatcher } from '#shared/auth/challenge.ts'
+import { registerAdmin } from './admin/register.ts'
+import { adminRoutes } from './admin/routes.ts'
 import type { Edge } from './edge.ts'
 import { Exchange } from './exchange.ts'
+import { fixedRoutes } from './fixed-routes.ts'
 import { run } from './pipeline.ts'
-import {
-  fixedMatcher,
-  fixedRoutes,
-  type Matched,
-  matchRegistry,
-  registryRoutes,
-  requireNeeds,
-  unknownRoute,
-} from './routes.ts'
+import { type Declared, fixedMatch, type Match, requireNeeds, unknownRoute } from './route.ts'
+import { matchRegistry, registryRoutes } from './v2/dispatch.ts'
 
 /** Longer parameters than any target we take: what is too long is for the pipeline to say. */
 const PARAMETER_LENGTH_MAX = 64 * 1024
 
-type Match = (target: string) => Matched
+type RawMatch = Match<Declared<never>>
 
 export interface AppOptions {
   readonly edge: Edge
   /** Told of each exchange before anything is done for it. */
   readonly begin: (exchange: Exchange) => void
+  /** Of /api/v1; a test may watch their handlers. */
+  readonly routes?: typeof adminRoutes
 }
 
 /** @throws Error for a route that declares no need, now or when one is added later */
-export function buildApp({ edge, begin }: AppOptions): FastifyInstance {
+export function buildApp({ edge, begin, routes = adminRoutes }: AppOptions): FastifyInstance {
   const exchangeOf = exchangeMaker(edge)
-  const take = (request: IncomingMessage, response: ServerResponse, match: Match): void => {
+  const beginExchange = (request: IncomingMessage, response: ServerResponse): Exchange => {
     const exchange = exchangeOf(request, response)
     begin(exchange)
+    return exchange
+  }
+  const take = (request: IncomingMessage, response: ServerResponse, match: RawMatch): void => {
     // It answers everything itself and never rejects.
-    void run(exchange, match(request.url ?? ''), edge)
+    void run(beginExchange(request, response), match(request.url ?? ''))
   }
   const app = Fastify({
     logger: false,
-    routerOptions: { ignoreDuplicateSlashes: false, maxParamLength: PARAMETER_LENGTH_MAX },
+    routerOptions: {
+      ignoreDuplicateSlashes: false,
+      maxParamLength: PARAMETER_LENGTH_MAX,
+      // Queries are parsed where an error can be answered.
+      querystringParser: () => NO_QUERY,
+    },
     exposeHeadRoutes: false,
     return503OnClosing: false,
     // Targets that cannot be decoded: the pipeline never decodes.
@@ -58,30 +65,40 @@ export function buildApp({ edge, begin }: AppOptions): FastifyInstance {
       throw new Error(`the route ${url} is not declared: it would ask nobody for anything`)
     }
   })
-  app.addHook('onRequest', (request, reply) => {
+  app.addHook('onRequest', (request, reply, done) => {
+    const { match, raw } = request.routeOptions.config as { match?: RawMatch; raw?: true }
+    // Of /api/v1: its own hook comes next.
+    if (match !== undefined && raw !== true) return done()
     reply.hijack()
-    const { match } = request.routeOptions.config as { match?: Match }
     take(request.raw, reply.raw, match ?? matchUnrouted)
   })
-  const register = (url: string, match: Match) =>
-    app.route({ method: [...METHODS], url, config: { match } as object, handler: unreachable })
+  const register = (url: string, match: RawMatch) =>
+    app.route({ method: [...METHODS], url, config: { match, raw: true } as object, handler: unreachable })
   for (const [name, methods] of Object.entries(registryRoutes)) requireNeeds(name, methods)
   register('/v2', matchRegistry)
   register('/v2/*', matchRegistry)
   for (const route of fixedRoutes) {
     requireNeeds(route.name, route.methods)
-    for (const url of route.urls) register(url, fixedMatcher(route, url))
+    register(route.url, fixedMatch(route, route.url))
   }
   app.setNotFoundHandler(unreachable)
+  app.register(async (scope) => {
+    await registerAdmin(scope, {
+      routes: routes(() => scope.swagger()),
+      begin: ({ raw }, reply) => beginExchange(raw, reply.raw),
+    })
+  })
   return app
 }
+
+const NO_QUERY = Object.freeze({})
 
 function unreachable(): never {
   throw new Error('the pipeline takes every request over before its handler')
 }
 
 /** What the router found no route for is nothing, or something under /v2 that only our own match understands. */
-function matchUnrouted(target: string): Matched {
+function matchUnrouted(target: string): ReturnType<RawMatch> {
   return /^\/v2(?:[/?]|$)/.test(target) ? matchRegistry(target) : unknownRoute()
 }
 

@@ -1,5 +1,5 @@
 // What each route of /v2 needs, and the refusal that tells clients how to get it. The other surfaces declare their needs
-// in routes.ts; test/services/api/authorize.test.ts walks all of them with no, wrong and right credentials.
+// beside their handlers; test/services/api/authorize.test.ts walks all of them with no, wrong and right credentials.
 
 import { type Action, allows, type Identity, mayPull, type Need } from '#shared/auth/access.ts'
 import { bearerChallenge, realmOf } from '#shared/auth/challenge.ts'

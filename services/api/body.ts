@@ -1,8 +1,12 @@
 // Request bodies: read once, bounded, and never slower than the minimum rate.
 
+import { finished } from 'node:stream'
 import { RegistryError } from '#shared/errors.ts'
 import type { IncomingBody } from '#shared/registry/push-blob.ts'
 import type { Exchange } from './exchange.ts'
+
+/** Of one body, taken from the socket and not yet by the reader. */
+const AHEAD_BYTES_MAX = 128 * 1024
 
 /** The body as a stream for an upload. Ends in an error when the client breaks off or sends too slowly. */
 export function incomingBody(exchange: Exchange): IncomingBody {
@@ -17,6 +21,10 @@ export function contentLength(exchange: Exchange): number | undefined {
   return Number(headers['content-length'] ?? 0)
 }
 
+/**
+ * Chunks as the socket brings them. The request flows while somebody reads: each chunk is taken inside the event loop's
+ * read, where an iterator of Node's waits a turn for it and joins chunks by copying them.
+ */
 async function* chunksOf(exchange: Exchange): AsyncGenerator<Buffer> {
   const { request, response, region, edge } = exchange
   // Only now, when the request was found worth its body, is a client that asked first told to send it.
@@ -26,18 +34,42 @@ async function* chunksOf(exchange: Exchange): AsyncGenerator<Buffer> {
     slow = true
     request.destroy()
   })
-  try {
-    // Whoever stops reading still has an answer to send on this connection: error-reply.ts ends it.
-    const chunks: AsyncIterable<Buffer> = request.iterator({ destroyOnReturn: false })
-    for await (const chunk of chunks) {
-      watch.progress(chunk.length)
-      region.metrics.bytesIn(chunk.length)
-      yield chunk
-    }
-  } catch (thrown) {
-    throw slow ? tooSlow() : clientGone(thrown)
+  let queue: Buffer[] = []
+  let queuedBytes = 0
+  let end: { failure?: unknown } | undefined
+  let wake = () => {}
+  const take = (chunk: Buffer) => {
+    watch.progress(chunk.length)
+    region.metrics.bytesIn(chunk.length)
+    queue.push(chunk)
+    queuedBytes += chunk.length
+    if (queuedBytes >= AHEAD_BYTES_MAX) request.pause()
+    wake()
   }
-  if (!request.complete) throw slow ? tooSlow() : clientGone(undefined)
+  const forget = finished(request, { writable: false }, (failure) => {
+    end = { failure }
+    wake()
+  })
+  request.on('data', take)
+  try {
+    while (queue.length > 0 || end === undefined) {
+      const chunks = queue
+      queue = []
+      queuedBytes = 0
+      yield* chunks
+      if (request.isPaused()) request.resume()
+      if (queue.length > 0 || end !== undefined) continue
+      await new Promise<void>((resolve) => {
+        wake = resolve
+      })
+    }
+  } finally {
+    // Whoever stops reading still has an answer to send on this connection: error-reply.ts ends it.
+    forget()
+    request.off('data', take)
+    request.pause()
+  }
+  if (end.failure !== undefined || !request.complete) throw slow ? tooSlow() : clientGone(end.failure)
 }
 
 function tooSlow(): RegistryError {

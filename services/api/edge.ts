@@ -26,8 +26,8 @@ export interface Edge {
   /** Content of other regions; undefined: this region is alone. */
   readonly content: PeerContent | undefined
   readonly rateGuard: RateGuard
-  /** Whether a pull of so many bytes by a client at this address is sent to the object store. */
-  readonly redirects: (bytes: number, address: string) => boolean
+  /** Who else sends a pull of so many bytes to a client at this address; undefined: nobody does. */
+  readonly redirects: (bytes: number, address: string) => 'link' | 'proxy' | undefined
   /** undefined: pulls are no events here. */
   readonly pulls: PullCounter | undefined
   /** Set when the process drains: readiness says so, and new streams are refused. */
@@ -85,5 +85,5 @@ function contentOf(config: Config): PeerContent | undefined {
 
 function redirectRule({ redirect }: Config): Edge['redirects'] {
   const excepted = createAddressMatcher(redirect.except)
-  return (bytes, address) => redirect.on && bytes >= redirect.bytesMin && !excepted(address)
+  return (bytes, address) => (bytes >= redirect.bytesMin && !excepted(address) ? redirect.by : undefined)
 }

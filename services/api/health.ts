@@ -7,8 +7,8 @@ export function live(exchange: Exchange): void {
 }
 
 /** 503 while the database or the store is away and while this process drains. The reasons are on the metrics port. */
-export async function ready(exchange: Exchange, _path: unknown, edge: { draining: boolean }): Promise<void> {
-  const isReady = !edge.draining && (await exchange.region.readiness()).ready
+export async function ready(exchange: Exchange): Promise<void> {
+  const isReady = !exchange.edge.draining && (await exchange.region.readiness()).ready
   sendText(exchange, isReady ? 200 : 503, isReady ? 'ok\n' : 'not ready\n')
 }
 

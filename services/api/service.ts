@@ -9,7 +9,7 @@ import { listenAll } from '#shared/observability/listen.ts'
 import type { Region } from '#shared/region.ts'
 import type { Registry } from '#shared/registry/registry.ts'
 import type { Service } from '#shared/service.ts'
-import { buildApp } from './app.ts'
+import { type AppOptions, buildApp } from './app.ts'
 import { createConnections } from './connections.ts'
 import { type Edge, openEdge } from './edge.ts'
 import { toOriginForm } from './message-syntax.ts'
@@ -26,7 +26,7 @@ export interface ApiService extends Service {
   readonly port: number
 }
 
-export interface ApiOptions {
+export interface ApiOptions extends Pick<AppOptions, 'routes'> {
   /** Several processes listen on the one port. */
   readonly reusePort?: boolean
   /** What is served; the region's own when it is not given. */
@@ -39,7 +39,8 @@ export async function startApi(region: Region, options: ApiOptions = {}): Promis
   const edge = opened.use(await openEdge(region, options))
   const { tail } = edge
   const connections = createConnections(region)
-  const app = buildApp({ edge, begin: connections.begin })
+  const { routes } = options
+  const app = buildApp({ edge, begin: connections.begin, ...(routes && { routes }) })
   await app.ready()
   const serve: RequestListener = (request, response) => {
     toOriginForm(request)

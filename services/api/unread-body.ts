@@ -23,7 +23,7 @@ export function linger(request: IncomingMessage, response: ServerResponse): void
   let taken = 0
   const cut = () => request.destroy()
   // Where a handler reads the body, the bytes are its own and only the time is bounded here.
-  const isRead = request.listenerCount('readable') > 0
+  const isRead = request.listenerCount('data') > 0
   const take = (chunk: Buffer) => {
     taken += chunk.length
     // Not cut yet: a reset would overtake the answer on its way to a client that is still writing.

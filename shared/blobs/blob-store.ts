@@ -42,7 +42,10 @@ export interface ByteSink {
 
 /** One request body being written. Must be finished or aborted; disposing an unfinished one aborts it. */
 export interface Attempt extends AsyncDisposable {
-  /** Takes the bytes in order, and the chunk's memory for good; resolves when more may be given (back-pressure). */
+  /**
+   * Takes the bytes in order, and the chunk's memory for good: a large chunk may be empty afterwards. Resolves when more
+   * may be given (back-pressure).
+   */
   write(chunk: Buffer): Promise<void>
   /** All bytes are durable when it resolves (files: data and directory are synced). Returns the session with them appended. */
   finish(): Promise<StoredSession>
@@ -184,6 +187,12 @@ export interface BlobStore extends AsyncDisposable {
    * everybody who asks within some minutes, so that caches in between work. undefined: this store has no such thing.
    */
   url(key: string): Promise<string | undefined>
+
+  /**
+   * Where a proxy that reads this store itself finds the object: a path from the store's root, with the query of a link
+   * as `url` makes it where the store is a service. undefined: this store has no such thing.
+   */
+  proxyPath(key: string): Promise<string | undefined>
 
   /** Writes, reads back and removes a probe object. Rejects with one sentence that says what is wrong. */
   check(): Promise<void>

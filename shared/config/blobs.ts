@@ -2,6 +2,7 @@
 // configured at a time, because rows name the store of each blob while a region moves from one to another.
 
 import { addressRanges, bytes, flag, integer, objectPrefix, oneOf, plain, serviceUrl } from './parsers.ts'
+import type { serverVariables } from './server.ts'
 import { GIB, optional, type Parsed, secret, type Values, variable } from './variable.ts'
 
 export const blobVariables = Object.freeze({
@@ -71,10 +72,10 @@ export const blobVariables = Object.freeze({
     'How long an object store request is retried, and its body awaited, before the client gets 503.',
   ),
   PORTOLAN_REDIRECT: variable(
-    oneOf('off', 'on'),
+    oneOf('off', 'on', 'accel'),
     'off',
     '`on` redirects blob pulls to the object store by a link that is valid for 20 minutes. Clients must reach the ' +
-      'store.',
+      'store. `accel` lets nginx in front send the bytes (X-Accel-Redirect) from files or the object store.',
   ),
   PORTOLAN_REDIRECT_BYTES_MIN: variable(
     bytes({ min: 0, max: 64 * GIB }),
@@ -84,7 +85,7 @@ export const blobVariables = Object.freeze({
   PORTOLAN_REDIRECT_EXCEPT: variable(
     addressRanges,
     '',
-    'Address ranges of clients that cannot reach the store. They are never redirected.',
+    'Address ranges of clients that cannot reach the store. Portolan serves them itself.',
   ),
 })
 
@@ -125,7 +126,12 @@ export interface StoresConfig {
   /** Every store that is configured, that one included. */
   readonly stores: readonly BlobsConfig[]
   readonly storeTimeoutSeconds: number
-  readonly redirect: { readonly on: boolean; readonly bytesMin: number; readonly except: readonly string[] }
+  readonly redirect: {
+    /** Who sends the bytes instead of us: the store by a link, or nginx in front; undefined: nobody. */
+    readonly by: 'link' | 'proxy' | undefined
+    readonly bytesMin: number
+    readonly except: readonly string[]
+  }
 }
 
 type StoreKind = BlobsConfig['kind']
@@ -150,7 +156,7 @@ export function storesConfig(values: Values<typeof blobVariables>): StoresConfig
       .map((other) => storeConfig(other, values)),
     storeTimeoutSeconds: values.PORTOLAN_STORE_TIMEOUT_SECONDS,
     redirect: {
-      on: values.PORTOLAN_REDIRECT === 'on',
+      by: ({ off: undefined, on: 'link', accel: 'proxy' } as const)[values.PORTOLAN_REDIRECT],
       bytesMin: values.PORTOLAN_REDIRECT_BYTES_MIN,
       except: values.PORTOLAN_REDIRECT_EXCEPT,
     },
@@ -201,7 +207,7 @@ function storeConfig(kind: StoreKind, values: Values<typeof blobVariables>): Blo
 }
 
 export function blobProblems(
-  values: Parsed<typeof blobVariables>,
+  values: Parsed<typeof blobVariables & Pick<typeof serverVariables, 'PORTOLAN_TRUSTED_PROXIES'>>,
   isSet: (name: BlobVariable) => boolean,
 ): string[] {
   const kind = values.PORTOLAN_BLOBS ?? 'file'
@@ -213,5 +219,18 @@ export function blobProblems(
   }
   if (values.PORTOLAN_REDIRECT === 'on' && kind === 'file')
     problems.push('PORTOLAN_REDIRECT=on needs an object store: files are served from here')
+  if (values.PORTOLAN_REDIRECT === 'accel') problems.push(...accelProblems(values.PORTOLAN_TRUSTED_PROXIES))
   return problems
+}
+
+/** The internal path is a right to pull: it may go to nobody but nginx. */
+function accelProblems(trusted: readonly string[] | undefined): string[] {
+  if (trusted === undefined) return []
+  if (trusted.length === 0)
+    return ["PORTOLAN_REDIRECT=accel needs nginx's address in PORTOLAN_TRUSTED_PROXIES"]
+  const everybody = trusted.filter((range) => range.endsWith('/0'))
+  return everybody.map(
+    (range) =>
+      `PORTOLAN_REDIRECT=accel with PORTOLAN_TRUSTED_PROXIES=${range} would tell every client internal paths: name nginx alone`,
+  )
 }

@@ -10,6 +10,8 @@ export interface Query {
   /** The value, the last one where there are several; undefined when absent. */
   get(name: string): string | undefined
   getAll(name: string): readonly string[]
+  /** Each name with its value, the last one where there are several. */
+  toObject(): Record<string, string>
 }
 
 /** @throws RegistryError REQUEST_INVALID for broken percent-encoding, 414 for too many parameters. */
@@ -28,6 +30,7 @@ export function parseQuery(query: string): Query {
   return {
     get: (name) => pairs.findLast(([key]) => key === name)?.[1],
     getAll: (name) => pairs.filter(([key]) => key === name).map(([, value]) => value),
+    toObject: () => Object.fromEntries(pairs),
   }
 }
 

@@ -156,6 +156,11 @@ export async function blobUrl(registry: Registry, blob: FoundBlob): Promise<stri
   return (await registry.stores.named(blob.store)).url(blob.key)
 }
 
+/** Where a proxy that reads the blob's store itself finds it there; undefined: it has to go through here. */
+export async function blobProxyPath(registry: Registry, blob: FoundBlob): Promise<string | undefined> {
+  return (await registry.stores.named(blob.store)).proxyPath(blob.key)
+}
+
 /**
  * Bytes start..end (inclusive) of a blob to the sink: all of them, or it rejects. Of a whole blob the last bytes leave
  * only when all have its digest. What it rejects with goes through `readFailure` before it is answered.

@@ -1,16 +1,15 @@
 // I9: a shared cache in front of Portolan (a real nginx with proxy_cache) never serves one caller's answer to another.
 
 import assert from 'node:assert/strict'
-import { spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import bcrypt from 'bcrypt'
-import { eventually } from '../support/eventually.ts'
 import { sha256, testImage } from '../support/image.ts'
 import { ociClient } from '../support/oci-client.ts'
 import { missing } from '../support/parts/command.ts'
+import { startNginx } from '../support/parts/nginx.ts'
 import { freePort, startPortolan } from '../support/portolan-process.ts'
 import { testDirectory } from '../support/region.ts'
 
@@ -19,15 +18,9 @@ const basic = (name: string) => `Basic ${btoa(`${name}:${name}-password`)}`
 
 /** nginx that caches whatever the upstream lets it; with `ignoring`, also what the upstream forbids. */
 async function startCache(t: TestContext, options: { upstream: string; ignoring: string }): Promise<string> {
-  const directory = await testDirectory(t)
   const port = await freePort()
-  await writeFile(
-    join(directory, 'nginx.conf'),
-    `daemon off; pid ${directory}/nginx.pid; error_log ${directory}/nginx.log; worker_processes 1; user root;
-events {}
-http {
-  access_log off;
-  client_body_temp_path ${directory}/body; proxy_temp_path ${directory}/proxy; fastcgi_temp_path ${directory}/f; uwsgi_temp_path ${directory}/u; scgi_temp_path ${directory}/s;
+  const url = `http://127.0.0.1:${port}`
+  const http = (directory: string) => `
   proxy_cache_path ${directory}/cache keys_zone=shared:1m;
   server {
     listen 127.0.0.1:${port};
@@ -39,23 +32,8 @@ http {
       ${options.ignoring}
       add_header X-Cache-Status $upstream_cache_status always;
     }
-  }
-}
-`,
-  )
-  const nginx = spawn('nginx', ['-c', join(directory, 'nginx.conf'), '-p', directory], { stdio: 'ignore' })
-  t.after(async () => {
-    const exited = new Promise((done) => nginx.once('exit', done))
-    nginx.kill('SIGTERM')
-    await exited
-  })
-  const url = `http://127.0.0.1:${port}`
-  await eventually('nginx to listen', () =>
-    fetch(`${url}/livez`).then(
-      () => true,
-      () => false,
-    ),
-  )
+  }`
+  await startNginx(t, { url, http })
   return url
 }
 

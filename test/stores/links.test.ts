@@ -9,7 +9,7 @@ import { join } from 'node:path'
 import { describe, type TestContext, test } from 'node:test'
 import { GetObjectCommand, S3Client } from '@aws-sdk/client-s3'
 import { getSignedUrl } from '@aws-sdk/s3-request-presigner'
-import { createS3Signer } from '#shared/blobs/objects/s3-presign.ts'
+import { createS3GetSigner, createS3Signer } from '#shared/blobs/objects/s3-presign.ts'
 import { sha256 } from '../support/image.ts'
 import { ociClient } from '../support/oci-client.ts'
 import { type ObjectStoreName, startObjectStore, withoutStore } from '../support/parts/object-stores.ts'
@@ -63,6 +63,78 @@ test('our signature is the one the SDK makes, for every kind of place and creden
     }
   }
 })
+
+test('our own GETs are signed as the SDK signs them, for every kind of place and credentials', async () => {
+  for (const endpoint of [undefined, 'http://minio.example:9000', 'https://s3.example.com:8443'] as const) {
+    for (const pathStyle of [false, true]) {
+      for (const sessionToken of [undefined, 'token/with+signs==']) {
+        for (const name of ['abc', 'eu/0123abcd', "a b/ü(!'*)~"]) {
+          const credentials = {
+            accessKeyId: 'AKID',
+            secretAccessKey: 'secret',
+            ...(sessionToken !== undefined && { sessionToken }),
+          }
+          const theirs = await signedBySdk(name, { endpoint, pathStyle, credentials })
+          const sign = createS3GetSigner({
+            bucket: 'images',
+            pathStyle,
+            endpoint,
+            region: async () => 'eu-west-1',
+            credentials: async () => credentials,
+          })
+          const [, day = '', time = ''] = /^(\d{8})T(\d{6})Z$/.exec(theirs['x-amz-date'] ?? '') ?? []
+          const date = day.replace(/(....)(..)(..)/, '$1-$2-$3')
+          const nowMs = Date.parse(`${date}T${time.replace(/(..)(..)(..)/, '$1:$2:$3')}Z`)
+          assert.deepEqual((await sign(name, { nowMs })).headers, theirs)
+        }
+      }
+    }
+  }
+})
+
+/** The headers that the SDK sends to get an object, without those that say who it is. */
+async function signedBySdk(
+  name: string,
+  {
+    endpoint,
+    pathStyle,
+    credentials,
+  }: {
+    endpoint: string | undefined
+    pathStyle: boolean
+    credentials: { accessKeyId: string; secretAccessKey: string; sessionToken?: string }
+  },
+): Promise<Record<string, string>> {
+  let signed: Record<string, string> = {}
+  const client = new S3Client({
+    region: 'eu-west-1',
+    forcePathStyle: pathStyle,
+    ...(endpoint !== undefined && { endpoint }),
+    credentials,
+    maxAttempts: 1,
+    responseChecksumValidation: 'WHEN_REQUIRED',
+    requestHandler: {
+      handle: async ({ headers }: { headers: Record<string, string> }) => {
+        signed = headers
+        throw new Error('signed')
+      },
+    } as never,
+  })
+  type Call = { request: { headers: Record<string, string>; query: object } }
+  const bare = (next: (call: Call) => unknown) => (call: Call) => {
+    call.request.headers = { host: call.request.headers.host ?? '' }
+    call.request.query = {}
+    return next(call)
+  }
+  client.middlewareStack.addRelativeTo(bare as never, {
+    relation: 'before',
+    toMiddleware: 'httpSigningMiddleware',
+    name: 'bare',
+  })
+  await assert.rejects(client.send(new GetObjectCommand({ Bucket: 'images', Key: name })), /signed/)
+  client.destroy()
+  return signed
+}
 
 async function nodeOn(t: TestContext, name: ObjectStoreName, env: Record<string, string>) {
   const server = await startObjectStore(name)

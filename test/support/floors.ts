@@ -68,9 +68,9 @@ const DOWNWARDS: Readonly<Record<string, string>> = {
 
 /** Routes that still ask tables instead of a use-case. */
 const ROUTES_WITH_TABLES: Readonly<Record<string, string>> = {
-  'services/api/admin/admin.ts': 'the row of the region is all it shows',
-  'services/api/admin/events.ts': 'the feed is pages of the log, and nothing else is done with them',
-  'services/api/admin/webhooks.ts': 'the list of deliveries is a table, and nothing else is done with it',
+  'services/api/admin/deliveries.ts': 'the list of deliveries is a table, and nothing else is done with it',
+  'services/api/admin/event-pages.ts': 'the feed is pages of the log, and nothing else is done with them',
+  'services/api/admin/regions.ts': 'the row of the region is all it shows',
   'services/api/peer/log.ts': 'a note of where the reader stands',
 }
 
@@ -125,9 +125,12 @@ const OWNERS: Readonly<Record<string, RegExp>> = {
   '@azure/storage-blob': /^shared\/blobs\/objects\/azure-service\.ts/,
   '@google-cloud/storage': /^shared\/blobs\/objects\/gcs-service\.ts/,
   '@smithy/node-http-handler': /^shared\/blobs\/objects\/s3-service\.ts/,
-  'ajv/dist/2020.js': /^test\//,
+  '@fastify/swagger': /^services\/api\/admin\//,
+  '@seriousme/openapi-schema-validator': /^test\//,
+  'ajv/dist/2020.js': /^(services\/api\/admin\/schema-compilers\.ts|test\/)/,
   bcrypt: /^(shared\/auth\/|test\/)/,
   'fast-check': /^test\//,
+  'fast-json-stringify': /^services\/api\/admin\/schema-compilers\.ts/,
   fastify: /^services\/api\//,
   'ipaddr.js': /^shared\/(auth\/|outbound\/|config\/parsers\.ts)/,
   jose: /^(shared\/auth\/|test\/)/,
@@ -137,6 +140,7 @@ const OWNERS: Readonly<Record<string, RegExp>> = {
   pino: /^shared\/observability\//,
   'prom-client': /^shared\/observability\//,
   standardwebhooks: /^test\//,
+  typebox: /^services\/api\/admin\//,
 }
 
 /** Node's own modules: what computes is for all, what reaches out has its floors. */

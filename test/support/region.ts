@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { loadConfig } from '#shared/config/load.ts'
 import { openRegion, type RegionOptions, type RegionWithStores } from '#shared/region.ts'
 import { openRegistry, type Registry } from '#shared/registry/registry.ts'
-import { startApi } from '../../services/api/service.ts'
+import { type ApiOptions, startApi } from '../../services/api/service.ts'
 import { type Cleanup, later, testDatabase } from './postgres.ts'
 
 export interface TestRegion {
@@ -15,7 +15,7 @@ export interface TestRegion {
   readonly logLines: string[]
 }
 
-export interface TestRegionOptions extends RegionOptions {
+export interface TestRegionOptions extends RegionOptions, Pick<ApiOptions, 'routes'> {
   env?: Readonly<Record<string, string>>
   /** Another region's database and directory: a second node. */
   sharing?: TestNode
@@ -31,7 +31,7 @@ export async function testDirectory(t: Cleanup): Promise<string> {
 }
 
 export async function testRegion(t: Cleanup, options: TestRegionOptions = {}): Promise<TestRegion> {
-  const { env, sharing, ...regionOptions } = options
+  const { env, sharing, routes: _ofApi, ...regionOptions } = options
   const logLines: string[] = []
   const config = loadConfig({
     PORTOLAN_DATABASE_URL: sharing?.region.databaseUrl ?? (await testDatabase(t, env?.PORTOLAN_REGION)),
@@ -74,7 +74,8 @@ export interface TestNode extends TestRegion {
 /** A region with its API listening. */
 export async function testNode(t: Cleanup, options: TestRegionOptions = {}): Promise<TestNode> {
   const opened = await testRegion(t, options)
-  const api = await startApi(opened.region, { registry: opened.region })
+  const { routes } = options
+  const api = await startApi(opened.region, { registry: opened.region, ...(routes && { routes }) })
   // Hooks run in the order they were added, and the API has to end before what it stands on.
   const stop = async () => api[Symbol.asyncDispose]()
   const dispose = opened.region[Symbol.asyncDispose].bind(opened.region)

@@ -1,17 +1,53 @@
-// GET /api/v1/schemas and /api/v1/schemas/<type>.json: what events look like. No secret: anybody may read it.
+// /api/v1/schemas: what the data of each type of event looks like. No secret: anybody may read it.
 
+import { Type } from 'typebox'
 import { RegistryError } from '#shared/errors.ts'
 import { eventSchema, eventTypes, schemaPath, TYPE_PREFIX } from '#shared/events/event-types.ts'
-import { type Exchange, sendJson } from '../exchange.ts'
+import { declare } from './declare.ts'
 
-export async function schemas(exchange: Exchange): Promise<void> {
-  const [path = ''] = (exchange.request.url ?? '').split('?')
-  if (/^\/api\/v1\/schemas\/?$/.test(path)) {
-    const types = Object.keys(eventTypes).map((name) => TYPE_PREFIX + name)
-    return sendJson(exchange, { types: types.map((type) => ({ type, schema: schemaPath(type) })) })
-  }
-  const schema = eventSchema(/^\/api\/v1\/schemas\/([a-z0-9.]{1,100})\.json$/.exec(path)?.[1] ?? '')
-  if (schema === undefined)
-    throw new RegistryError('NOT_FOUND', { message: 'there is no such type of event' })
-  sendJson(exchange, schema, { headers: { 'Content-Type': 'application/schema+json' } })
-}
+export const schemaRoutes = Object.freeze([
+  declare({
+    name: 'schemas',
+    method: 'GET',
+    url: '/api/v1/schemas',
+    need: 'nothing',
+    operationId: 'listEventTypes',
+    tag: 'events',
+    summary: 'The types of events',
+    status: 200,
+    reply: {
+      description: 'Every type with the path of its schema.',
+      body: Type.Object({
+        types: Type.Array(Type.Object({ type: Type.String(), schema: Type.String() })),
+      }),
+    },
+    async handle() {
+      const types = Object.keys(eventTypes).map((name) => TYPE_PREFIX + name)
+      return { body: { types: types.map((type) => ({ type, schema: schemaPath(type) })) } }
+    },
+  }),
+  declare({
+    name: 'schema',
+    method: 'GET',
+    url: '/api/v1/schemas/:type.json',
+    need: 'nothing',
+    operationId: 'getEventSchema',
+    tag: 'events',
+    summary: 'The JSON Schema of the data of a type of event',
+    params: Type.Object({ type: Type.String({ maxLength: 100 }) }),
+    status: 200,
+    reply: {
+      description: 'A JSON Schema (draft 2020-12).',
+      contentType: 'application/schema+json',
+      body: Type.Record(Type.String(), Type.Unknown()),
+    },
+    errors: ['NOT_FOUND'],
+    async handle({ params }) {
+      const schema = eventSchema(params.type)
+      if (schema === undefined) {
+        throw new RegistryError('NOT_FOUND', { message: 'there is no such type of event' })
+      }
+      return { body: schema }
+    },
+  }),
+])

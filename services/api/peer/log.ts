@@ -12,7 +12,6 @@ import { RegistryError } from '#shared/errors.ts'
 import { SHARDS, type ShardPosition } from '#shared/events/event-id.ts'
 import { parseQuery } from '#shared/oci/query.ts'
 import { ownLogPages } from '#shared/registry/log-pages.ts'
-import type { Edge } from '../edge.ts'
 import type { EventTail } from '../event-tail.ts'
 import { type Exchange, sendJson } from '../exchange.ts'
 
@@ -24,12 +23,8 @@ const PLACE = /^([0-7]):([1-9][0-9]{0,8}):(0|[1-9][0-9]{0,14})$/
 /** When each peer's place was noted last. By region: regions that have the key, so few. */
 export type PeerNotes = Map<string, { atMs: number; places: string }>
 
-export async function peerLog(
-  exchange: Exchange,
-  { query: text }: { query: string },
-  edge: Edge,
-): Promise<void> {
-  const { region, peer = '' } = exchange
+export async function peerLog(exchange: Exchange, { query: text }: { query: string }): Promise<void> {
+  const { region, edge, peer = '' } = exchange
   const query = parseQuery(text)
   const after = placesOf(query.get('after') ?? '')
   const wait = query.get('wait') ?? '0'

@@ -14,7 +14,6 @@ import { hasEntityTag, rangeStillValid } from '#shared/oci/conditional.ts'
 import { type Digest, parseDigest } from '#shared/oci/digest.ts'
 import type { RepositoryName } from '#shared/oci/reference.ts'
 import {
-  blobUrl,
   findBlob,
   pullManifest,
   readFailure,
@@ -35,6 +34,7 @@ import {
   writeHead,
 } from '../exchange.ts'
 import { SinkClosedError, writableSink } from '../writable-sink.ts'
+import { handedToProxy, redirectedToStore } from './elsewhere.ts'
 import { getRemoteBlob } from './remote-blob.ts'
 
 interface BlobPath {
@@ -53,7 +53,7 @@ export async function getBlob(exchange: Exchange, path: BlobPath): Promise<void>
   }
   if (hasEntityTag(request.headers['if-none-match'], digest))
     return sendEmpty(exchange, 304, blobHeaders(digest))
-  if (await redirected(exchange, blob, digest)) return
+  if (await redirectedToStore(exchange, blob)) return
   return serveBlob(exchange, blob)
 }
 
@@ -62,6 +62,7 @@ export async function serveBlob(exchange: Exchange, blob: FoundBlob): Promise<vo
   const { digest } = blob
   const headers = blobHeaders(digest)
   const ranges = rangesOf(exchange, { digest, size: blob.size })
+  if (await handedToProxy(exchange, blob, { headers, ranges })) return
   if (ranges === 'whole') return sendWhole(exchange, blob, headers)
   const [only] = ranges
   if (ranges.length === 1 && only !== undefined) return sendRange(exchange, blob, only, headers)
@@ -76,19 +77,6 @@ export async function deleteBlob(exchange: Exchange, path: BlobPath): Promise<vo
     provenance: provenanceOf(exchange),
   })
   sendEmpty(exchange, 202, positionHeader(exchange, position))
-}
-
-/**
- * True when the client was sent to the object store; it repeats its Range there. Never for HEAD: what a link answers to
- * is GET alone. The link is a right to pull, so it is kept by nobody in between and stands in no log.
- */
-async function redirected(exchange: Exchange, blob: FoundBlob, digest: Digest): Promise<boolean> {
-  const { edge, registry, remoteAddress } = exchange
-  if (isHead(exchange) || !edge.redirects(blob.size, remoteAddress)) return false
-  const url = await blobUrl(registry, blob)
-  if (url === undefined) return false
-  sendEmpty(exchange, 307, { Location: url, 'Docker-Content-Digest': digest })
-  return true
 }
 
 function requireDigest(text: string): Digest {

@@ -14,7 +14,7 @@
 import { randomBytes } from 'node:crypto'
 import { constants, type Stats } from 'node:fs'
 import { copyFile, link, mkdir, open, readdir, readFile, rename, stat } from 'node:fs/promises'
-import { dirname, join } from 'node:path'
+import { dirname, join, relative } from 'node:path'
 import { createDigester, type Digest, type DigestAlgorithm } from '#shared/oci/digest.ts'
 import {
   type Attempt,
@@ -33,6 +33,7 @@ import type { ByteBudget } from '../byte-budget.ts'
 import { orLost } from '../lost-session.ts'
 import { createDirectorySyncer, type DirectorySyncer } from './directory-sync.ts'
 import { pumpFile, shortFile } from './file-pump.ts'
+import { createOpenFiles } from './open-files.ts'
 import { createVolume, type Volume } from './volume.ts'
 import { createWriteOnceFile, unlinkIfThere, type WriteOnceFile } from './write-once-file.ts'
 
@@ -57,6 +58,7 @@ export interface FileStoreOptions {
 export async function openFileStore(options: FileStoreOptions): Promise<BlobStore> {
   const { directory, budget } = options
   const directories = createDirectorySyncer()
+  const openFiles = createOpenFiles()
   await makeDirectories(directory, directories)
   const volume = options.volume ?? createVolume({ directory, floorBytes: options.freeBytesMin })
   const markerPath = join(directory, MARKER_NAME)
@@ -153,12 +155,10 @@ export async function openFileStore(options: FileStoreOptions): Promise<BlobStor
     sink: ByteSink,
     signal: AbortSignal,
   ): Promise<void> {
-    const handle = await storing(() => open(pathOf(key), 'r'))
-    try {
-      await storing(() => pumpFile({ handle, range, sink, signal, budget }))
-    } finally {
-      await handle.close()
-    }
+    await storing(async () => {
+      using file = await openFiles.open(pathOf(key))
+      await pumpFile({ handle: file.handle, range, sink, signal, budget })
+    })
   }
 
   async function writeMarker(text: string, { replace }: { replace: boolean }): Promise<void> {
@@ -230,7 +230,12 @@ export async function openFileStore(options: FileStoreOptions): Promise<BlobStor
       }),
 
     statIsLocal: true,
-    stat: (key) => storing(() => statKey(pathOf(key))),
+    stat: (key) =>
+      storing(async () => {
+        const path = pathOf(key)
+        const found = openFiles.stat(path)
+        return found === undefined ? statKey(path) : factsOf(found)
+      }),
 
     keysOf: (parts) => (parts as readonly FilePart[]).map(({ key }) => key),
 
@@ -250,6 +255,7 @@ export async function openFileStore(options: FileStoreOptions): Promise<BlobStor
 
     dropUnfinished: async () => 0,
     url: async () => undefined,
+    proxyPath: async (key) => `/${relative(directory, pathOf(key))}`,
 
     check: () =>
       storing(async () => {
@@ -262,7 +268,10 @@ export async function openFileStore(options: FileStoreOptions): Promise<BlobStor
         }
       }),
 
-    [Symbol.asyncDispose]: () => directories[Symbol.asyncDispose](),
+    async [Symbol.asyncDispose]() {
+      await openFiles[Symbol.asyncDispose]()
+      await directories[Symbol.asyncDispose]()
+    },
   }
 }
 
@@ -300,9 +309,13 @@ async function listFiles(directory: string, after: string, limit: number): Promi
 /** Only a store that is there can say that an object is not: the folders are made at start and never removed. */
 async function statKey(path: string): Promise<ObjectStat | undefined> {
   const found = await statIfThere(path)
-  if (found?.isFile()) return { size: found.size, version: `${found.ino} ${found.mtimeMs} ${found.ctimeMs}` }
+  if (found?.isFile()) return factsOf(found)
   if ((await statIfThere(dirname(path))) !== undefined) return undefined
   throw new StoreError('unavailable', 'the blob directory lacks its folders: is its file system mounted?')
+}
+
+function factsOf(found: Stats): ObjectStat {
+  return { size: found.size, version: `${found.ino} ${found.mtimeMs} ${found.ctimeMs}` }
 }
 
 /** A link is whole or not there. Where the file system knows none a copy has to do, which a crash may cut. */

@@ -3,7 +3,7 @@
 // What may still be written is what the file system says is free, less what was admitted and is not yet in a file, less
 // what went into files since the file system was asked. So fifty uploads that begin at once cannot each be promised the
 // same space. The file system is asked at most once a second. An upload whose length is known is admitted whole, before
-// its first byte is read; one whose length is not known is admitted chunk by chunk. While either streams, the real free
+// its first byte is read; one whose length is not known is admitted write by write. While either streams, the real free
 // space is watched too: other programs write here as well.
 //
 // Each process counts its own uploads. Several processes on one volume see each other's bytes only when the file system

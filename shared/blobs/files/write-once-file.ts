@@ -6,6 +6,7 @@ import { constants } from 'node:fs'
 import { type FileHandle, open, unlink } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { createDigester, type Digest, type DigestAlgorithm, type Digester } from '#shared/oci/digest.ts'
+import { freeMemory } from '../free-memory.ts'
 import type { DirectorySyncer } from './directory-sync.ts'
 import type { Admission } from './volume.ts'
 
@@ -49,8 +50,8 @@ export class WriteOnceFile {
     this.#space = options.space
   }
 
+  /** Takes the chunk's memory: it is given back as soon as its bytes are hashed and written. */
   async write(chunk: Buffer): Promise<void> {
-    await this.#space.expect(chunk.length)
     this.#collected.push(chunk)
     this.#collectedBytes += chunk.length
     if (this.#collectedBytes >= WRITE_BYTES) await this.#flush()
@@ -62,12 +63,17 @@ export class WriteOnceFile {
     const bytes = this.#collectedBytes
     this.#collected = []
     this.#collectedBytes = 0
+    await this.#space.expect(bytes)
     await this.#writing
     if (this.#failure !== undefined) throw this.#failure
     const position = this.#size
     this.#size += bytes
     this.#writing = writeAll(this.#handle, chunks, position).then(
-      () => this.#space.written(bytes),
+      () => {
+        this.#space.written(bytes)
+        // They were hashed while the kernel took them.
+        for (const chunk of chunks) freeMemory(chunk)
+      },
       (thrown: unknown) => {
         this.#failure = thrown
       },

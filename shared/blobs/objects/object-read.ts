@@ -6,6 +6,7 @@
 
 import type { Readable } from 'node:stream'
 import { type ByteSink, StoreError } from '../blob-store.ts'
+import { freeMemory } from '../free-memory.ts'
 import type { ObjectService } from './object-service.ts'
 
 /** Connections in a row that may bring no byte. */
@@ -112,6 +113,8 @@ async function pour(
   body.on('error', end)
   body.on('close', () => end(ended ? undefined : new Error('the store ended the body early')))
   signal.addEventListener('abort', abort)
+  // It may have died before anybody listened.
+  if (body.destroyed) end(body.errored ?? new Error('the store ended the body early'))
   try {
     for (;;) {
       signal.throwIfAborted()
@@ -128,6 +131,7 @@ async function pour(
       for (const chunk of chunks) take(chunk)
       if (sink.writeAll !== undefined) await sink.writeAll(chunks)
       else for (const chunk of chunks) await sink.write(chunk)
+      for (const chunk of chunks) freeMemory(chunk)
       // A receiver that was slow is no stall of the store's.
       stall.refresh()
       if (body.isPaused()) body.resume()

@@ -14,6 +14,7 @@
 import { randomBytes } from 'node:crypto'
 import { createDigester, type Digester } from '#shared/oci/digest.ts'
 import { type Attempt, type AttemptOptions, type StoredSession, StoreError } from '../blob-store.ts'
+import { freeMemory } from '../free-memory.ts'
 import { orLost } from '../lost-session.ts'
 import { readWhole } from './object-read.ts'
 import type { ObjectService, PartUpload } from './object-service.ts'
@@ -83,6 +84,7 @@ export class PartAttempt implements Attempt {
     this.#received += chunk.length
     for (let rest = chunk; rest.length > 0; ) rest = rest.subarray(await this.#collect(rest))
     this.#digester.update(chunk)
+    freeMemory(chunk)
   }
 
   /** The rest of the attempt before goes to the front of this one. */

@@ -124,6 +124,12 @@ export function createPartStore(options: PartStoreOptions): BlobStore {
     }
   }
 
+  async function url(key: string): Promise<string | undefined> {
+    requireKey(key)
+    const bucketMs = Math.floor(nowMs() / LINK_BUCKET_MS) * LINK_BUCKET_MS
+    return service.presign(key, { nowMs: bucketMs, seconds: LINK_SECONDS + LINK_BUCKET_MS / 1_000 })
+  }
+
   async function complete(session: StoredSession, completed: AttemptOptions): Promise<Completion> {
     const notes = notesOf(session)
     const { algorithm, signal } = completed
@@ -312,10 +318,12 @@ export function createPartStore(options: PartStoreOptions): BlobStore {
       return orphans.length
     },
 
-    url: async (key) => {
-      requireKey(key)
-      const bucketMs = Math.floor(nowMs() / LINK_BUCKET_MS) * LINK_BUCKET_MS
-      return service.presign(key, { nowMs: bucketMs, seconds: LINK_SECONDS + LINK_BUCKET_MS / 1_000 })
+    url,
+    async proxyPath(key) {
+      const link = await url(key)
+      if (link === undefined) return undefined
+      const { pathname, search } = new URL(link)
+      return pathname + search
     },
 
     check() {

@@ -1,16 +1,18 @@
 // S3 (and every server that speaks it) under the part store: @aws-sdk/client-s3 and nothing else knows about it.
 //
-// Credentials come from the SDK's usual chain. The SDK's own retries are off (retry.ts has the only ones) and so are its
-// trailing checksums, which several servers refuse; bodies are in memory, so the signature covers their sha256 and a
-// byte that changed on the way is refused by the store. Parts must have 5 MiB, all but the last.
+// A pull costs microseconds: GETs are signed here and made by node:http (signed-get.ts), on the same
+// connections as the SDK's requests. Credentials come from the SDK's usual chain. The SDK's own retries are off
+// (retry.ts has the only ones) and so are its trailing checksums, which several servers refuse; bodies are in memory, so
+// the signature covers their sha256 and a byte that changed on the way is refused by the store. Parts must have 5 MiB,
+// all but the last.
 
-import type { Readable } from 'node:stream'
+import { Agent as HttpAgent } from 'node:http'
+import { Agent as HttpsAgent } from 'node:https'
 import {
   AbortMultipartUploadCommand,
   CompleteMultipartUploadCommand,
   CreateMultipartUploadCommand,
   DeleteObjectsCommand,
-  GetObjectCommand,
   HeadObjectCommand,
   ListMultipartUploadsCommand,
   ListObjectsV2Command,
@@ -22,7 +24,8 @@ import {
 import { NodeHttpHandler } from '@smithy/node-http-handler'
 import type { BlobsConfig } from '../../config/blobs.ts'
 import type { Failure, ObjectService } from './object-service.ts'
-import { createS3Signer } from './s3-presign.ts'
+import { createS3GetSigner, createS3Signer, type S3SignerOptions } from './s3-presign.ts'
+import { getSigned } from './signed-get.ts'
 
 const MIB = 1024 * 1024
 const PART_BYTES_MIN = 5 * MIB
@@ -34,6 +37,8 @@ type S3Config = Extract<BlobsConfig, { kind: 's3' }>
 
 export function openS3Service(config: S3Config): ObjectService {
   const { bucket, prefix } = config
+  const connections = { keepAlive: true, maxSockets: SOCKETS_MAX }
+  const agents = { http: new HttpAgent(connections), https: new HttpsAgent(connections) }
   const client = new S3Client({
     ...(config.region !== undefined && { region: config.region }),
     ...(config.endpoint !== undefined && { endpoint: config.endpoint }),
@@ -45,8 +50,8 @@ export function openS3Service(config: S3Config): ObjectService {
     expectContinueHeader: false,
     requestHandler: new NodeHttpHandler({
       connectionTimeout: CONNECT_MS_MAX,
-      httpAgent: { keepAlive: true, maxSockets: SOCKETS_MAX },
-      httpsAgent: { keepAlive: true, maxSockets: SOCKETS_MAX },
+      httpAgent: agents.http,
+      httpsAgent: agents.https,
       socketAcquisitionWarningTimeout: 60_000,
     }),
   })
@@ -59,13 +64,15 @@ export function openS3Service(config: S3Config): ObjectService {
       SSEKMSKeyId: config.kmsKeyId,
     }),
   }
-  const signer = createS3Signer({
+  const place: S3SignerOptions = {
     bucket,
     pathStyle: config.pathStyle,
     endpoint: config.endpoint,
     region: async () => client.config.region(),
     credentials: async () => client.config.credentials(),
-  })
+  }
+  const signLink = createS3Signer(place)
+  const signGet = createS3GetSigner(place)
 
   return {
     name: 's3',
@@ -145,16 +152,11 @@ export function openS3Service(config: S3Config): ObjectService {
         if (codeOf(thrown) !== 'NoSuchUpload') throw thrown
       }
     },
-    async get(key, range, abortSignal) {
-      const { Body, ContentLength } = await client.send(
-        new GetObjectCommand({
-          Bucket: bucket,
-          Key: nameOf(key),
-          ...(range !== undefined && { Range: `bytes=${range.start}-${range.end}` }),
-        }),
-        { abortSignal },
-      )
-      return { bytes: ContentLength ?? -1, body: Body as Readable }
+    async get(key, range, signal) {
+      // The SDK learns from answers by how much this machine's clock is off.
+      const nowMs = Date.now() + client.config.systemClockOffset
+      const request = await signGet(nameOf(key), { nowMs })
+      return getSigned(request, { agents, connectMsMax: CONNECT_MS_MAX, range, signal })
     },
     async size(key, abortSignal) {
       try {
@@ -207,7 +209,7 @@ export function openS3Service(config: S3Config): ObjectService {
         startedAtMs: Initiated?.getTime() ?? Number.POSITIVE_INFINITY,
       }))
     },
-    presign: (key, options) => signer(nameOf(key), options),
+    presign: (key, options) => signLink(nameOf(key), options),
     failureOf: (thrown) => s3FailureOf(thrown, config),
     [Symbol.asyncDispose]: async () => client.destroy(),
   }

@@ -8,10 +8,13 @@ import { signPeerRequest } from '#shared/auth/peer-signature.ts'
 import { createTokens } from '#shared/auth/tokens.ts'
 import { listSigningKeys } from '#shared/db/signing-keys.ts'
 import type { Region } from '#shared/region.ts'
+import { adminRoutes } from '../../../services/api/admin/routes.ts'
 import { buildApp } from '../../../services/api/app.ts'
 import type { RouteNeed } from '../../../services/api/authorize.ts'
 import { openEdge } from '../../../services/api/edge.ts'
-import { fixedRoutes, registryRoutes, requireNeeds } from '../../../services/api/routes.ts'
+import { fixedRoutes } from '../../../services/api/fixed-routes.ts'
+import { type Methods, type Needed, requireNeeds } from '../../../services/api/route.ts'
+import { registryRoutes } from '../../../services/api/v2/dispatch.ts'
 import { ALICE, accountsNode, basic, ROOT } from '../../support/accounts.ts'
 import { sha256, testImage } from '../../support/image.ts'
 import { ociClient } from '../../support/oci-client.ts'
@@ -35,6 +38,8 @@ const targets: Readonly<Record<string, string>> = {
   ready: '/readyz',
   token: '/token?scope=repository:a/x:pull',
   schemas: '/api/v1/schemas',
+  schema: '/api/v1/schemas/dev.portolan.registry.push.v1.json',
+  openapi: '/api/v1/openapi.json',
   events: '/api/v1/events',
   region: '/api/v1/region',
   repository: '/api/v1/repositories/never/there',
@@ -50,11 +55,15 @@ const targets: Readonly<Record<string, string>> = {
 }
 
 const all: { name: string; method: string; need: RouteNeed }[] = [
-  ...Object.entries(registryRoutes).map(([name, methods]) => ({ name, methods })),
+  ...Object.entries(registryRoutes).map(([name, methods]) => ({ name, methods: methods as Methods<Needed> })),
   ...fixedRoutes,
 ].flatMap(({ name, methods }) =>
-  Object.entries(methods).map(([method, declared]) => ({ name, method, need: declared?.need ?? 'nothing' })),
+  Object.entries(methods).map(([method, { need }]) => ({ name, method, need })),
 )
+for (const { name, method, need } of adminRoutes(() => ({}))) {
+  all.push({ name, method, need })
+  if (method === 'GET') all.push({ name, method: 'HEAD', need })
+}
 
 type Caller = 'nobody' | 'expired' | 'foreign' | 'pull-only' | 'account' | 'admin' | 'peer'
 
@@ -184,8 +193,12 @@ test('a route that declares no need cannot be registered', async (t) => {
   const app = buildApp({ edge, begin: () => {} })
   t.after(() => app.close())
   assert.throws(() => app.get('/api/v1/open', () => 'secret'), /is not declared/)
+  const [declared = assert.fail()] = adminRoutes(() => ({}))
+  const routes = () => [{ ...declared, need: undefined as never }]
+  const careless = buildApp({ edge, begin: () => {}, routes })
+  await assert.rejects(async () => careless.ready(), /GET of the route region declares no need/)
   assert.throws(
-    () => requireNeeds('open', { GET: { need: undefined as never, handle: () => {} } }),
+    () => requireNeeds('open', { GET: { need: undefined as never } }),
     /GET of the route open declares no need/,
   )
 })

@@ -287,14 +287,14 @@ test('bad subscriptions are refused with a sentence', async (t) => {
     [{}, /url is missing/],
     [{ url: 'ftp://x' }, /no http/],
     [{ url: 'https://user:pass@x' }, /credentials/],
-    [{ url, format: 'xml' }, /format is one of/],
+    [{ url, format: 'xml' }, /format must be one of/],
     [{ url, secret: 'short' }, /whsec_/],
     [{ url, headers: { Host: 'x' } }, /no header of yours/],
     [{ url, headers: { 'X-A': 'a\nb' } }, /header value/],
-    [{ url, types: 'push' }, /types is no list/],
-    [{ url, ordered: 'yes' }, /neither true nor false/],
-    [{ url, colour: 'red' }, /no field/],
-    [{ url, previousSecret: null }, /no field/],
+    [{ url, types: 'push' }, /types must be an array/],
+    [{ url, ordered: 'yes' }, /ordered must be true or false/],
+    [{ url, colour: 'red' }, /colour is not a known field/],
+    [{ url, previousSecret: null }, /previousSecret is not a known field/],
   ] as const) {
     const { status, body: answer } = await api('POST', '', body)
     assert.equal(status, 400, JSON.stringify(body))

@@ -104,6 +104,16 @@ test('the chosen store needs its settings, every configured one is known, the ot
   assert.match(problems({ PORTOLAN_REDIRECT: 'on' })[0] ?? '', /needs an object store/)
 })
 
+test('internal paths go to nginx alone: it must be named, and nobody else with it', () => {
+  const accel = { PORTOLAN_REDIRECT: 'accel' }
+  assert.match(problems(accel)[0] ?? '', /needs nginx's address in PORTOLAN_TRUSTED_PROXIES/)
+  for (const everybody of ['0.0.0.0/0', '::/0'])
+    assert.deepEqual(problems({ ...accel, PORTOLAN_TRUSTED_PROXIES: `10.0.0.1,${everybody}` }), [
+      `PORTOLAN_REDIRECT=accel with PORTOLAN_TRUSTED_PROXIES=${everybody} would tell every client internal paths: name nginx alone`,
+    ])
+  assert.equal(loadConfig({ ...accel, PORTOLAN_TRUSTED_PROXIES: '10.0.0.1' }).redirect.by, 'proxy')
+})
+
 test('I6: prefixes and endpoints are parsed before they reach a key or a request', () => {
   for (const prefix of ['../x', '/x', 'a//b', 'a/./b', 'a b', 'x'.repeat(201)]) {
     assert.match(problems({ PORTOLAN_S3_PREFIX: prefix })[0] ?? '', /not a prefix/, prefix)
