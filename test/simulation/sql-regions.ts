@@ -3,7 +3,7 @@
 // Each history has a repository of its own, so the databases are made once; they share the shard of its name.
 
 import assert from 'node:assert/strict'
-import { commitBlob } from '#shared/db/blobs.ts'
+import { commitBlob } from '#shared/db/commit-blob.ts'
 import { deleteConflicts, tagConflicts } from '#shared/db/conflicts.ts'
 import { type Database, openDatabase } from '#shared/db/connect.ts'
 import { moveOutbox } from '#shared/db/event-log.ts'
