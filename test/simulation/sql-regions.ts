@@ -17,7 +17,7 @@ import { statement } from '#shared/db/statement.ts'
 import { deleteTag } from '#shared/db/tags.ts'
 import { toCloudEvent } from '#shared/events/cloud-event.ts'
 import { type RepositoryName, shardOf, type Tag } from '#shared/oci/reference.ts'
-import { createRegisterApplier } from '#shared/replication/apply.ts'
+import { createRegisterApplier, storeCarried } from '#shared/replication/apply.ts'
 import { mergeRegisters } from '#shared/replication/merge.ts'
 import { receiveEvents } from '#shared/replication/receive-events.ts'
 import { type Cleanup, testDatabase } from '../support/postgres.ts'
@@ -211,13 +211,19 @@ async function apply(
 
 /** Registers of one region, merged in another before their events come. */
 async function tell(
-  { regions, repository }: SqlHistory,
+  { regions, repository, names }: SqlHistory,
   { from, to, tag }: { from: string; to: string; tag: string | null },
 ): Promise<void> {
   const [origin, region] = [regions.get(from), regions.get(to)]
   assert.ok(origin && region)
   const registers = await readRegisters(origin.db, { repository, tag })
   if (registers === undefined || (tag !== null && registers.tags.size === 0)) return
+  // A peer answers the manifests with their registers: what they name is linked at once.
+  const carried = [...names.manifests.values()].filter(({ digest }) => registers.manifests.has(digest))
+  await storeCarried(
+    region.db,
+    carried.map((manifest) => ({ ...manifest, absent: [] })),
+  )
   await region.db.transaction((tx) =>
     mergeRegisters(tx, {
       registers: new Map([[repository, registers]]),
