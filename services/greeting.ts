@@ -1,9 +1,9 @@
-// What a starting registry says: where it is, where its data is, how to push the first image.
+// The message a registry prints when it has started: its address, its data directory, and how to push the first image.
 
 import { resolve } from 'node:path'
 import type { Config } from '#shared/config/load.ts'
 
-/** @param port the one listened on; undefined when this process has no API */
+/** @param port the listening port; undefined when this process does not run the API */
 export function greeting(config: Config, port: number | undefined): string {
   const lines = [`Portolan, region "${config.region}"`]
   if (port !== undefined) {

@@ -1,4 +1,5 @@
-// The entry: names of services -> configuration -> region -> services -> wait -> drain.
+// The entry point. It resolves the service names, loads the configuration, opens the region, starts the services, waits
+// for a stop request, and drains.
 //
 //   main.ts [world]          regions eu and us behind one port, for a look; only if nothing is configured
 //   main.ts all              one whole region in this process
@@ -8,8 +9,9 @@
 //   main.ts sweep --yes          removes what no row names, whatever the sweep's limits say, and ends
 //   main.ts --print-config   the effective configuration, secrets masked
 //
-// It runs until SIGINT, SIGTERM, SIGHUP, the end of what it cannot do without, or the end of the npm that started it
-// (stop-request.ts). An OperatorError is one sentence on standard error and exit code 1; a bug has its stack.
+// The process runs until SIGINT, SIGTERM or SIGHUP, until something it depends on fails, or until the npm that started
+// it exits (see stop-request.ts). An OperatorError prints one sentence to standard error and exits with code 1. A bug
+// prints its stack.
 
 import { parseArgs } from 'node:util'
 import { printConfig } from '#shared/config/describe.ts'
@@ -26,7 +28,7 @@ import { stopRequest } from './stop-request.ts'
 
 type Start = (region: Region) => Promise<Service & { port?: number; metricsText?: () => Promise<string> }>
 
-/** Loaded when asked for: a process has only what it runs. */
+/** Loaded on demand: a process loads only the services it runs. */
 const SERVICES: Readonly<Record<string, () => Promise<Start>>> = Object.freeze({
   api: async () => {
     const { startApiProcesses } = await import('./processes.ts')
@@ -51,7 +53,7 @@ type Options = {
   kafka?: string
 }
 
-/** What runs alone and ends: returns the exit code. */
+/** Commands that run alone and exit. Each returns the exit code. */
 const COMMANDS: Readonly<
   Record<string, () => Promise<(config: Config, options: Options) => Promise<number>>>
 > = Object.freeze({
@@ -106,7 +108,7 @@ async function main(): Promise<void> {
   }
   if (config.metricsListen !== undefined) await requireFree(config.metricsListen)
   await using running = new AsyncDisposableStack()
-  // A database that others migrate or that does not answer may be waited for long.
+  // The start may wait a long time for a database that does not answer or that another node is migrating.
   const starting = stop.boundStart(config.drainSeconds * 1_000)
   const region = running.use(await openRegion(config))
   let port: number | undefined
@@ -136,7 +138,7 @@ async function main(): Promise<void> {
   if (reason instanceof Error) throw reason
 }
 
-/** @throws OperatorError naming the nearest service or option to one that there is not */
+/** @throws OperatorError for an unknown service or option; the message suggests the nearest name */
 function commandLine(args: readonly string[]) {
   const { values, positionals, tokens } = parseArgs({
     args: [...args],
@@ -150,11 +152,11 @@ function commandLine(args: readonly string[]) {
     const option = OPTIONS[token.name as keyof typeof OPTIONS]
     if (option === undefined) {
       const meant = nearest(token.name, Object.keys(OPTIONS))
-      throw new OperatorError(`There is no option "${token.rawName}"; the nearest is --${meant}.`)
+      throw new OperatorError(`Unknown option "${token.rawName}". The nearest is --${meant}.`)
     }
     if ((option.type === 'string') !== (token.value !== undefined)) {
       throw new OperatorError(
-        `The option ${token.rawName} ${option.type === 'string' ? 'needs a value' : 'has no value'}.`,
+        `The option ${token.rawName} ${option.type === 'string' ? 'requires a value' : 'does not take a value'}.`,
       )
     }
   }
@@ -163,7 +165,7 @@ function commandLine(args: readonly string[]) {
   for (const name of positionals) {
     if (known.includes(name)) continue
     throw new OperatorError(
-      `There is no service "${name}"; the nearest is ${nearest(name, known)}: choose from ${known.join(', ')}.`,
+      `Unknown service "${name}". The nearest is ${nearest(name, known)}. Choose from ${known.join(', ')}.`,
     )
   }
   const alone = positionals.find((name) => commands.includes(name))

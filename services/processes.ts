@@ -1,7 +1,7 @@
-// Several API processes on the one port: this process keeps what the region embeds and starts the others as `main.ts
-// api`, with the same configuration and the database's address. The kernel spreads connections over them (SO_REUSEPORT).
-// A child that dies is started again after a pause; draining this process drains them all. Metrics are gathered from
-// the children when asked for, and added up.
+// Runs several API processes on one port. This process keeps the components that the region embeds and starts the
+// others as `main.ts api`, with the same configuration and the database URL. The kernel distributes connections between
+// them (SO_REUSEPORT). A child that exits is restarted after a pause. Draining this process drains all of them. Metrics
+// are collected from the children on request and summed.
 
 import { type ChildProcess, fork } from 'node:child_process'
 import { setTimeout as pause } from 'node:timers/promises'
@@ -15,7 +15,7 @@ const RESTART_DELAY_MS = 500
 const START_TIMEOUT_MS = 30_000
 const METRICS_TIMEOUT_MS = 2_000
 
-/** What parent and child say to each other. */
+/** The messages between parent and child. */
 export type ProcessMessage =
   | { readonly kind: 'ready' }
   | { readonly kind: 'metrics-wanted'; readonly id: number }
@@ -23,20 +23,20 @@ export type ProcessMessage =
 
 export interface ApiProcesses extends Service {
   readonly port: number
-  /** The numbers of all children as one text. */
+  /** The metrics of all children, summed, as one text. */
   metricsText(): Promise<string>
 }
 
-/** @param environment what the children are configured with, beside what this process decided for them */
+/** @param environment the children's environment; this process overrides some of its variables */
 export async function startApiProcesses(
   region: Region,
   environment: Readonly<Record<string, string | undefined>>,
 ): Promise<ApiProcesses> {
   const { config } = region
   if (config.listen.port === 0)
-    throw new OperatorError('PORTOLAN_PROCESSES above 1 needs a fixed port in PORTOLAN_LISTEN.')
-  // The children serve from the stores, and this process tells whether they are ready on the metrics port. A store that
-  // cannot be used is told here, once.
+    throw new OperatorError('PORTOLAN_PROCESSES above 1 requires a fixed port in PORTOLAN_LISTEN.')
+  // The children serve from the stores, and this process reports their readiness on the metrics port. Opening the
+  // stores here reports an unusable store once.
   await region.openStores()
   const children = new Set<ChildProcess>()
   let stopping = false
@@ -52,14 +52,14 @@ export async function startApiProcesses(
         PORTOLAN_PROCESSES: '1',
         PORTOLAN_CHILD: config.database.embedded ? 'api-embedded' : 'api',
       },
-      // A group of their own: Ctrl-C reaches this process, which drains them in order.
+      // Each child has its own process group. Ctrl-C reaches only this process, which then drains the children.
       detached: true,
     })
     children.add(child)
     child.once('exit', (code, signal) => {
       children.delete(child)
       if (stopping) return
-      region.log.error({ code, signal }, 'an API process ended and is started again')
+      region.log.error({ code, signal }, 'an API process exited and will be restarted')
       void pause(RESTART_DELAY_MS).then(() => (stopping ? undefined : start().catch(report)))
     })
     return new Promise((resolve, reject) => {
@@ -68,7 +68,7 @@ export async function startApiProcesses(
         START_TIMEOUT_MS,
       )
       child.once('exit', () =>
-        reject(new OperatorError('An API process ended before it was ready; what it said is above.')),
+        reject(new OperatorError('An API process exited before it was ready; see its output above.')),
       )
       child.on('message', (message: ProcessMessage) => {
         if (message.kind !== 'ready') return
@@ -77,7 +77,7 @@ export async function startApiProcesses(
       })
     })
   }
-  const report = (error: unknown) => region.log.error({ error }, 'an API process could not be started')
+  const report = (error: unknown) => region.log.error({ error }, 'failed to start an API process')
 
   const ask = (child: ChildProcess): Promise<unknown> => {
     const id = ++asked
@@ -112,7 +112,7 @@ export async function startApiProcesses(
   }
 }
 
-/** In a child: says that it is ready, answers for its metrics, and ends when the parent is gone, until disposed. */
+/** In a child, until disposed: reports readiness, answers requests for metrics, and stops when the parent is gone. */
 export function joinParent(region: Region, onOrphaned: () => void): Disposable {
   const send = (message: ProcessMessage) => process.send?.(message)
   process.on('message', (message: ProcessMessage) => {
@@ -120,7 +120,7 @@ export function joinParent(region: Region, onOrphaned: () => void): Disposable {
     region.metrics
       .values()
       .then((values) => send({ kind: 'metrics', id: message.id, values }))
-      .catch((error: unknown) => region.log.error({ error }, 'metrics could not be gathered'))
+      .catch((error: unknown) => region.log.error({ error }, 'failed to collect metrics'))
   })
   process.on('disconnect', onOrphaned)
   send({ kind: 'ready' })

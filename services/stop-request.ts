@@ -1,27 +1,33 @@
-// When a process is to stop: SIGINT, SIGTERM or SIGHUP, or the end of the npm that started it. It also keeps the process alive until
-// then: services wait on timers that hold nothing, and a Postgres that restarts leaves no connection open for a moment.
+// Decides when a process must stop: on SIGINT, SIGTERM or SIGHUP, or when the npm that started it exits. It also keeps
+// the process alive until then. The timers of services do not keep a process alive, and during a restart of Postgres no
+// connection is open.
 //
-// - One stop can arrive as several signals: Ctrl-C reaches npm and this process, and npm passes its own on; systemd signals
-//   the whole group. So a second signal ends the process without a drain only if it comes a second after the first.
-// - npm passes SIGTERM and SIGINT on to the shell that runs the script, so the script `exec`s: the shell becomes this process.
-//   An npm that is killed passes nothing on. What it left would keep the port and the data directory from the next
-//   start, so a process whose npm is gone drains. A process that npm did not start does not look: it may well be meant to
-//   outlive whoever started it (`setsid`, `disown`), as npm itself may: `npm start &` goes on when its shell has ended.
-// - SIGHUP, a terminal that was closed, ends every Node process, npm included, also under `nohup`: Node sets the signal back
-//   to its default when it starts. So it drains, instead of ending in the middle.
+// - One stop can arrive as several signals. Ctrl-C reaches both npm and this process, and npm forwards its own signal.
+//   systemd signals the whole process group. A second signal therefore exits without a drain only if it arrives at
+//   least one second after the first.
+// - npm forwards SIGTERM and SIGINT to the shell that runs the script. The script uses `exec`, so this process replaces
+//   the shell. A killed npm forwards nothing, and a process left behind would hold the port and the data directory when
+//   the next one starts. A process therefore drains when its npm is gone. A process that npm did not start does not
+//   check its parent, because it may be meant to outlive it (`setsid`, `disown`). npm itself may outlive its parent
+//   too: `npm start &` keeps running after its shell exits.
+// - SIGHUP (a closed terminal) terminates any Node process by default, npm included. This holds under `nohup` too,
+//   because Node resets the signal to its default action when it starts. This process handles it and drains instead.
 
 const SECOND_SIGNAL_MS_MIN = 1_000
 const PARENT_LOOK_MS = 1_000
 
 export interface StopRequest extends Disposable {
-  /** Resolves when the process is to drain. */
+  /** Resolves when the process must drain. */
   readonly requested: Promise<void>
   request(): void
-  /** Until disposed: a process that is told to stop ends within this time, even if it still waits for something to start. */
+  /**
+   * Until disposed, a stop request ends the process within `startMs`, even if it is still waiting for something
+   * to start.
+   */
   boundStart(startMs: number): Disposable
 }
 
-/** @param environment tells whether npm started this process */
+/** @param environment shows whether npm started this process */
 export function stopRequest(environment: Readonly<Record<string, string | undefined>>): StopRequest {
   const { promise, resolve } = Promise.withResolvers<void>()
   let firstAtMs: number | undefined
@@ -53,7 +59,7 @@ export function stopRequest(environment: Readonly<Record<string, string | undefi
         },
       }
     },
-    // The handlers stay: a signal during the drain must not end the process by itself.
+    // The signal handlers stay installed, so that a signal during the drain does not terminate the process.
     [Symbol.dispose]: () => clearInterval(looking),
   }
 }

@@ -1,9 +1,10 @@
-// `npm start -- adopt-store`: says who owns the blob store that is configured, and with `--yes` makes it this database's.
+// `npm start -- adopt-store`: reports who owns the configured blob store. With `--yes`, it makes this database the
+// owner.
 //
-// For a region that starts with a new database on the old bytes, for a store that came from elsewhere, and for a marker
-// that was lost. Nothing else changes: no object is removed by it, and the limits of the sweep hold afterwards, so that
-// a database without rows erases nothing either. A region that owned the store before stops uploading and sweeping
-// within a minute.
+// Use it when a region starts with a new database on existing bytes, when a store came from elsewhere, or when the
+// marker was lost. It changes nothing else. No object is removed, and the sweep limits still apply, so a database
+// without rows removes nothing later either. A region that owned the store before stops uploading and sweeping within a
+// minute.
 
 import { findStoreFacts, judgeOwner, takeStore } from '#shared/blobs/store-owner.ts'
 import type { Config } from '#shared/config/load.ts'
@@ -11,11 +12,11 @@ import { blobKeysInUse } from '#shared/db/blob-keys.ts'
 import { knownRows } from '#shared/db/store-owner.ts'
 import { openRegion } from '#shared/region.ts'
 
-/** Enough to tell a store that is full from one that is not; counting all of a large one takes hours. */
+/** Enough to distinguish a full store from an empty one. Counting all objects of a large store takes hours. */
 const COUNT_MAX = 10_000
 const PAGE = 1_000
 
-/** Returns the exit code: 0 when the store is this database's. */
+/** Returns the exit code: 0 if the store belongs to this database. */
 export async function adoptStore(config: Config, options: { yes: boolean }): Promise<number> {
   await using region = await openRegion(config, { unowned: true })
   const { db } = region
@@ -25,7 +26,7 @@ export async function adoptStore(config: Config, options: { yes: boolean }): Pro
   const verdict = judgeOwner(facts, owner)
   const mine = `the database ${owner.database} of the region "${owner.region}"`
   if (verdict.kind === 'owned') {
-    say(`The store, ${blobs.place}, already belongs to ${mine}.`)
+    say(`The store ${blobs.place} already belongs to ${mine}.`)
     return 0
   }
   let objects = 0
@@ -42,13 +43,13 @@ export async function adoptStore(config: Config, options: { yes: boolean }): Pro
   say(`The store is ${blobs.place}; it ${verdict.kind === 'refused' ? verdict.reason : 'has no owner'}.`)
   say(`It holds ${atLeast}${objects} objects; this database has rows for ${named} of them.`)
   if (!options.yes) {
-    say(`To make it the store of ${mine}: npm start -- adopt-store --yes`)
+    say(`To assign it to ${mine}: npm start -- adopt-store --yes`)
     return 1
   }
   await takeStore(blobs, owner)
-  region.log.warn({ store: blobs.place, was: facts.marker, objects, named }, 'the blob store was adopted')
+  region.log.warn({ store: blobs.place, was: facts.marker, objects, named }, 'adopted the blob store')
   say(`It now belongs to ${mine}.`)
   if (named < objects)
-    say('What has no row is left alone: `npm start -- sweep` says what a sweep would remove.')
+    say('Objects without a row are kept. `npm start -- sweep` shows what a sweep would remove.')
   return 0
 }

@@ -1,8 +1,9 @@
-// `npm start -- sweep`: says what a sweep of the store would remove, and with `--yes` removes it whatever the limits say.
+// `npm start -- sweep`: reports what a sweep of the store would remove. With `--yes`, it removes these objects even if
+// they exceed the sweep limits.
 //
-// The janitor stops by itself when a sweep would remove more than a tenth of the store or more than the database ever
-// knew. Then a person looks here, and allows this one sweep. Everything else that protects bytes holds as ever: the
-// store's owner, the grace time, rows and open uploads, the pause after a restore.
+// The janitor blocks a sweep that would remove more than a tenth of the store, or more objects than the database ever
+// knew. This command lets an operator inspect the result and allow that one sweep. All other protections still apply:
+// the store's owner, the grace time, rows and open uploads, and the pause after a restore.
 
 import type { Config } from '#shared/config/load.ts'
 import { type Held, withLease } from '#shared/db/lease.ts'
@@ -12,7 +13,7 @@ import { createStoreSurvey, type FinishedSurvey } from './survey-store.ts'
 import { sweepBlockedBy } from './sweep-limits.ts'
 import { oldBefore, removeOrphans, sweepMustWait } from './sweep-orphans.ts'
 
-/** Returns the exit code: 0 when the sweep was made, or nothing has to be allowed. */
+/** Returns the exit code: 0 if the sweep ran, or if the limits do not block it. */
 export async function sweep(config: Config, options: { yes: boolean }): Promise<number> {
   await using opened = await openRegion(config)
   const region = await withStores(opened)
@@ -22,7 +23,7 @@ export async function sweep(config: Config, options: { yes: boolean }): Promise<
   const ran = await withLease(region.databaseUrl, 'janitor', async (lost, held) => {
     code = await sweepOnce(region, { ...options, held, signal: AbortSignal.any([abort.signal, lost]) })
   })
-  if (!ran) say('The janitor of this region is sweeping right now: try again in a moment.')
+  if (!ran) say('The janitor of this region is running. Try again in a moment.')
   return code
 }
 
@@ -33,7 +34,7 @@ async function sweepOnce(
   const { held, signal } = options
   const wait = await sweepMustWait(region)
   if (wait !== undefined) {
-    say(`Nothing is swept: ${wait}.`)
+    say(`Sweeps are paused: ${wait}.`)
     return 1
   }
   const { founded } = await region.ownership.check()
@@ -43,19 +44,25 @@ async function sweepOnce(
   const seenMax = await raiseBlobsSeen(region.db, found.named)
   const { objects, named, orphans, orphanBytes } = found
   say(
-    `The store, ${region.blobs.place}, holds ${objects} objects, ${named} of them with a row; ${orphans} (${(orphanBytes / 2 ** 20).toFixed(1)} MiB) have none and are older than ${region.config.janitor.orphanGraceSeconds} s.`,
+    `The store ${region.blobs.place} holds ${objects} objects; ${named} of them have a row. ` +
+      `${orphans} (${(orphanBytes / 2 ** 20).toFixed(1)} MiB) have no row and are older than ` +
+      `${region.config.janitor.orphanGraceSeconds} s.`,
   )
   const blocked = sweepBlockedBy(found, { seenMax, founded })
   if (!options.yes) {
     if (blocked === undefined) return 0
     say(
-      `The janitor leaves them alone, because that is ${blocked === 'share' ? 'more than a tenth of the store' : `more than the ${seenMax} objects this database ever knew`}. If they may go: npm start -- sweep --yes`,
+      `The janitor does not remove them, because that is ${
+        blocked === 'share'
+          ? 'more than a tenth of the store'
+          : `more than the ${seenMax} objects this database ever knew`
+      }. To remove them: npm start -- sweep --yes`,
     )
     return 1
   }
   const removed = await removeOrphans(region, { found, olderThanMs, signal, held })
   say(`Removed ${removed}.`)
-  if (orphans > found.candidates.length) say('There are more: run the command again.')
+  if (orphans > found.candidates.length) say('More orphans remain. Run the command again.')
   return signal.aborted ? 1 : 0
 }
 

@@ -1,5 +1,5 @@
-// Uploads that rested too long: the row goes first, then the bytes. Dying in between leaves bytes without a row, which
-// the orphan sweep finds.
+// Removes expired uploads. The row is deleted first, then the bytes. A crash in between leaves bytes without a row,
+// which the orphan sweep removes.
 
 import type { Held } from '#shared/db/lease.ts'
 import { takeExpiredUploads } from '#shared/db/uploads.ts'
@@ -11,8 +11,8 @@ const BATCH = 500
 const RUN_MAX = 1_000_000
 
 /**
- * Returns how many sessions were ended.
- * @throws LeaseLostError before the next rows are taken after the lease was lost
+ * Returns the number of sessions removed.
+ * @throws LeaseLostError if the lease is lost; no further rows are taken
  */
 export async function expireUploads(
   region: RegionWithStores,
@@ -30,6 +30,6 @@ export async function expireUploads(
     seen += taken
     if (taken < BATCH) break
   }
-  if (ended > 0) region.log.info({ ended }, 'expired uploads were removed')
+  if (ended > 0) region.log.info({ ended }, 'removed expired uploads')
   return ended
 }

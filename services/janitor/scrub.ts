@@ -1,12 +1,12 @@
-// Looking at blobs that nobody reads: a bounded number in each run, round and round in the order of their digests.
+// Checks blobs for damage, a bounded number in each run, cycling through the blobs in digest order.
 //
 // Pulls of whole blobs find damage by themselves; this finds it in what is rarely pulled, or only in ranges. Files are
 // read and hashed, and so are rows of the database. Of an object store only the size is asked: services like S3 scrub their own disks, and reading all of
 // a bucket costs money. A run ends after RUN_BYTES_MAX or RUN_BLOBS_MAX; one blob may be larger than that and is read
 // whole. At 288 runs a day, 72 GB a day are read.
 //
-// A scrub begins at a random digest, so that a process that is started again every night still comes by everywhere.
-// First it looks again at blobs that are marked: an operator may have put a file back, or mounted what was away.
+// A scrub begins at a random digest, so that a process restarted every night still covers all blobs over time. Each run
+// first rechecks blobs marked as damaged: an operator may have restored a file or mounted a missing volume.
 
 import { randomBytes } from 'node:crypto'
 import { blobsAfter } from '#shared/db/blobs.ts'
@@ -15,7 +15,7 @@ import type { BlobHealth } from '#shared/registry/blob-health.ts'
 
 const RUN_BYTES_MAX = 256 * 1024 * 1024
 const RUN_BLOBS_MAX = 500
-/** Marked blobs looked at again in one run. */
+/** The most damaged blobs rechecked in one run. */
 const RUN_MARKED_MAX = 100
 
 export interface ScrubResult {
@@ -24,10 +24,10 @@ export interface ScrubResult {
   readonly healed: number
 }
 
-/** What is looked at, and what decides whether it is damaged. */
+/** The stores to check, and the component that decides whether a blob is damaged. */
 export type Scrubbed = RegionWithStores & { readonly blobHealth: BlobHealth }
 
-/** Each call is one run. */
+/** Each call of the returned function performs one run. */
 export function createScrub(region: Scrubbed): (signal: AbortSignal) => Promise<ScrubResult> {
   let after = `sha256:${randomBytes(32).toString('hex')}`
   let afterMarked = ''

@@ -1,6 +1,7 @@
-// The janitor: everything periodic and destructive, in one audited place. Today: secrets that are still to be sealed,
-// uploads that expired, bytes that no row names, and blobs whose bytes are damaged. One janitor works at a time in a
-// region, whichever process gets the lease; each task is bounded per run and finds the rest the next time.
+// The janitor: all periodic and destructive work, in one place that is easy to audit. It encrypts secrets that are
+// still stored in clear text, removes expired uploads, removes bytes that no row references, and checks blobs for
+// damage. In a region one janitor works at a time: the process that holds the lease. Each task is bounded per run and
+// continues in the next run.
 
 import { withLease } from '#shared/db/lease.ts'
 import { sealStoredSecrets } from '#shared/db/seal-stored-secrets.ts'
@@ -25,17 +26,17 @@ export async function startJanitor(region: Region): Promise<Service> {
     run: async (signal) => {
       const ran = await withLease(region.databaseUrl, 'janitor', async (lost, held) => {
         const ending = AbortSignal.any([signal, lost])
-        // First: what stops a sweep is no reason to leave secrets in clear.
+        // Runs first, so that a failing sweep does not leave secrets in clear text.
         if (region.sealer !== undefined) await sealStoredSecrets(region)
         await expireUploads(stored, ending, held)
         await sweepOrphans(ending, held)
         await sweepRows(ending, held)
         await scrub(ending)
       })
-      // Another process works and tells whether sweeps are blocked.
+      // Another process holds the lease and reports whether sweeps are blocked.
       if (!ran) region.metrics.sweepBlocked(undefined)
     },
-    onError: (error) => region.logFailure(error, 'the janitor failed; it will try again'),
+    onError: (error) => region.logFailure(error, 'the janitor failed; will retry'),
   })
   return {
     name: 'janitor',

@@ -1,29 +1,30 @@
-// Counting before removing: a pass over all objects of the store, in pages, that finds which are orphans.
+// Counts before anything is removed: a pass over all objects of the store, in pages, that finds the orphans.
 //
-// An object is an orphan when it is older than the grace time by the store's own clock and nothing in the database
-// needs it. A pass over a large store takes several runs, and `step` goes on where the last run stopped. A
-// process that ends begins a new pass: nothing was removed yet. The keys found are kept in memory up to a bound, and
-// counted beyond it; what is over the bound is found again by the next pass.
+// An object is an orphan if it is older than the grace time by the store's clock and nothing in the database needs it.
+// A pass over a large store takes several runs, and `step` continues where the last run stopped. A restarted process
+// begins a new pass, which is safe because nothing was removed yet. Orphan keys are kept in memory up to a bound and
+// only counted beyond it. The next pass finds the rest.
 
 import { blobKeysInUse } from '#shared/db/blob-keys.ts'
 import type { RegionWithStores } from '#shared/region.ts'
 import type { Survey } from './sweep-limits.ts'
 
 const PAGE = 500
-/** Objects looked at in one run. */
+/** The most objects examined in one run. */
 const RUN_MAX = 100_000
-/** Some 10 MB of keys. */
+/** About 10 MB of keys. */
 const CANDIDATES_MAX = 100_000
 
 export interface FinishedSurvey extends Survey {
-  /** Keys of orphans, at most 100,000: the ones to remove after another look. */
+  /** Keys of orphans, at most 100,000. Check each one again before removing it. */
   readonly candidates: readonly string[]
 }
 
 export interface StoreSurvey {
   /**
-   * Goes on for at most 100,000 objects. Returns the survey when the pass is complete, and begins anew.
-   * @param olderThanMs what was written before, by the store's clock, is old
+   * Continues the pass for about 100,000 objects. Returns the survey when the pass is complete; the next call begins
+   * a new pass.
+   * @param olderThanMs objects written before this time, by the store's clock, are old
    */
   step(olderThanMs: number, signal: AbortSignal): Promise<FinishedSurvey | undefined>
 }

@@ -1,12 +1,14 @@
-// Removing bytes that no row names: what is left when a process dies between writing bytes and committing their row.
+// Removes bytes that no row references. A process leaves them behind if it dies after writing bytes and before
+// committing their row.
 //
-// The order of a sweep: the store's marker still names this database; the store's clock says what is old; a pass over
-// the whole store counts (survey-store.ts); the limits allow what it found (sweep-limits.ts); then each page of
-// orphans is looked up once more and removed. Uploads in parts that a store keeps out of its listing end the same way. Where
-// one of these does not hold nothing is removed, one line is logged when that begins and one when it ends, and
-// `portolan_sweep_blocked` is 1. A person who has looked can let one sweep through: command.ts.
+// A sweep runs in this order. It checks that the store's marker names this database. It computes the age limit from the
+// store's clock. A pass over the whole store counts the objects (survey-store.ts), and the limits must allow the result
+// (sweep-limits.ts). Each page of orphans is then looked up once more and removed. Multipart uploads that a store does
+// not list are removed the same way. If the owner check or a limit fails, nothing is removed: one line is logged when
+// this state begins and one when it ends, and `portolan_sweep_blocked` is 1. An operator can allow a single sweep
+// (command.ts).
 //
-// After the database was restored nothing is swept for a while: see shared/db/region.ts.
+// After a restore of the database, sweeps are paused for a while (see shared/db/region.ts).
 
 import { type Marker, StoreOwnerError } from '#shared/blobs/store-owner.ts'
 import { blobKeysInUse, forgetDeadAttempts } from '#shared/db/blob-keys.ts'
@@ -19,7 +21,7 @@ import { sweepBlockedBy } from './sweep-limits.ts'
 
 const PAGE = 500
 
-/** Each call is one run; returns how many orphans it removed. */
+/** Each call of the returned function performs one run and returns the number of orphans removed. */
 export function createOrphanSweep(
   region: RegionWithStores,
 ): (signal: AbortSignal, held: Held) => Promise<number> {
@@ -45,24 +47,24 @@ export function createOrphanSweep(
   }
 }
 
-/** Why no sweep may run now, as the end of a sentence; undefined: it may. */
+/** Returns why no sweep may run now, as the end of a sentence, or undefined if a sweep may run. */
 export async function sweepMustWait(region: RegionWithStores): Promise<string | undefined> {
   if (await sweepsPaused(region.db))
     return 'the database was restored or taken over within the last seven days'
-  // Whether the database was restored is not known before Kafka was asked.
+  // Only the comparison with Kafka shows whether the database was restored.
   if (region.config.kafka !== undefined && !(await logWasCompared(region.db)))
     return 'the log has not been compared with Kafka since the database started'
   return undefined
 }
 
-/** What was written before this is older than the grace time. By the store's clock, in milliseconds. */
+/** Objects written before this time exceed the grace time. In milliseconds, by the store's clock. */
 export async function oldBefore(region: RegionWithStores): Promise<number> {
   return (await region.blobs.nowMs()) - region.config.janitor.orphanGraceSeconds * 1_000
 }
 
 /**
- * Looks at each candidate once more: what is needed by now stays. Returns how many were removed.
- * @throws LeaseLostError before the first removal after the lease was lost
+ * Checks each candidate again and removes those that are still orphans. Returns the number removed.
+ * @throws LeaseLostError if the lease is lost; nothing more is removed
  */
 export async function removeOrphans(
   region: RegionWithStores,
@@ -77,12 +79,12 @@ export async function removeOrphans(
     const page = found.candidates.slice(from, from + PAGE)
     const used = await inUse(page)
     const orphans = page.filter((key) => !used.has(key))
-    // A sweeper that was frozen since it looked must not remove what somebody has committed meanwhile.
+    // A sweeper that was frozen since the lookup must not remove objects committed in the meantime.
     held.requireHeld()
     await blobs.remove(orphans)
     removed += orphans.length
   }
-  if (removed > 0) region.log.info({ removed }, 'orphaned bytes were removed')
+  if (removed > 0) region.log.info({ removed }, 'removed orphaned objects')
   return removed
 }
 
@@ -106,11 +108,11 @@ interface Block {
 }
 
 const SENTENCES = Object.freeze({
-  owner: "nothing is swept: the blob store is not this database's",
+  owner: 'sweeps are blocked: the blob store does not belong to this database',
   share:
-    'nothing is swept: more than a tenth of the store has no row; see `npm start -- sweep` before you allow it',
+    'sweeps are blocked: more than a tenth of the store has no row; inspect it with `npm start -- sweep`',
   unknown:
-    'nothing is swept: the store has more objects without a row than this database ever knew; see `npm start -- sweep`',
+    'sweeps are blocked: more objects have no row than this database ever knew; inspect it with `npm start -- sweep`',
 })
 
 function createBlock(region: RegionWithStores): Block {
@@ -122,7 +124,7 @@ function createBlock(region: RegionWithStores): Block {
       region.metrics.sweepBlocked(reason)
     },
     clear() {
-      if (blocked !== undefined) region.log.info('sweeps go on')
+      if (blocked !== undefined) region.log.info('sweeps resumed')
       blocked = undefined
       region.metrics.sweepBlocked(undefined)
     },

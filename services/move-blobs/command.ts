@@ -1,25 +1,27 @@
-// `npm start -- move-blobs --to s3`: moves a region's blobs to another store while it serves, with a line of progress.
+// `npm start -- move-blobs --to s3`: moves a region's blobs to another store while it serves, and shows a progress
+// line.
 //
-// The nodes are restarted with PORTOLAN_BLOBS set to the new store first, the old one still configured: new pushes then
-// go to the new store and reads look where each row says. This command moves the rest; afterwards the old store's
-// settings can go. One such command works in a region at a time.
+// Before you run it, restart the nodes with PORTOLAN_BLOBS set to the new store and the old store still configured. New
+// pushes then go to the new store, and reads use the store that each row names. This command moves the remaining blobs.
+// Afterwards you can remove the old store's settings. Only one move-blobs command runs in a region at a time.
 
 import { type Config, ConfigError } from '#shared/config/load.ts'
 import { withLease } from '#shared/db/lease.ts'
 import { openRegion, withStores } from '#shared/region.ts'
 import { type MoveProgress, moveAllBlobs } from './move-blobs.ts'
 
-/** Readers that looked just before a switch have so long to open the old bytes. */
+/** How long a reader that read the row just before the switch can still open the old bytes. */
 const KEEP_OLD_MS = 5_000
 const LINE_MS = 200
 const LINE_MS_WITHOUT_TERMINAL = 10_000
 const BAR_WIDTH = 24
 
-/** Returns the exit code: 0 when everything is in the new store. */
+/** Returns the exit code: 0 if all blobs are in the new store. */
 export async function moveBlobs(config: Config, to: string | undefined): Promise<number> {
   if (to !== config.blobs.kind) {
     throw new ConfigError([
-      `move-blobs --to ${to ?? '<store>'} needs PORTOLAN_BLOBS=${to ?? '<store>'}, here and at every node of the region, so that new blobs go there too`,
+      `move-blobs --to ${to ?? '<store>'} requires PORTOLAN_BLOBS=${to ?? '<store>'} here and at every node of ` +
+        'the region, so that new blobs are written there too',
     ])
   }
   await using opened = await openRegion(config)
@@ -36,13 +38,13 @@ export async function moveBlobs(config: Config, to: string | undefined): Promise
       signal: AbortSignal.any([abort.signal, lost]),
       onProgress: show,
     })
-    for (const { digest, reason } of result.failed) stdout.write(`\n${digest} stays where it is: ${reason}`)
+    for (const { digest, reason } of result.failed) stdout.write(`\n${digest} was not moved: ${reason}`)
     stdout.write(
       `\nmoved ${result.blobs} of ${result.blobsTotal} blobs (${mib(result.bytes)} MiB) to ${to}\n`,
     )
     code = result.failed.length === 0 ? 0 : 1
   })
-  if (ran === false) stdout.write('another move-blobs is at work in this region\n')
+  if (ran === false) stdout.write('another move-blobs command is running in this region\n')
   return code
 }
 
@@ -58,7 +60,9 @@ function progressLine(out: NodeJS.WriteStream): (progress: MoveProgress) => void
     const filled = Math.round(share * BAR_WIDTH)
     const bar = `[${'='.repeat(filled)}${' '.repeat(BAR_WIDTH - filled)}]`
     const left = Math.ceil(Math.max(0, bytesTotal - bytes) / Math.max(1, rate))
-    const line = `${bar} ${mib(bytes)}/${mib(bytesTotal)} MiB, ${blobs}/${blobsTotal} blobs, ${mib(rate)} MiB/s, ${left} s left`
+    const line =
+      `${bar} ${mib(bytes)}/${mib(bytesTotal)} MiB, ${blobs}/${blobsTotal} blobs, ` +
+      `${mib(rate)} MiB/s, ${left} s left`
     out.write(out.isTTY ? `\r${line.padEnd(100)}` : `${line}\n`)
   }
 }

@@ -1,9 +1,9 @@
-// Moving a region's blobs from wherever they are to the store that new ones go to, while it serves.
+// Moves a region's blobs from their current stores to the store that receives new blobs, while the region serves.
 //
-// Each blob is copied, hashed on the way, and then one statement points its row to the copy: before it, readers are sent
-// to the old bytes, after it to the new ones. Old bytes stay for a while for those who had just looked. Rows say what is
-// left to do, so a run that dies is simply started again; what it had copied and not yet switched is an orphan for the
-// janitor. A blob whose bytes are not what its digest says is left where it is and reported.
+// Each blob is copied and hashed on the way. One statement then points its row to the copy: before it, readers use the
+// old bytes; after it, the new ones. The old bytes are kept for a short time for readers that have just read the old
+// row. The rows record what remains, so after a crash you run the command again. A copy whose row was not switched is
+// an orphan that the janitor removes. A blob whose bytes do not match its digest stays in its store and is reported.
 //
 // The caller holds a lease. It is asked for right before each switch of a row and each removal: a run that was frozen
 // until another one took over changes nothing when it wakes.
@@ -30,14 +30,14 @@ export interface MoveProgress {
 }
 
 export interface MoveResult extends MoveProgress {
-  /** Blobs that stay where they are, and why. */
+  /** Blobs that were not moved, and why. */
   readonly failed: readonly { readonly digest: string; readonly reason: string }[]
 }
 
 export interface MoveOptions {
-  /** Old bytes are removed so long after their row was switched. */
+  /** How long to keep old bytes after their row is switched. */
   readonly keepOldMs: number
-  /** The lease that keeps other runs away. */
+  /** The lease that excludes other runs. */
   readonly held: Held
   readonly signal: AbortSignal
   /** Called after every chunk. */
@@ -68,7 +68,7 @@ export async function moveAllBlobs(region: RegionWithStores, options: MoveOption
     options.onProgress?.(progress())
   }
 
-  /** Moves the rows of one page, and removes the old bytes of those that moved, whatever became of the others. */
+  /** Moves the rows of one page. Removes the old bytes of the blobs that moved, even if others failed. */
   async function movePage(page: readonly BlobRow[]): Promise<void> {
     const moved: BlobRow[] = []
     const moveOne = async (row: BlobRow) => {
@@ -84,7 +84,7 @@ export async function moveAllBlobs(region: RegionWithStores, options: MoveOption
     const workers = Array.from({ length: AT_ONCE }, async () => {
       for (const row of rows) await moveOne(row)
     })
-    // All workers have ended before the failure of one is thrown: nothing moves after the caller heard of it.
+    // Wait for all workers before throwing the failure of one, so that nothing moves after the caller sees it.
     const failure = (await Promise.allSettled(workers)).find(({ status }) => status === 'rejected')
     await removeOld(region, moved, options)
     if (failure?.status === 'rejected') throw failure.reason
@@ -101,7 +101,7 @@ export async function moveAllBlobs(region: RegionWithStores, options: MoveOption
   return { ...progress(), failed }
 }
 
-/** True when the row now names the copy; false when the row changed meanwhile, and the copy is removed. */
+/** Returns true if the row now names the copy, or false if the row changed meanwhile and the copy was removed. */
 async function copyAndSwitch(
   region: RegionWithStores,
   row: BlobRow,
@@ -114,7 +114,7 @@ async function copyAndSwitch(
   const sink = {
     async write(chunk: Buffer) {
       options.onBytes(chunk.length)
-      // The pump uses its memory again; the attempt keeps what it gets.
+      // The sender reuses its buffer, and the attempt keeps the chunks it receives, so copy each chunk.
       await attempt.write(Buffer.from(chunk))
     },
   }
@@ -138,8 +138,8 @@ async function copyAndSwitch(
 }
 
 /**
- * Readers that looked just before the switch have `keepOldMs` to open the old bytes.
- * @throws LeaseLostError before anything is removed
+ * Waits `keepOldMs`, so that readers of the old row can open the old bytes, then removes them.
+ * @throws LeaseLostError if the lease is lost; nothing more is removed
  */
 async function removeOld(
   region: RegionWithStores,
@@ -155,7 +155,7 @@ async function removeOld(
       await old.remove([key])
     } catch (thrown) {
       if (!(thrown instanceof StoreError)) throw thrown
-      region.log.warn({ error: thrown, store, key }, 'old bytes could not be removed')
+      region.log.warn({ error: thrown, store, key }, 'failed to remove old bytes')
     }
   }
 }

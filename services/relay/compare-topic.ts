@@ -1,7 +1,7 @@
-// Compares the log with the end of the region's own topic (rule R11): a database that was restored from a backup does not
-// know what it gave out since, and would give the same numbers to other events. Then the epoch is raised, what the log
-// holds beyond the published part is numbered again under the new one, and orphans stay where they are for a while:
-// their bytes may belong to pushes that the backup does not know.
+// Compares the log with the end of the region's topic (rule R11). A database restored from a backup does not know the
+// event numbers it assigned after that backup, and would assign them again to other events. If the topic is ahead, the
+// epoch is raised and the events after the published position are renumbered under the new epoch. Orphans are kept for
+// seven days, because their bytes may belong to pushes that the backup does not contain.
 
 import { eventAt, holdSequencer, relogEvents } from '#shared/db/event-log.ts'
 import { ownReaderPosition } from '#shared/db/own-readers.ts'
@@ -12,8 +12,8 @@ import { parseEventId } from '#shared/events/event-id.ts'
 import type { Region } from '#shared/region.ts'
 
 /**
- * Once after each start of the database. `lastEvents`: of each partition, as the topic holds them. `reader`: whose cursor
- * says what was published.
+ * Runs once after each start of the database. `lastEvents` returns the last event of each partition of the topic.
+ * `reader` names the cursor that holds the published position.
  */
 export async function compareTopic(
   region: Region,
@@ -37,7 +37,7 @@ export async function compareTopic(
       const again = await relogEvents(transaction, published)
       region.log.warn(
         { epoch: next, ahead, again },
-        'Kafka holds events that this database does not know: it was restored. The epoch is raised, orphans stay for seven days',
+        'the database was restored: Kafka has events that it lacks; raised the epoch, orphans are kept for seven days',
       )
     }
     await setLogCompared(transaction)
@@ -49,7 +49,7 @@ async function isAhead(
   { event, epoch, transaction }: { event: CloudEvent; epoch: number; transaction: Queryable },
 ): Promise<boolean> {
   const id = parseEventId(event.id)
-  // Another region's event in this topic says nothing about this log; one of an epoch before was seen to already.
+  // An event of another region says nothing about this log. An event of an earlier epoch was already handled.
   if (id === undefined || id.origin !== origin || id.epoch < epoch) return false
   if (id.epoch > epoch) return true
   const ours = await eventAt(transaction, id)

@@ -1,9 +1,10 @@
-// The log to Kafka, in its order, at least once: reads after the cursor, sends, waits for the answer, moves the cursor. One
-// relay at a time does it; what one that died had sent and not noted is sent again, under the same ids. The cursor is
-// moved a few times a second and not with every batch: each move is a commit, and pushes want the disk for theirs.
+// Publishes the log to Kafka in order, at least once: it reads after the cursor, sends, waits for the acknowledgement,
+// and moves the cursor. Only one relay publishes at a time. Events that a dead relay sent but did not record are sent
+// again under the same IDs. The cursor moves a few times a second rather than after every batch, because each move is a
+// commit and pushes need the disk for their own commits.
 //
-// Kafka may be away for as long as it likes: pushes do not know of it, and nothing is kept here but the one page that
-// is being tried. The topic is made at the start and whenever Kafka says that it is not there.
+// Kafka may be unavailable for any length of time. Pushes do not depend on it, and this process holds only the page
+// that it is trying to send. The topic is created at the start and whenever Kafka reports that it is missing.
 
 import type { KafkaBus } from '#shared/bus/kafka-bus.ts'
 import { isUnreachable } from '#shared/db/failures.ts'
@@ -21,9 +22,11 @@ const LEASE = 'kafka-publisher'
 const LEASE_PAUSE_MS = 1_000
 const PAGE_ROWS_MAX = 500
 const PAGE_BYTES_MAX = 700_000
-/** The sequencer wakes this; without it (another relay moved the outbox) the log is looked at as often as that. */
+/**
+ * The sequencer wakes the publisher. If another relay moved the outbox, the publisher polls the log at this interval.
+ */
 const IDLE_PAUSE_MS = 50
-/** Under load: so that a batch is worth its round trips. */
+/** Under load, lets a batch grow large enough to be worth its round trips. */
 const BUSY_PAUSE_MS = 8
 const NOTE_EVERY_MS = 250
 const STOP_MS_MAX = 3_000
@@ -31,7 +34,7 @@ const FAILURE_PAUSE_MS = 500
 const FAILURE_PAUSE_MS_MAX = 5_000
 
 export interface Publishing extends AsyncDisposable {
-  /** There is something new in the log. */
+  /** Signals that the log has new events. */
   wake(): void
 }
 
@@ -41,7 +44,7 @@ export function startPublishing(region: Region, kafka: KafkaBus): Publishing {
   let woken = false
   let failing = false
 
-  /** Until there is something, or the time is over. */
+  /** Waits until the log has new events, but at most IDLE_PAUSE_MS. */
   async function idle(signal: AbortSignal): Promise<void> {
     sleeping = new AbortController()
     if (!woken) await pause(IDLE_PAUSE_MS, { signal: AbortSignal.any([signal, sleeping.signal]) })
@@ -78,17 +81,17 @@ export function startPublishing(region: Region, kafka: KafkaBus): Publishing {
         region.reach('kafka-sent')
         after = { epoch: last.epoch, pos: last.pos }
         region.metrics.published(page.length)
-        if (failing) region.log.info({ ...after }, 'Kafka takes events again')
+        if (failing) region.log.info({ ...after }, 'Kafka accepts events again')
         failing = false
         if (page.length < PAGE_ROWS_MAX) await pause(BUSY_PAUSE_MS, { signal })
       }
     } finally {
-      // What is not noted is sent again: never wrong, but of no use.
+      // Events that are not recorded are sent again. That is correct but wasteful.
       await note()
     }
   }
 
-  /** For as long as this relay is the one that publishes. */
+  /** Runs while this relay holds the publishing lease. */
   async function hold(lost: AbortSignal, held: Held): Promise<void> {
     const signal = AbortSignal.any([stopping.signal, lost])
     for (
@@ -100,10 +103,10 @@ export function startPublishing(region: Region, kafka: KafkaBus): Publishing {
         await publish(signal, held)
       } catch (thrown) {
         if (signal.aborted) return
-        // The lease goes with the database, and work() tries again.
+        // The lease is lost with the database. work() retries.
         if (isUnreachable(thrown)) throw thrown
-        if (!failing) region.log.warn({ error: thrown }, 'Kafka does not take events; they wait in the log')
-        else region.log.debug({ error: thrown }, 'Kafka still does not take events')
+        if (!failing) region.log.warn({ error: thrown }, 'Kafka does not accept events; they wait in the log')
+        else region.log.debug({ error: thrown }, 'Kafka still does not accept events')
         if (!failing) pauseMs = FAILURE_PAUSE_MS
         failing = true
       }
@@ -116,7 +119,7 @@ export function startPublishing(region: Region, kafka: KafkaBus): Publishing {
       try {
         await withLease(region.databaseUrl, LEASE, hold)
       } catch (thrown) {
-        region.logFailure(thrown, 'publishing the log failed; it will be tried again')
+        region.logFailure(thrown, 'failed to publish the log; will retry')
       }
       await pause(LEASE_PAUSE_MS, { signal: stopping.signal })
     }
@@ -130,7 +133,7 @@ export function startPublishing(region: Region, kafka: KafkaBus): Publishing {
     },
     async [Symbol.asyncDispose]() {
       stopping.abort()
-      // A Kafka that does not answer is not waited for: what it has not taken is sent by the next.
+      // Do not wait for an unresponsive Kafka. The next publisher sends what Kafka has not acknowledged.
       await Promise.race([working, pause(STOP_MS_MAX)])
     },
   }

@@ -1,9 +1,9 @@
-// The relay: numbers the outbox into the region's event log, within milliseconds and in order.
+// The relay: moves the outbox into the region's event log, in order and within milliseconds, and numbers the events.
 //
-// It asks the outbox whether there is anything (no lock, no transaction id, so nothing that pulls depend on changes),
-// often while pushes arrive and seldom when none do. Several relays may run: whoever holds the lock moves, the others
-// find nothing to do. It publishes the log to Kafka where there is one (publish-log.ts). It also trims what is older than
-// the retention, a bounded number of rows at a time.
+// It polls the outbox often while pushes arrive and rarely when none do. The poll takes no lock and no transaction ID,
+// so it changes nothing that pulls depend on. Several relays may run: the one that holds the lock moves rows, and the
+// others find nothing to do. If Kafka is configured, the relay publishes the log to it (see publish-log.ts). It also
+// trims events older than the retention, a bounded number of rows at a time.
 
 import { moveOutbox, outboxPending, trimEvents } from '#shared/db/event-log.ts'
 import { logWasCompared } from '#shared/db/region.ts'
@@ -16,7 +16,7 @@ import { type Publishing, startPublishing } from './publish-log.ts'
 const BATCH = 500
 const BUSY_PAUSE_MS = 8
 const IDLE_PAUSE_MS = 40
-/** Quiet for so long is idle. */
+/** The relay is idle when no row has moved for this long. */
 const IDLE_AFTER_MS = 2_000
 const FAILURE_PAUSE_MS = 1_000
 const COMPARISON_WAIT_MS = 10_000
@@ -40,7 +40,7 @@ export async function startRelay(region: Region): Promise<Service> {
   const trimming = startLoop({
     everyMs: TRIM_EVERY_MS,
     run: (signal) => trim(region, signal),
-    onError: (error) => region.logFailure(error, 'trimming the event log failed; it will be tried again'),
+    onError: (error) => region.logFailure(error, 'failed to trim the event log; will retry'),
   })
   const stack = opened.move()
   return {
@@ -72,15 +72,16 @@ async function sequence(
       if (moved === BATCH) continue
     } catch (thrown) {
       pauseMs = FAILURE_PAUSE_MS
-      region.logFailure(thrown, 'numbering the outbox failed; it will be tried again')
+      region.logFailure(thrown, 'failed to number the outbox; will retry')
     }
     await pause(pauseMs, { signal })
   }
 }
 
 /**
- * Numbers given before Kafka was asked are given twice if the database was restored, and then once more under a higher
- * epoch. So after each start of the database the first ones wait for the answer, but not for a Kafka that is away.
+ * If the database was restored, numbers assigned before the comparison with Kafka may repeat old ones. Those events are
+ * then numbered again under a higher epoch. To avoid this, the first events after each start of the database wait for
+ * the comparison, but at most 10 s, because Kafka may be unavailable.
  */
 function createComparisonWait(region: Region): { isOver(): Promise<boolean> } {
   let sinceMs: number | undefined
@@ -96,12 +97,12 @@ function createComparisonWait(region: Region): { isOver(): Promise<boolean> } {
   }
 }
 
-/** One batch; how many rows. 0 also when another relay is at it. */
+/** Moves one batch. Returns the number of rows, which is 0 also while another relay is moving rows. */
 export async function moveOnce(region: Region): Promise<number> {
   const moved = await region.db.transaction(async (transaction) => {
     const count = await moveOutbox(transaction, {
       limit: BATCH,
-      onRaised: (epoch) => region.log.warn({ epoch }, 'the database was taken over: the epoch is raised'),
+      onRaised: (epoch) => region.log.warn({ epoch }, 'the database was taken over; raised the epoch'),
     })
     region.reach('outbox-moved')
     return count

@@ -1,7 +1,8 @@
-// One delivery: the message in the subscription's format, signed, posted; and what its answer means.
+// Sends one delivery: builds the message in the subscription's format, signs it, posts it, and interprets the response.
 //
-// 2xx is delivered. Anything else waits and is tried again, twice as long each time with jitter, until the delivery is
-// given up and parked. 410 Gone parks nothing sooner: a receiver that is being moved says all sorts of things.
+// A 2xx response means delivered. Any other result is retried with exponential backoff and jitter until the delivery is
+// given up and parked. 410 Gone does not park a delivery early, because a receiver that is being moved can return any
+// status.
 
 import { type ClaimedDelivery, settleDelivery } from '#shared/db/webhook-deliveries.ts'
 import type { CloudEvent } from '#shared/events/cloud-event.ts'
@@ -11,9 +12,9 @@ import type { Subscription } from '#shared/webhooks/subscriptions.ts'
 import { signingSecrets, type Webhook } from '#shared/webhooks/webhook.ts'
 import { signatureHeaders, webhookMessage } from '#shared/webhooks/webhook-message.ts'
 
-/** However long it has failed, a receiver that comes back is found within this. */
+/** The longest wait between attempts: a receiver that recovers gets its next attempt within this time. */
 const WAIT_SECONDS_MAX = 15 * 60
-/** A header's value shorter than this is no secret, and masking it would garble answers. */
+/** Shorter values are not secrets, and masking them would garble the stored response. */
 const SECRET_LENGTH_MIN = 6
 
 export async function deliver(
@@ -43,7 +44,7 @@ export async function deliver(
     status = posted.status
     answer = posted.text
   } catch (thrown) {
-    // A process that stops leaves its deliveries to the next: they are not the receiver's failures.
+    // The process is stopping. Another sender takes over the delivery when its claim expires; this is not a failure.
     if (signal.aborted) return
     answer = thrown instanceof Error ? `${thrown.name}: ${thrown.message}` : 'failed'
   }
@@ -54,16 +55,19 @@ export async function deliver(
     delivered,
     waitSeconds: waitSeconds(config.webhooks.retrySeconds, delivery.attempts),
     status,
-    // Postgres keeps no NUL in text.
+    // Postgres text cannot contain NUL.
     answer: withoutSecrets(answer, one.webhook).replaceAll('\0', '').slice(0, 1_024),
   })
   region.metrics.webhook({ subscription: one.id, outcome: delivered ? 'delivered' : 'failed' })
   if (state === 'parked') {
-    region.log.warn({ delivery: delivery.id, status }, 'a webhook delivery was given up and is parked')
+    region.log.warn({ delivery: delivery.id, status }, 'a webhook delivery was given up and parked')
   }
 }
 
-/** A receiver may answer with what it was sent (a 404 often names the path), and answers are kept in clear and listed. */
+/**
+ * Masks secrets in a response. A receiver may echo the request (a 404 often names the path), and responses are stored
+ * unencrypted and listed by the API.
+ */
 function withoutSecrets(answer: string, { url, headers, secret, previousSecret }: Webhook): string {
   const { pathname, search } = new URL(url)
   const previous = previousSecret === null ? [] : [previousSecret.secret]
@@ -72,7 +76,7 @@ function withoutSecrets(answer: string, { url, headers, secret, previousSecret }
     .reduce((text, value) => text.replaceAll(value, '***'), answer)
 }
 
-/** Full to half of twice the wait before. */
+/** The wait before the next attempt in seconds: doubles with each attempt, with jitter from half to full. */
 export function waitSeconds(first: number, attempts: number, random = Math.random): number {
   return Math.min(WAIT_SECONDS_MAX, first * 2 ** Math.min(attempts - 1, 20)) * (0.5 + random() / 2)
 }

@@ -1,10 +1,11 @@
-// Webhooks: plans a delivery for each event and subscription that match, and sends what is due.
+// The webhooks service. It plans a delivery for each matching pair of event and subscription, and sends the deliveries
+// that are due.
 //
-// Each subscription has room of its own, so one that is slow or dead never delays another; of an ordered one only the
-// oldest delivery of each repository is under way. Several of these services may run: planning takes turns, and each
-// delivery is claimed for a few seconds and again while its attempt lasts: what a sender that died or is frozen had taken
-// is sent by another within seconds. A webhook that cannot be read gets nothing sent and is told once, with a second line
-// when it can be read again or is gone.
+// Each subscription has its own concurrency limit, so a slow or dead receiver never delays other subscriptions. An
+// ordered subscription sends only the oldest delivery of each repository at a time. Several instances of this service
+// may run: they take turns planning, and each claims a delivery for a few seconds and renews the claim while the
+// attempt lasts. If a sender dies or is frozen, another one sends its deliveries within seconds. A webhook that cannot
+// be read sends nothing. The problem is logged once, and once more when the webhook is readable again or removed.
 
 import {
   type ClaimedDelivery,
@@ -28,11 +29,11 @@ import { deliver } from './deliver.ts'
 const BUSY_PAUSE_MS = 15
 const IDLE_PAUSE_MS = 100
 const FAILURE_PAUSE_MS = 1_000
-/** How long a changed subscription may still be used as it was. */
+/** How long the service may use the previous version of a changed subscription. */
 const SUBSCRIPTIONS_TTL_MS = 1_000
 const AT_ONCE_PER_SUBSCRIPTION = 8
 const AT_ONCE_MAX = 256
-/** A claim ends so long after its sender was last heard of: three renewals may be late or fail. */
+/** A claim expires this long after its last renewal: three renewals may be late or fail. */
 const CLAIM_SECONDS = 6
 const RENEW_EVERY_MS = 1_500
 const FORGET_EVERY_MS = 60_000
@@ -48,7 +49,7 @@ export async function startWebhooks(region: Region): Promise<Service> {
     readAtMs: Number.NEGATIVE_INFINITY,
   }
 
-  /** Id -> problem, of webhooks that could not be read the last time. */
+  /** Id -> problem of each webhook that was unreadable at the last check. */
   const told = new Map<string, string>()
 
   async function current(): Promise<readonly Subscription[]> {
@@ -61,20 +62,20 @@ export async function startWebhooks(region: Region): Promise<Service> {
     return known.all
   }
 
-  /** A line for each change, not for each look. */
+  /** Logs one line for each change, not one for each check. */
   function tell(unreadable: readonly UnreadableWebhook[]): void {
     for (const { id, problem } of unreadable) {
       if (told.get(id) === problem) continue
       told.set(id, problem)
       region.log.error(
         { webhook: id, problem },
-        'a webhook cannot be read and gets nothing: change or remove it',
+        'a webhook cannot be read and gets no deliveries: change or remove it',
       )
     }
     for (const id of told.keys()) {
       if (unreadable.some((one) => one.id === id)) continue
       told.delete(id)
-      region.log.info({ webhook: id }, 'a webhook that could not be read is mended or gone')
+      region.log.info({ webhook: id }, 'an unreadable webhook was repaired or removed')
     }
   }
 
@@ -82,7 +83,10 @@ export async function startWebhooks(region: Region): Promise<Service> {
     flying.set(one.id, (flying.get(one.id) ?? 0) + 1)
     const flight = deliver(region, { one, delivery, signal })
       .catch((error: unknown) => {
-        region.logFailure(error, `the delivery ${delivery.id} could not be settled; it will be sent again`)
+        region.logFailure(
+          error,
+          `failed to record the result of delivery ${delivery.id}; it will be sent again`,
+        )
       })
       .finally(() => {
         flying.set(one.id, (flying.get(one.id) ?? 1) - 1)
@@ -118,7 +122,7 @@ export async function startWebhooks(region: Region): Promise<Service> {
         if (await step()) pauseMs = BUSY_PAUSE_MS
       } catch (thrown) {
         pauseMs = FAILURE_PAUSE_MS
-        region.logFailure(thrown, 'planning webhooks failed; it will be tried again')
+        region.logFailure(thrown, 'failed to plan webhook deliveries; will retry')
       }
       await pause(pauseMs, { signal })
     }
@@ -128,7 +132,7 @@ export async function startWebhooks(region: Region): Promise<Service> {
   const renewing = startLoop({
     everyMs: RENEW_EVERY_MS,
     run: () => renewDeliveries(region.db, { claims: [...flights.values()], leaseSeconds: CLAIM_SECONDS }),
-    onError: (error) => region.logFailure(error, 'claims of deliveries could not be renewed'),
+    onError: (error) => region.logFailure(error, 'failed to renew claims of deliveries'),
   })
   const forgetting = startLoop({
     everyMs: FORGET_EVERY_MS,
@@ -137,8 +141,7 @@ export async function startWebhooks(region: Region): Promise<Service> {
       await forgetDeliveries(region.db, { keepSeconds, limit: FORGET_BATCH })
       await dropOrphanDeliveries(region.db, FORGET_BATCH)
     },
-    onError: (error) =>
-      region.logFailure(error, 'old deliveries could not be removed; it will be tried again'),
+    onError: (error) => region.logFailure(error, 'failed to remove old deliveries; will retry'),
   })
   return {
     name: 'webhooks',

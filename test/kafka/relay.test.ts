@@ -1,5 +1,5 @@
-// From a push to Kafka through the relay: what it publishes, and what happens when Kafka, the relay or the database's past
-// is not what it should be.
+// From a push to Kafka through the relay: what it publishes, and what happens when Kafka, the relay or the database's
+// past is not what it should be.
 
 import assert from 'node:assert/strict'
 import { fork } from 'node:child_process'
@@ -115,9 +115,9 @@ describe('the relay and Kafka', { skip: withoutKafka(), concurrency: false }, ()
     await using following = reading(region)
     await eventually('all of it', () => following.reader.count() === 150, PATIENCE_MS)
     following.reader.assertWhole(150)
-    const told = logLines.filter((line) => line.includes('Kafka does not take events'))
+    const told = logLines.filter((line) => line.includes('Kafka does not accept events'))
     assert.equal(told.length, 1, 'told once, not with each try')
-    assert.ok(logLines.some((line) => line.includes('Kafka takes events again')))
+    assert.ok(logLines.some((line) => line.includes('Kafka accepts events again')))
     void relay
   })
 

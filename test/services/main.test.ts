@@ -1,4 +1,4 @@
-// The program as its users start it.
+// Runs the program the way users start it.
 // tests: shared/db/first-contact.ts, shared/observability/listen.ts, shared/observability/probe-server.ts
 
 import assert from 'node:assert/strict'
@@ -42,7 +42,7 @@ function run(
   })
 }
 
-/** A server that does with each connection what it is told; its port. */
+/** Starts a server that passes each connection to `onConnection`. Returns its port. */
 async function listening(t: TestContext, onConnection: (socket: Socket) => void): Promise<number> {
   const sockets = new Set<Socket>()
   const server = createServer((socket) => {
@@ -59,7 +59,7 @@ async function listening(t: TestContext, onConnection: (socket: Socket) => void)
   return (server.address() as { port: number }).port
 }
 
-/** One that is no test of the embedded Postgres, and starts in a third of the time. */
+/** Starts a process on the test database, which takes a third of the time of a start with embedded Postgres. */
 async function startOnDatabase(t: TestContext, env: Record<string, string> = {}): Promise<PortolanProcess> {
   return startPortolan({
     dataDir: await testDirectory(t),
@@ -67,7 +67,7 @@ async function startOnDatabase(t: TestContext, env: Record<string, string> = {})
   })
 }
 
-test('it starts on an empty directory, greets, serves on both loopback families, drains, and finds everything again', async (t) => {
+test('it starts in an empty directory, serves both loopback families, drains, and keeps its data', async (t) => {
   const dataDir = await testDirectory(t)
   const image = testImage()
   {
@@ -85,7 +85,7 @@ test('it starts on an empty directory, greets, serves on both loopback families,
   assert.deepEqual((await ociClient(again.url).get('/v2/a/manifests/v1')).body, image.bytes)
 })
 
-test('kill -9 loses nothing that was answered', async (t) => {
+test('kill -9 loses nothing that was acknowledged', async (t) => {
   const dataDir = await testDirectory(t)
   const image = testImage()
   const first = await startPortolan({ dataDir })
@@ -95,7 +95,7 @@ test('kill -9 loses nothing that was answered', async (t) => {
   assert.deepEqual((await ociClient(again.url).get('/v2/a/manifests/v1')).body, image.bytes)
 })
 
-test('what an operator can mend is one clear sentence and exit code 1', async (t) => {
+test('an error that an operator can fix is one clear sentence and exit code 1', async (t) => {
   const dataDir = await testDirectory(t)
   const busy = createServer()
   const port = await new Promise<number>((resolve) => {
@@ -106,7 +106,7 @@ test('what an operator can mend is one clear sentence and exit code 1', async (t
   const url = await emptyDatabase(t)
   const database = (of: string) => ({ PORTOLAN_DATA_DIR: dataDir, PORTOLAN_DATABASE_URL: of })
   const silent = `postgres://u:hunter2@127.0.0.1:${await listening(t, () => {})}/d`
-  // What a Postgres without TLS answers to a request for it.
+  // The response of a Postgres server without TLS to an SSLRequest.
   const plain = await listening(t, (socket) => socket.once('data', () => socket.write('N')))
   const tls = `postgres://u:hunter2@127.0.0.1:${plain}/d?sslmode=verify-full`
   let slowestMs = 0
@@ -117,10 +117,14 @@ test('what an operator can mend is one clear sentence and exit code 1', async (t
       /^127\.0\.0\.1:\d+ is in use by another program: .*PORTOLAN_LISTEN/,
     ],
     [[], { PORTOLAN_REGION: 'EU' }, /PORTOLAN_REGION is not a lower-case word/],
-    [['apy'], {}, /no service "apy"; the nearest is api: choose from all, api, relay, webhooks, janitor/],
-    [['move-blob'], {}, /no service "move-blob"; the nearest is move-blobs/],
-    [['--print-confg'], {}, /no option "--print-confg"; the nearest is --print-config/],
-    [['move-blobs', '--to'], {}, /option --to needs a value/],
+    [
+      ['apy'],
+      {},
+      /^Unknown service "apy"\. The nearest is api\. Choose from all, api, relay, webhooks, janitor/,
+    ],
+    [['move-blob'], {}, /^Unknown service "move-blob"\. The nearest is move-blobs/],
+    [['--print-confg'], {}, /^Unknown option "--print-confg"\. The nearest is --print-config/],
+    [['move-blobs', '--to'], {}, /option --to requires a value/],
     [[], { PORTOLAN_EMBEDDED: 'forbid' }, /PORTOLAN_EMBEDDED=forbid needs PORTOLAN_DATABASE_URL/],
     [[], { PORTOLAN_DATA_DIR: '/proc/none' }, /^The data directory \/proc\/none\/eu cannot be made \(E/],
     [
@@ -183,15 +187,15 @@ test('what an operator can mend is one clear sentence and exit code 1', async (t
       for (const each of left) await check(each)
     }),
   )
-  t.diagnostic(`the slowest after ${Math.round(slowestMs)} ms`)
-  // The issue's bound, and what a process takes to start on a machine that is busy.
+  t.diagnostic(`the slowest case took ${Math.round(slowestMs)} ms`)
+  // Five seconds, plus the time a process takes to start on a busy machine.
   assert.ok(slowestMs < 5_000 + START_MS_MAX)
 })
 
-test('a start that waits for the migration of another node ends when it is told to stop', async (t) => {
+test('a start that waits for the migration of another node ends on a stop request', async (t) => {
   const url = await emptyDatabase(t)
   const other = new pg.Client({ connectionString: url })
-  // Its database is dropped first.
+  // The database is dropped before this client disconnects.
   other.on('error', () => {})
   t.after(() => other.end())
   await other.connect()
@@ -206,7 +210,7 @@ test('a start that waits for the migration of another node ends when it is told 
   }
   const child = spawn(process.execPath, ['services/main.ts'], { cwd: root, env })
   t.after(() => child.kill('SIGKILL'))
-  await eventually('it to wait', async () => {
+  await eventually('the process to wait for the lock', async () => {
     const { rows } = await other.query(
       `select from pg_locks where locktype = 'advisory' and not granted
          and database = (select oid from pg_database where datname = current_database())`,
@@ -218,7 +222,7 @@ test('a start that waits for the migration of another node ends when it is told 
   assert.deepEqual(await exited, [1, null])
 })
 
-test('--print-config shows what is in force, secrets masked', async () => {
+test('--print-config prints the effective configuration with secrets masked', async () => {
   const { code, stdout } = await run(['--print-config'], {
     PORTOLAN_DATABASE_URL: 'postgres://u:hunter2@h/d',
     PORTOLAN_REGION: 'us',
@@ -228,7 +232,7 @@ test('--print-config shows what is in force, secrets masked', async () => {
   assert.doesNotMatch(stdout, /hunter2/)
 })
 
-test('metrics and probes have a port of their own', async (t) => {
+test('metrics and probes have their own port', async (t) => {
   const metricsPort = await freePort()
   await using portolan = await startOnDatabase(t, { PORTOLAN_METRICS_LISTEN: `localhost:${metricsPort}` })
   await ociClient(portolan.url).pushImage('a', testImage(), 'v1')
@@ -239,11 +243,11 @@ test('metrics and probes have a port of their own', async (t) => {
     assert.equal((await fetch(`http://localhost:${metricsPort}/${probe}`)).status, 200)
     assert.equal((await fetch(`${portolan.url}/${probe}`)).status, 200)
   }
-  assert.equal((await fetch(`${portolan.url}/metrics`)).status, 404, 'not where clients are')
+  assert.equal((await fetch(`${portolan.url}/metrics`)).status, 404, 'not on the port for clients')
 })
 
-test('several processes answer on one port as one registry, and add up their numbers', {
-  skip: process.platform !== 'linux' && 'needs SO_REUSEPORT',
+test('several processes serve one port as one registry, and their metrics are summed', {
+  skip: process.platform !== 'linux' && 'requires SO_REUSEPORT',
 }, async (t) => {
   const metricsPort = await freePort()
   await using portolan = await startOnDatabase(t, {
@@ -265,8 +269,8 @@ test('several processes answer on one port as one registry, and add up their num
   assert.equal(await portolan.stop(), 0)
 })
 
-test('an embedded region makes its secrets key once, for its user alone, and its processes share it', {
-  skip: process.platform !== 'linux' && 'needs SO_REUSEPORT',
+test('an embedded region creates its secrets key once, readable only by its user, and its processes share it', {
+  skip: process.platform !== 'linux' && 'requires SO_REUSEPORT',
 }, async (t) => {
   const dataDir = await testDirectory(t)
   const htpasswd = join(dataDir, 'htpasswd')
@@ -292,7 +296,7 @@ test('an embedded region makes its secrets key once, for its user alone, and its
   assert.doesNotMatch(again.output(), /cannot be opened/)
 })
 
-test('a request under way is finished while the process drains', async (t) => {
+test('a draining process finishes the requests in progress', async (t) => {
   const portolan = await startOnDatabase(t)
   const client = ociClient(portolan.url)
   const location = (await client.request('POST', '/v2/a/blobs/uploads/')).headers.get('location') ?? ''
@@ -308,7 +312,7 @@ test('a request under way is finished while the process drains', async (t) => {
   })
   const patching = client.request('PATCH', location, { body })
   await eventually(
-    'the upload to be under way',
+    'the upload to be in progress',
     async () => (await fetch(`${portolan.url}/livez`)).status === 200,
   )
   const stopping = portolan.stop()
@@ -323,7 +327,7 @@ test('a request under way is finished while the process drains', async (t) => {
   assert.equal(await stopping, 0)
 })
 
-test('a connection that was opened in advance and never used does not hold a process that drains', async (t) => {
+test('a preconnected connection that was never used does not delay a drain', async (t) => {
   const portolan = await startOnDatabase(t, { PORTOLAN_DRAIN_SECONDS: '600' })
   const socket = connect(Number(portolan.host.split(':')[1]), '127.0.0.1')
   await once(socket, 'connect')
@@ -332,7 +336,7 @@ test('a connection that was opened in advance and never used does not hold a pro
   await closed
 })
 
-test('aborted readers of the event stream do not keep a process that is told to stop', async (t) => {
+test('aborted readers of the event stream do not delay a drain', async (t) => {
   const portolan = await startOnDatabase(t, { PORTOLAN_DRAIN_SECONDS: '2' })
   const port = Number(portolan.host.split(':')[1])
   for (let each = 0; each < 20; each++) {
@@ -351,7 +355,7 @@ test('aborted readers of the event stream do not keep a process that is told to 
   open.destroy()
 })
 
-test('under a Node that is too old there is one sentence', async () => {
+test('a Node version that is too old is reported in one sentence', async () => {
   const old = spawn('/usr/bin/node', ['--version'], { stdio: ['ignore', 'pipe', 'ignore'] })
   const version = await new Promise<string>((resolve) => {
     let text = ''

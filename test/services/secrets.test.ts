@@ -1,6 +1,6 @@
-// No secret that somebody gave us is anywhere it could be read later: rows (what a dump shows), the feed, the log for
-// other regions, Kafka records, log lines, metrics, errors, the printed configuration. Each is planted, and each place is
-// shown to be searched.
+// Secrets given to the registry never appear where they could be read later: rows (and so a dump), the feed, the log
+// for other regions, Kafka records, log lines, metrics, errors, the printed configuration. The test plants each secret
+// and proves that it searches each place.
 
 import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
@@ -29,11 +29,11 @@ const HEADER = 'Bearer planted-header-of-a-webhook'
 const PATH = '/planted-path-token/planted-more'
 const QUERY = 'token=planted-query-token'
 
-test('secrets that were given are nowhere that a dump, a reader, an operator or a scraper looks', async (t) => {
+test('no secret is visible in a dump, a feed, a log, a metric or an error', async (t) => {
   const received: string[] = []
   const receiver = createServer((request, response) => {
     received.push(`${request.url} ${request.headers.authorization}`)
-    // As many servers do, it says what it was sent.
+    // Like many servers, this one echoes the request.
     response.writeHead(received.length === 1 ? 404 : 200)
     response.end(`Cannot ${request.method} ${request.url} with ${request.headers.authorization}`)
   })
@@ -76,7 +76,7 @@ test('secrets that were given are nowhere that a dump, a reader, an operator or 
     secret: secret(1),
     headers: { Authorization: HEADER },
   })
-  answers.length = 0 // Its maker is answered the secret, once.
+  answers.length = 0 // The creator of a webhook gets the secret in the response, once.
   await api('PATCH', `/${id}`, { secret: secret(2) })
   const removed = await api('POST', '', {
     url,
@@ -100,10 +100,10 @@ test('secrets that were given are nowhere that a dump, a reader, an operator or 
   await eventually('a failed and a repeated delivery', () => received.length >= 2)
   assert.ok(
     received.every((line) => line === `${PATH}?${QUERY} ${HEADER}`),
-    'the receiver itself gets them',
+    'the receiver gets the secrets',
   )
   await eventually(
-    'it to be listed',
+    'the delivery to be listed',
     async () => (await api('GET', `/${id}/deliveries`)).deliveries[0].state === 'delivered',
   )
   await api('GET', `/${id}`)
@@ -171,11 +171,11 @@ test('secrets that were given are nowhere that a dump, a reader, an operator or 
   for (const [place, { text, searched }] of Object.entries(places)) {
     assert.ok(
       typeof searched === 'string' ? text.includes(searched) : searched.test(text),
-      `${place} has something`,
+      `${place} was searched`,
     )
     for (const [what, value] of Object.entries(planted))
-      assert.ok(!text.includes(value), `${place}: the ${what} is there`)
+      assert.ok(!text.includes(value), `${place} contains the ${what}`)
   }
-  assert.ok(!places.kafka?.text.includes('sealed:'), 'Kafka has no value of a setting, sealed or not')
+  assert.ok(!places.kafka?.text.includes('sealed:'), 'Kafka has no values of settings, sealed or not')
   assert.ok(!places.feed?.text.includes('setting.'), 'the feed has no settings')
 })

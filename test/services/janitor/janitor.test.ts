@@ -42,7 +42,7 @@ test('bytes that no row names go after their grace; what a blob, a session or yo
   const location = (await client.request('POST', '/v2/a/blobs/uploads/')).headers.get('location') ?? ''
   await client.request('PATCH', location, { body: Buffer.from('a session') })
   await append(node.region.blobs, EMPTY_SESSION, Buffer.from('an orphan'))
-  assert.equal(await sweep(signal, HELD), 0, 'everything is young')
+  assert.equal(await sweep(signal, HELD), 0, 'all objects are within the grace time')
   await ageBlobs(node.region)
   await append(node.region.blobs, EMPTY_SESSION, Buffer.from('a young one'))
   assert.equal(await sweep(signal, HELD), 1)
@@ -68,7 +68,7 @@ test('a janitor that has lost its lease ends no upload and removes no bytes', as
     ...region,
     blobs: {
       ...region.blobs,
-      // Called when the count is complete and nothing has been removed.
+      // Called after the count and before any removal.
       dropUnfinished: async () => {
         counted = true
         return 0
@@ -104,9 +104,12 @@ test('the janitor does both by itself, and one at a time works in a region', asy
   {
     await using _ = await startJanitor(node.region)
   }
-  assert.equal((await node.region.blobs.list('', 10)).length, 1, 'somebody else is at it')
+  assert.equal((await node.region.blobs.list('', 10)).length, 1, 'another process holds the lease')
   release()
   await lease
   await using _ = await startJanitor(node.region)
-  await eventually('the orphan to go', async () => (await node.region.blobs.list('', 10)).length === 0)
+  await eventually(
+    'the orphan to be removed',
+    async () => (await node.region.blobs.list('', 10)).length === 0,
+  )
 })

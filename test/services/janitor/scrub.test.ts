@@ -11,7 +11,7 @@ import { testNode } from '../../support/region.ts'
 
 const { signal } = new AbortController()
 
-test('damage that nobody reads is found wherever the scrub began, and sound blobs stay as they are', async (t) => {
+test('the scrub finds damage in blobs that nobody pulls, and leaves sound blobs unchanged', async (t) => {
   const node = await testNode(t)
   const client = ociClient(node.url)
   const blobs = Array.from({ length: 12 }, () => randomBytes(300_000))
@@ -19,7 +19,7 @@ test('damage that nobody reads is found wherever the scrub began, and sound blob
   for (const [index, harm] of HARMS.entries())
     await harmFile(await fileOf(node, blobs[index] ?? Buffer.alloc(0)), harm)
   const scrub = createScrub(node.region)
-  // One run to the end of the digests, one from their beginning.
+  // One run to the last digest, one from the first.
   const runs = [await scrub(signal), await scrub(signal)]
   assert.equal(
     runs.reduce((sum, { damaged }) => sum + damaged, 0),
@@ -31,7 +31,7 @@ test('damage that nobody reads is found wherever the scrub began, and sound blob
   }
 })
 
-test('a file that somebody put back is served again', async (t) => {
+test('a restored file is served again', async (t) => {
   const node = await testNode(t)
   const client = ociClient(node.url)
   const bytes = randomBytes(3_000_000)
@@ -47,11 +47,11 @@ test('a file that somebody put back is served again', async (t) => {
   assert.ok((await client.get(blob)).body.equals(bytes))
 })
 
-test('a run is bounded in bytes and goes on where it stopped', async (t) => {
+test('a run is bounded in bytes, and the next run continues where it stopped', async (t) => {
   const node = await testNode(t)
   await execute(
     node.region.databaseUrl,
-    // Rows that say 100 MiB each: a run looks at three of them, whatever it finds.
+    // Each row claims 100 MiB. A run checks three of them, whatever it finds.
     `insert into blob (digest, store, key, size, lease_until)
      select 'sha256:' || encode(sha256(i::text::bytea), 'hex'), 'file', lpad(to_hex(i), 32, '0'), 104857600, now()
      from generate_series(1, 10) as i`,
@@ -63,10 +63,10 @@ test('a run is bounded in bytes and goes on where it stopped', async (t) => {
     assert.ok(run.looked <= 3, String(run.looked))
     looked += run.looked
   }
-  assert.equal(looked, 10, 'each once')
+  assert.equal(looked, 10, 'each blob once')
 })
 
-test('a scrub that is told to stop stops', async (t) => {
+test('an aborted scrub stops', async (t) => {
   const node = await testNode(t)
   await ociClient(node.url).pushBlob('a', randomBytes(3_000_000))
   assert.deepEqual(await createScrub(node.region)(AbortSignal.abort()), { looked: 0, damaged: 0, healed: 0 })

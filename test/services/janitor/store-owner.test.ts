@@ -1,4 +1,4 @@
-// A wrong or empty database meets a store that is full: nothing of it may go.
+// A wrong or empty database meets a full store: nothing in the store may be removed.
 // tests: shared/blobs/ownership.ts, shared/db/store-owner.ts, shared/region-stores.ts
 
 import assert from 'node:assert/strict'
@@ -41,7 +41,7 @@ const refusal = (words: RegExp) => (error: unknown) =>
   words.test(error.message) &&
   /npm start -- adopt-store/.test(error.message)
 
-test('a fresh database on a store of old blobs does not start, and nothing is removed', async (t) => {
+test('a region with a new database on a store of old blobs does not start, and nothing is removed', async (t) => {
   const node = await fullNode(t)
   const env = { PORTOLAN_DATABASE_URL: await emptyDatabase(t) }
   await assert.rejects(
@@ -53,7 +53,7 @@ test('a fresh database on a store of old blobs does not start, and nothing is re
   assert.equal(await objects(node), BLOBS)
 })
 
-test('a store from before markers is adopted without a word by the database that has its rows', async (t) => {
+test('a store from a release without markers is adopted silently by the database that has its rows', async (t) => {
   const node = await fullNode(t)
   await rm(markerPath(node))
   const again = await storeNode(t, { sharing: node })
@@ -61,14 +61,14 @@ test('a store from before markers is adopted without a word by the database that
   assert.match((await node.region.blobs.readMarker()) ?? '', new RegExp(node.region.owner.database))
 })
 
-test('a database whose objects are all gone does not start: the volume is not mounted, or it is the wrong store', async (t) => {
+test('a region whose objects are all gone does not start: unmounted volume or wrong store', async (t) => {
   const node = await fullNode(t)
   for (const { key } of await node.region.blobs.list('', 100)) await node.region.blobs.remove([key])
   await rm(markerPath(node))
   await assert.rejects(testRegion(t, { sharing: node }), refusal(/is empty, and this database names objects/))
 })
 
-test('a store that changes hands under a running region is swept no more and takes no uploads; pulls go on', async (t) => {
+test('when a store changes owner, the running region stops sweeps and uploads; pulls continue', async (t) => {
   const node = await fullNode(t)
   const client = ociClient(node.url)
   const location = (await client.request('POST', '/v2/a/blobs/uploads/')).headers.get('location') ?? ''
@@ -84,14 +84,14 @@ test('a store that changes hands under a running region is swept no more and tak
   assert.equal(await sweep(signal, HELD), 0)
   assert.equal(await sweep(signal, HELD), 0)
   assert.equal(await objects(node), BLOBS)
-  const told = node.logLines.filter((line) => line.includes('nothing is swept'))
-  assert.equal(told.length, 1, 'one line per change')
+  const told = node.logLines.filter((line) => line.includes('sweeps are blocked'))
+  assert.equal(told.length, 1, 'one line for each change')
   assert.match(await node.region.metrics.text(), /portolan_sweep_blocked\{reason="owner"\} 1/)
   assert.equal((await client.request('PATCH', location, { body: Buffer.from('x') })).status, 503)
-  await eventually('readiness to say so', async () => (await fetch(`${node.url}/readyz`)).status === 503)
+  await eventually('readiness to fail', async () => (await fetch(`${node.url}/readyz`)).status === 503)
 })
 
-test('adopt-store says what it would take, takes it only when told to, and the limits hold afterwards', async (t) => {
+test('adopt-store reports the store, adopts it only with --yes, and the sweep limits still apply', async (t) => {
   const node = await fullNode(t)
   const env = {
     PORTOLAN_DATABASE_URL: await emptyDatabase(t),

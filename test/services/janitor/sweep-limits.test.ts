@@ -31,7 +31,7 @@ async function objects(region: RegionWithStores): Promise<number> {
   return (await region.blobs.list('', 1_000)).length
 }
 
-test('a tenth of the store may go, ten objects always, and never more than the database knew', () => {
+test('a sweep may remove a tenth of the store, always ten objects, and never more than the database knew', () => {
   const judge = (objects: number, orphans: number, seenMax: number, founded = false) =>
     sweepBlockedBy({ objects, named: objects - orphans, orphans, orphanBytes: 0 }, { seenMax, founded })
   assert.equal(judge(1_000, 100, 900), undefined)
@@ -41,7 +41,7 @@ test('a tenth of the store may go, ten objects always, and never more than the d
   assert.equal(judge(20, 11, 11), 'share')
   assert.equal(judge(1_000, 90, 80), 'unknown')
   assert.equal(judge(1, 1, 0), 'unknown', 'an adopted store')
-  assert.equal(judge(3, 3, 0, true), undefined, 'a new registry whose first pushes broke off')
+  assert.equal(judge(3, 3, 0, true), undefined, 'a new registry whose first pushes failed')
   assert.equal(judge(11, 11, 0, true), 'unknown')
   assert.equal(judge(0, 0, 0), undefined)
 })
@@ -53,7 +53,7 @@ test('a sweep that would take more than a tenth removes nothing and says so once
     await ociClient(node.url).pushBlob('a', Buffer.from(`blob ${count}`))
   const sweep = createOrphanSweep(region)
   assert.equal(await sweep(signal, HELD), 0)
-  // Rows that are lost, as by a restore that went wrong.
+  // Lost rows, as after a failed restore.
   await execute(
     region.databaseUrl,
     'delete from blob where digest in (select digest from blob order by digest limit 12)',
@@ -76,15 +76,15 @@ test('a sweep that would take more than a tenth removes nothing and says so once
   assert.equal(asked.code, 1)
   assert.match(
     asked.stdout,
-    /holds 20 objects, 8 of them with a row; 12 .*\n.*more than a tenth.*sweep --yes/,
+    /holds 20 objects; 8 of them have a row\. 12 .*\n.*more than a tenth.*sweep --yes/,
   )
-  assert.equal(await objects(region), 20, 'it was only asked')
+  assert.equal(await objects(region), 20, 'without --yes nothing is removed')
   const allowed = await runCommand(['sweep', '--yes'], env)
   assert.equal(allowed.code, 0, allowed.stderr)
   assert.match(allowed.stdout, /Removed 12\./)
   assert.equal(await objects(region), 8)
   assert.equal(await sweep(signal, HELD), 0)
-  assert.ok(logLines.some((line) => line.includes('sweeps go on')))
+  assert.ok(logLines.some((line) => line.includes('sweeps resumed')))
   assert.match(await region.metrics.text(), /portolan_sweep_blocked\{reason="share"\} 0/)
 })
 
@@ -98,7 +98,7 @@ test('what gets its row between the count and the removal stays', async (t) => {
     ...region,
     blobs: {
       ...region.blobs,
-      // Called when the count is complete and nothing has been removed.
+      // Called after the count and before any removal.
       dropUnfinished: async () => {
         await execute(
           region.databaseUrl,
@@ -133,7 +133,7 @@ for (const [what, offMs] of [
       sending.on('error', reject)
     })
     sending.write(bytes.subarray(0, 1024 * 1024))
-    await eventually('the attempt to have bytes', async () =>
+    await eventually('the attempt to hold bytes', async () =>
       (await node.region.blobs.list('', 10)).some(({ size }) => size > 1_000),
     )
     const now = Date.now
@@ -175,7 +175,7 @@ test('a body that arrives for longer than the grace time is known by a row, and 
   assert.equal((await client.get(`/v2/a/blobs/${digest}`)).body.toString(), 'slow and steady')
 })
 
-test('files that are not blobs are no objects: they are neither counted nor removed', async (t) => {
+test('files that are not blobs are neither counted nor removed', async (t) => {
   const { region } = await testRegion(t)
   const directory = join(region.config.dataDir, 'eu', 'blobs')
   const strangers = [join(directory, 'README'), join(directory, '00', 'notes.txt')]

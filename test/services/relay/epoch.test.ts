@@ -1,4 +1,5 @@
-// The epoch of the log: raised at any moment, it costs no event; and numbering keeps what it cannot log.
+// The epoch of the log. Raising it at any time loses no event, and a move that fails to log events leaves them in the
+// outbox.
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -11,7 +12,7 @@ import { testRegion } from '../../support/region.ts'
 
 const raise = statement<never>('test-raise-epoch', 'update region set epoch = epoch + 1')
 const left = statement<{ events: number }>('test-left', 'select count(*) as events from outbox')
-/** A push of three tags: the manifest, the tags, the notification. */
+/** The events of a push with three tags: one for the manifest, three for the tags, and one notification. */
 const EVENTS_PER_PUSH = 5
 
 async function everything(db: Queryable): Promise<LoggedEvent[]> {
@@ -25,7 +26,7 @@ async function everything(db: Queryable): Promise<LoggedEvent[]> {
   }
 }
 
-test('an epoch that is raised between two moves loses no event of the pushes that go on', async (t) => {
+test('raising the epoch between two moves loses no event of concurrent pushes', async (t) => {
   const { region } = await testRegion(t)
   const { db } = region
   const relay = await startRelay(region)
@@ -58,7 +59,7 @@ test('an epoch that is raised between two moves loses no event of the pushes tha
   }
 })
 
-test('a move that cannot log all that it took takes nothing', async (t) => {
+test('a move that cannot log all events it took takes none', async (t) => {
   const { region } = await testRegion(t)
   const { db } = region
   await push(db, repositoryName('team/app'), 'one', { tags: tags('a', 'b', 'c') })

@@ -1,4 +1,5 @@
-// The sequencer: every event once, gapless, in order (test/faults/relay: whatever dies); and what happens to numbers after a restore.
+// The sequencer: every event is logged once, in order and without gaps (test/faults/relay covers crashes). Also covers
+// numbering after a restore.
 // tests: shared/db/event-log.ts, shared/db/region.ts
 
 import assert from 'node:assert/strict'
@@ -19,7 +20,7 @@ import { testRegion } from '../../support/region.ts'
 
 const START = { epoch: 1, pos: 0 }
 
-test('an event is in the log within milliseconds, and one push is manifest, tags, notification in that order', async (t) => {
+test('the relay logs a push as manifest, tags and notification, in that order', async (t) => {
   const { region } = await testRegion(t)
   const relay = await startRelay(region)
   await push(region.db, repositoryName('a/b'), 'one', { tags: tags('b', 'a') })
@@ -35,7 +36,7 @@ test('an event is in the log within milliseconds, and one push is manifest, tags
   await relay[Symbol.asyncDispose]()
 })
 
-test('trimming removes what is too old, a bounded number at a time, from the beginning', async (t) => {
+test('trimming removes expired events from the beginning, a bounded number at a time', async (t) => {
   const { region } = await testRegion(t)
   const relay = await startRelay(region)
   await push(region.db, repositoryName('a/b'), 'one', { tags: tags('v1') })
@@ -49,10 +50,10 @@ test('trimming removes what is too old, a bounded number at a time, from the beg
 })
 
 for (const [what, change] of [
-  ['a dump read into another cluster', `system_identifier = '1'`],
-  ['a promoted backup or standby', 'timeline = timeline - 1'],
+  ['restoring a dump into another cluster', `system_identifier = '1'`],
+  ['promoting a backup or standby', 'timeline = timeline - 1'],
 ] as const) {
-  test(`R11: after ${what} the epoch is raised, numbers begin again under it, and orphans stay`, async (t) => {
+  test(`R11: after ${what} the epoch is raised, numbering restarts under it, and orphans are kept`, async (t) => {
     const first = await testRegion(t)
     assert.equal((await regionRow(first.region.db)).epoch, 1)
     await push(first.region.db, repositoryName('a/b'), 'one')
@@ -67,7 +68,7 @@ for (const [what, change] of [
     const region = await openRegion(first.region.config)
     const again = await openRegion(first.region.config)
     assert.equal((await regionRow(region.db)).epoch, 2)
-    assert.equal((await regionRow(again.db)).epoch, 2, 'once, however many processes start')
+    assert.equal((await regionRow(again.db)).epoch, 2, 'raised once, however many processes start')
     await push(region.db, repositoryName('a/b'), 'two')
     const later = await startRelay(region)
     await eventually('the next events', async () => {
@@ -90,8 +91,8 @@ for (const [what, change] of [
       ...stored,
       blobs: {
         ...stored.blobs,
-        list: () => Promise.reject(new Error('it looked for orphans')),
-        dropUnfinished: () => Promise.reject(new Error('it looked for uploads')),
+        list: () => Promise.reject(new Error('the sweep looked for orphans')),
+        dropUnfinished: () => Promise.reject(new Error('the sweep looked for uploads')),
       },
     })
     assert.equal(await sweep(new AbortController().signal, HELD), 0)
@@ -100,7 +101,7 @@ for (const [what, change] of [
   })
 }
 
-test('asking an empty outbox takes no transaction id: pulls stay cached beside an idle relay', async (t) => {
+test('polling an empty outbox assigns no transaction ID, so pulls stay cached beside an idle relay', async (t) => {
   const { region } = await testRegion(t)
   const assigned = statement<{ xid: string | null }>(
     'assigned-xid',
@@ -109,7 +110,7 @@ test('asking an empty outbox takes no transaction id: pulls stay cached beside a
   await region.db.transaction(async (transaction) => {
     assert.equal(await outboxPending(transaction), false)
     assert.equal((await one(transaction, assigned)).xid, null)
-    // The others ask this way too when there is nothing to do.
+    // The other pollers behave the same way when there is nothing to do.
     assert.equal(await moveOutbox(transaction, { limit: 10 }), 0)
     assert.equal((await one(transaction, assigned)).xid, null)
     const subscriptions = [{ id: '00000000-0000-0000-0000-000000000000', room: 1, ordered: true }]

@@ -1,4 +1,4 @@
-// What the log keeps, and for whom.
+// What the log retains, and for which readers.
 // tests: shared/db/own-readers.ts, shared/db/peer-readers.ts, shared/db/shard-log.ts
 
 import assert from 'node:assert/strict'
@@ -16,7 +16,7 @@ const trim = (db: Queryable, limit = 1_000) =>
   trimEvents(db, { retentionSeconds: 0, readerSeconds: 60, limit })
 const places = (seq: number) => Array.from({ length: SHARDS }, (_, shard) => ({ shard, epoch: 1, seq }))
 
-test('events wait for the slowest reader: the publisher, the planner, another region', async (t) => {
+test('events are kept for the slowest reader: the publisher, the planner, another region', async (t) => {
   const { region } = await testRegion(t)
   const { db } = region
   await fillLog(region, { count: 160 })
@@ -25,8 +25,8 @@ test('events wait for the slowest reader: the publisher, the planner, another re
   assert.equal(await trim(db), 40)
   await moveOwnReader(db, 'kafka', { epoch: 1, pos: 160 })
   await notePeerReader(db, 'peer:us', places(10))
-  assert.equal(await trim(db), 40, 'ten of each of eight shards are passed')
-  // One shard behind keeps everything after it: what is left has no holes.
+  assert.equal(await trim(db), 40, 'the reader has passed ten events of each of the eight shards')
+  // A shard that lags keeps all later events, so that the remaining log has no gaps.
   await notePeerReader(db, 'peer:us', [...places(20).slice(1), { shard: 0, epoch: 1, seq: 12 }])
   await trim(db)
   const { oldest, head } = (await logBounds(db)) ?? assert.fail()
@@ -36,7 +36,7 @@ test('events wait for the slowest reader: the publisher, the planner, another re
   assert.equal(states.find(({ shard }) => shard === 0)?.missed, false)
 })
 
-test('a cursor never goes back', async (t) => {
+test('a cursor never moves backwards', async (t) => {
   const { region } = await testRegion(t)
   const { db } = region
   await fillLog(region, { count: 16 })
@@ -45,7 +45,7 @@ test('a cursor never goes back', async (t) => {
   assert.equal(await trim(db), 10)
 })
 
-test('a reader that was not heard of for too long is waited for no longer', async (t) => {
+test('events are not kept for a reader that has been silent for too long', async (t) => {
   const { region } = await testRegion(t)
   const { db } = region
   await fillLog(region, { count: 80 })
@@ -69,7 +69,7 @@ test('trimming is bounded', async (t) => {
   assert.equal(await trim(region.db, 30), 0)
 })
 
-test('a reader that knows the whole of an epoch misses nothing when only the next is left', async (t) => {
+test('a reader that has a whole epoch misses nothing when only the next epoch remains', async (t) => {
   const { region } = await testRegion(t)
   const { db } = region
   await fillLog(region, { count: 16 })

@@ -1,4 +1,4 @@
-// The planner's memory: bounded, however large events are and however many subscriptions want them.
+// The memory of the planner is bounded, however large the events are and however many subscriptions match.
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -14,7 +14,7 @@ const counted = statement<{ deliveries: number; largest: number }>(
   `select count(*) as deliveries, max(octet_length(event::text)) as largest from webhook_delivery`,
 )
 
-test('a page of large events for many subscriptions is planned in statements of a MiB', async (t) => {
+test('a page of large events for many subscriptions is planned in statements of about 1 MiB', async (t) => {
   const { region } = await testRegion(t)
   await planNext(region)
   for (let n = 0; n < SUBSCRIPTIONS; n++) {
@@ -37,5 +37,5 @@ test('a page of large events for many subscriptions is planned in statements of 
   t.diagnostic(`${lengths.length} statements, the longest of ${Math.max(...lengths)} characters`)
   assert.equal(deliveries, 55 * SUBSCRIPTIONS)
   assert.ok(Math.max(...lengths) < 1.1 * 1024 * 1024)
-  assert.ok(largest < 128 * 1024, 'what is larger comes abridged')
+  assert.ok(largest < 128 * 1024, 'larger events are abridged')
 })

@@ -1,5 +1,5 @@
-// Webhooks that are changed, removed and broken at the same time: one is fully there or fully gone, and one that cannot be
-// read stops nobody.
+// Webhooks that are changed, removed and damaged concurrently. A webhook is complete or gone, and an unreadable webhook
+// affects no other.
 
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
@@ -75,7 +75,7 @@ async function receiver(t: TestContext) {
   return { url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/hook`, bodies }
 }
 
-/** How often the subscriptions were read since. */
+/** Returns a function that counts the reads of the subscriptions since this call. */
 function countLooks({ region: { db } }: TestNode): () => number {
   const rows = db.rows.bind(db)
   let looks = 0
@@ -86,7 +86,7 @@ function countLooks({ region: { db } }: TestNode): () => number {
   return () => looks
 }
 
-test(`${ROUNDS} rounds of PATCH beside DELETE: every webhook is fully gone, and the list answers`, async (t) => {
+test(`${ROUNDS} rounds of concurrent PATCH and DELETE leave no webhook behind, and the list still works`, async (t) => {
   const { api, add } = await setUp(t)
   let changed = 0
   for (let round = 0; round < ROUNDS; round++) {
@@ -102,14 +102,14 @@ test(`${ROUNDS} rounds of PATCH beside DELETE: every webhook is fully gone, and 
     }
     const list = await api('GET', '')
     assert.equal(list.status, 200, `round ${round}`)
-    assert.deepEqual(list.body.webhooks, [], `round ${round}: it came back`)
+    assert.deepEqual(list.body.webhooks, [], `round ${round}: the webhook came back`)
     assert.deepEqual(list.body.unreadable, [])
     assert.equal((await api('GET', `/${id}`)).status, 404)
   }
-  t.diagnostic(`${changed} changes came before the delete`)
+  t.diagnostic(`${changed} changes preceded the delete`)
 })
 
-test('two changes at once are both there, and of two new secrets both sign', async (t) => {
+test('concurrent changes are all applied, and two concurrent new secrets both sign', async (t) => {
   const { node, api, add } = await setUp(t)
   const id = await add({ url: 'http://127.0.0.1:9/hook' })
   const secret = (n: number) => `whsec_${Buffer.alloc(32, n).toString('base64')}`
@@ -127,7 +127,7 @@ test('two changes at once are both there, and of two new secrets both sign', asy
   assert.deepEqual(signing.toSorted(), [secret(1), secret(2)].toSorted())
 })
 
-test('a webhook that lost fields is listed, told once, skipped, and can be removed; the others get everything', async (t) => {
+test('a webhook with missing fields is listed, logged once, skipped and removable; others are served', async (t) => {
   const { node, client, api, add, sql } = await setUp(t)
   const to = await receiver(t)
   await add({ url: to.url })
@@ -136,28 +136,30 @@ test('a webhook that lost fields is listed, told once, skipped, and can be remov
     `update setting set deleted = true, value = null where id = '${broken}' and field in ('url', 'types')`,
   )
   await client.pushImage('team/app', image, 'v1')
-  await eventually('the push at the other one', () => to.bodies.length === 1)
+  await eventually('the push to reach the other webhook', () => to.bodies.length === 1)
   const list = await api('GET', '')
   assert.equal(list.status, 200)
   assert.equal(list.body.webhooks.length, 1)
   assert.deepEqual(list.body.unreadable, [{ id: broken, problem: 'url is missing; types is missing' }])
   assert.deepEqual((await api('GET', `/${broken}`)).body, list.body.unreadable[0])
   const lines = () => node.logLines.filter((line) => line.includes(broken) && line.includes('cannot be read'))
-  await eventually('it to be told', () => lines().length === 1)
+  await eventually('the problem to be logged', () => lines().length === 1)
   const looks = countLooks(node)
-  await eventually('two more looks at the subscriptions', () => looks() >= 2)
+  await eventually('two more reads of the subscriptions', () => looks() >= 2)
   for (const tag of ['v2', 'v3']) await client.pushManifest('team/app', tag, image)
-  await eventually('the others', () => to.bodies.length === 3)
-  assert.equal(lines().length, 1, 'a line for the change, not for each look')
+  await eventually('the other deliveries', () => to.bodies.length === 3)
+  assert.equal(lines().length, 1, 'one line for each change, not one for each check')
   assert.equal((await api('POST', `/${broken}/replay`, { after: 'eu:1:0' })).status, 400)
   assert.equal((await api('PATCH', `/${broken}`, { ordered: true })).status, 400)
   assert.equal((await api('GET', `/${broken}/deliveries`)).status, 200)
   assert.equal((await api('DELETE', `/${broken}`)).status, 204)
   assert.deepEqual((await api('GET', '')).body.unreadable, [])
-  await eventually('its end to be told', () => node.logLines.some((line) => line.includes('mended or gone')))
+  await eventually('its removal to be logged', () =>
+    node.logLines.some((line) => line.includes('repaired or removed')),
+  )
 })
 
-test('a change that has every field that was wrong mends a webhook', async (t) => {
+test('a change that sets every invalid field repairs a webhook', async (t) => {
   const { client, api, add, sql } = await setUp(t)
   const to = await receiver(t)
   const id = await add({ url: 'http://127.0.0.1:9/hook' })
@@ -173,7 +175,7 @@ test('a change that has every field that was wrong mends a webhook', async (t) =
   await eventually('the push', () => to.bodies.length === 1)
 })
 
-test('an object without an existence register, as an older release makes one, is there and can be removed', async (t) => {
+test('an object without an existence register, as older releases write it, exists and can be removed', async (t) => {
   const { api, add, sql } = await setUp(t)
   const id = await add({ url: 'http://127.0.0.1:9/hook' })
   await sql(`delete from setting where id = '${id}' and field = ''`)
@@ -183,7 +185,7 @@ test('an object without an existence register, as an older release makes one, is
   assert.equal((await api('GET', `/${id}`)).status, 404)
 })
 
-test('deliveries that wait for a webhook which is gone are removed; those of one that cannot be read stay', async (t) => {
+test('pending deliveries of a removed webhook are dropped; those of an unreadable webhook are kept', async (t) => {
   const { node, add, sql } = await setUp(t)
   const { db } = node.region
   const broken = await add({ url: 'http://127.0.0.1:9/hook' })

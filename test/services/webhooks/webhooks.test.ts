@@ -1,4 +1,4 @@
-// Webhooks from a push to a receiver: formats, signatures, retries, order, parking, and the API around them.
+// Webhooks from a push to a receiver: formats, signatures, retries, order, parking, and the API for them.
 // tests: shared/db/own-readers.ts, shared/db/settings.ts, shared/db/webhook-deliveries.ts
 // tests: shared/webhooks/subscriptions.ts
 
@@ -24,7 +24,7 @@ interface Received {
   readonly body: string
 }
 
-/** Answers with what `answer` says: a status, or never. */
+/** Responds with the status that `answer` returns, or never. */
 async function receiver(
   t: TestContext,
   answer: (received: Received, count: number) => number | 'never' = () => 200,
@@ -76,7 +76,7 @@ async function setUp(t: TestContext, env: Record<string, string> = {}) {
     assert.equal(status, 201, JSON.stringify(body))
     return body as { id: string; secret: string }
   }
-  // The planner begins at the end of the log: before that nothing is planned.
+  // The planner begins at the end of the log. It plans nothing for events before that point.
   await eventually('the planner to have begun', async () => {
     const { rows } = {
       rows: await node.region.db.rows({
@@ -105,7 +105,7 @@ async function pushTag(client: OciClient, repository: string, tag: string): Prom
   assert.equal(pushed.status, 201, await pushed.text())
 }
 
-test('a push reaches receivers in all three formats, signed so that the standard library verifies it', async (t) => {
+test('a push reaches receivers in all three formats, and standardwebhooks verifies the signature', async (t) => {
   const { client, add } = await setUp(t)
   const formats = ['distribution', 'cloudevents', 'cloudevents-binary'] as const
   const hooks = await Promise.all(
@@ -143,7 +143,7 @@ test('a push reaches receivers in all three formats, signed so that the standard
       )
       assert.equal(event.request.method, 'PUT')
       const followed = await fetch(event.target.url)
-      assert.equal(followed.status, 200, 'the url leads to it')
+      assert.equal(followed.status, 200, 'the URL resolves to the manifest')
     } else if (format === 'cloudevents') {
       assert.match(String(one.headers['content-type']), /^application\/cloudevents\+json/)
       assert.deepEqual(
@@ -158,7 +158,7 @@ test('a push reaches receivers in all three formats, signed so that the standard
   }
 })
 
-test('types and repositories choose; a disabled or removed webhook gets nothing', async (t) => {
+test('types and repositories filter events; a disabled or removed webhook receives nothing', async (t) => {
   const { client, add, api } = await setUp(t)
   const to = await receiver(t)
   const { id } = await add({
@@ -181,12 +181,12 @@ test('types and repositories choose; a disabled or removed webhook gets nothing'
   await add({ url: witness.url })
   await new Promise((turn) => setTimeout(turn, 1_100))
   await pushTag(client, 'team/app', 'v4')
-  // What was pushed a moment before a webhook was made may still be told to it.
+  // A push made just before the webhook was created may still be delivered to it.
   await eventually('the witness', () => witness.received.some(({ body }) => body.includes('"v4"')))
   assert.equal(to.received.length, 1)
 })
 
-test('a failure is tried again under the same id; a receiver that is dead or slow delays nobody', async (t) => {
+test('a failed delivery is retried under the same ID; a dead or slow receiver does not delay others', async (t) => {
   const { client, add, api } = await setUp(t, { PORTOLAN_WEBHOOK_TIMEOUT_SECONDS: '2' })
   const dead = await receiver(t, () => 'never')
   const flaky = await receiver(t, (_one, count) => (count <= 2 ? 503 : 200))
@@ -195,10 +195,10 @@ test('a failure is tried again under the same id; a receiver that is dead or slo
   const { id } = await add({ url: flaky.url })
   await add({ url: fine.url })
   await client.pushImage('team/app', image, 'v0')
-  await eventually('the flaky one', () => flaky.received.length === 3)
+  await eventually('the flaky receiver', () => flaky.received.length === 3)
   const ids = new Set(flaky.received.map(({ headers }) => headers['webhook-id']))
   assert.equal(ids.size, 1)
-  await eventually('it to be listed as delivered', async () => {
+  await eventually('the delivery to be listed as delivered', async () => {
     const { body } = await api('GET', `/${id}/deliveries`)
     const [one] = body.deliveries
     return (
@@ -206,11 +206,11 @@ test('a failure is tried again under the same id; a receiver that is dead or slo
     )
   })
   for (let tag = 1; tag <= 30; tag++) await pushTag(client, 'team/app', `v${tag}`)
-  await eventually('all to the fine one', () => fine.received.length === 31)
-  assert.ok(dead.received.length <= 16, 'the dead one has its own room')
+  await eventually('all deliveries to reach the healthy receiver', () => fine.received.length === 31)
+  assert.ok(dead.received.length <= 16, 'the dead receiver has its own concurrency limit')
 })
 
-test('an ordered stream keeps the order of each repository and goes on behind what was parked', async (t) => {
+test('an ordered stream keeps the order of each repository and continues after a parked delivery', async (t) => {
   const { client, add, api } = await setUp(t, { PORTOLAN_WEBHOOK_GIVE_UP_SECONDS: '1' })
   const tagOf = ({ body }: Received) => `${JSON.parse(body).partitionkey}:${JSON.parse(body).data.tags[0]}`
   const to = await receiver(t, (one) => (tagOf(one) === 'team/app:bad' ? 500 : 200))
@@ -220,7 +220,7 @@ test('an ordered stream keeps the order of each repository and goes on behind wh
   await client.pushImage('other/app', image, 'free')
   await eventually('the other repository', () => to.received.some((one) => tagOf(one) === 'other/app:free'))
   await eventually(
-    'what comes behind the bad one',
+    'the deliveries after the failing one',
     () => to.received.some((one) => tagOf(one) === 'team/app:three'),
     20_000,
   )
@@ -240,30 +240,33 @@ test('an ordered stream keeps the order of each repository and goes on behind wh
   assert.deepEqual([again.status, again.body.redelivering], [202, 1])
   const count = () => to.received.filter((one) => tagOf(one) === 'team/app:bad').length
   const before = count()
-  await eventually('it to be sent again', () => count() > before)
+  await eventually('the delivery to be sent again', () => count() > before)
 })
 
-test('what waits when the service ends is sent by the next; replay sends the same ids again; a test delivery arrives', async (t) => {
+test('a restarted service sends pending deliveries; replay reuses the IDs; a test delivery arrives', async (t) => {
   const { client, add, api, stop, restart } = await setUp(t)
   const to = await receiver(t)
   const { id } = await add({ url: to.url })
   await client.pushImage('team/app', image, 'v1')
-  await eventually('the first', () => to.received.length === 1)
+  await eventually('the first delivery', () => to.received.length === 1)
   await stop()
   for (const tag of ['v2', 'v3']) await pushTag(client, 'team/app', tag)
   await restart()
-  await eventually('the others', () => to.received.length === 3)
+  await eventually('the other deliveries', () => to.received.length === 3)
   const replayed = await api('POST', `/${id}/replay`, { after: 'eu:1:0' })
   assert.deepEqual([replayed.status, replayed.body.planned], [202, 3])
-  await eventually('all again', () => to.received.length === 6)
+  await eventually('all deliveries again', () => to.received.length === 6)
   const ids = to.received.map(({ headers }) => headers['webhook-id'])
   assert.deepEqual(new Set(ids.slice(3)), new Set(ids.slice(0, 3)))
   const tested = await api('POST', `/${id}/test`)
   assert.equal(tested.status, 202)
-  await eventually('the test', () => to.received.at(-1)?.headers['webhook-id'] === tested.body.delivery)
+  await eventually(
+    'the test delivery',
+    () => to.received.at(-1)?.headers['webhook-id'] === tested.body.delivery,
+  )
 })
 
-test('a new secret and the old one both sign for a day', async (t) => {
+test('after a change of the secret, the new and the old secret both sign for a day', async (t) => {
   const { client, add, api } = await setUp(t)
   const to = await receiver(t)
   const { id, secret } = await add({ url: to.url })
@@ -271,7 +274,7 @@ test('a new secret and the old one both sign for a day', async (t) => {
   await api('PATCH', `/${id}`, { secret: next })
   await new Promise((turn) => setTimeout(turn, 1_100))
   await client.pushImage('team/app', image, 'v1')
-  await eventually('it', () => to.received.length === 1)
+  await eventually('the delivery', () => to.received.length === 1)
   const [one] = to.received
   for (const known of [secret, next]) {
     new StandardWebhook(known).verify(one?.body ?? '', one?.headers as Record<string, string>)
@@ -280,7 +283,7 @@ test('a new secret and the old one both sign for a day', async (t) => {
   assert.doesNotMatch(shown, /whsec_/)
 })
 
-test('bad subscriptions are refused with a sentence', async (t) => {
+test('invalid subscriptions are rejected with a clear message', async (t) => {
   const { api } = await setUp(t)
   const url = 'https://example.com/hook'
   for (const [body, sentence] of [
@@ -305,7 +308,7 @@ test('bad subscriptions are refused with a sentence', async (t) => {
   assert.equal((await api('POST', '', [])).status, 400)
 })
 
-test('webhooks are for admins, and private addresses take leave of the configuration', async (t) => {
+test('webhooks require an admin, and private addresses require permission in the configuration', async (t) => {
   const htpasswd = join(await testDirectory(t), 'htpasswd')
   await writeFile(
     htpasswd,
@@ -326,12 +329,12 @@ test('webhooks are for admins, and private addresses take leave of the configura
   assert.match(refused.body.errors[0].message, /PORTOLAN_WEBHOOKS_ALLOW_PRIVATE/)
 })
 
-test('a webhook without leave never reaches a private address, and says why', async (t) => {
+test('a webhook without permission never reaches a private address, and its delivery records why', async (t) => {
   const { client, api } = await setUp(t, { PORTOLAN_WEBHOOK_GIVE_UP_SECONDS: '1' })
   const to = await receiver(t)
   const { body } = await api('POST', '', { url: to.url })
   await client.pushImage('team/app', image, 'v1')
-  await eventually('it to be parked', async () => {
+  await eventually('the delivery to be parked', async () => {
     const { body: listed } = await api('GET', `/${body.id}/deliveries?state=parked`)
     return (
       listed.deliveries.length === 1 && /AddressRefusedError.*127\.0\.0\.1/.test(listed.deliveries[0].answer)
@@ -340,7 +343,7 @@ test('a webhook without leave never reaches a private address, and says why', as
   assert.equal(to.received.length, 0)
 })
 
-test('the wait doubles with jitter up to a quarter of an hour', () => {
+test('the wait doubles with jitter, up to 15 minutes', () => {
   assert.deepEqual(
     [1, 2, 3, 30].map((attempts) => waitSeconds(5, attempts, () => 1)),
     [5, 10, 20, 900],
