@@ -1,4 +1,5 @@
-// Streams that are aborted, and what would betray that something follows the log for nobody: timers and queries.
+// Aborts event streams, and measures what would reveal that the server still follows the log for a disconnected client:
+// timers and queries.
 
 import { once } from 'node:events'
 import { connect } from 'node:net'
@@ -10,7 +11,7 @@ export const STREAM = 'GET /api/v1/events HTTP/1.1\r\nHost: h\r\nAccept: text/ev
 
 export const timers = () => process.getActiveResourcesInfo().filter((kind) => kind === 'Timeout').length
 
-/** Counts queries of the log's end: each is somebody who is still followed for. */
+/** Counts the queries that follow the log. A query shows that the server still serves a stream. */
 export function countReads({ region }: TestNode): () => number {
   const rows = region.reads.rows.bind(region.reads)
   let reads = 0
@@ -23,7 +24,7 @@ export function countReads({ region }: TestNode): () => number {
 
 export async function quiet(reads: () => number): Promise<void> {
   let last = -1
-  await eventually('nobody to be followed for', async () => {
+  await eventually('the queries to stop', async () => {
     const before = last
     last = reads()
     await pause(200)
@@ -31,7 +32,10 @@ export async function quiet(reads: () => number): Promise<void> {
   })
 }
 
-/** Opens connections, sends each its request and resets it at one of several moments. Returns how many had an answer. */
+/**
+ * Opens connections, sends a request on each, and resets it at one of several points. Returns how many got a response
+ * first.
+ */
 export async function abortMany(
   port: number,
   count: number,
@@ -45,7 +49,7 @@ export async function abortMany(
       socket.on('error', () => {})
       await once(socket, 'connect')
       await new Promise((written) => socket.write(request(index), written))
-      // Before it is read, while it waits for the database, and when it streams.
+      // Abort before the request is read, while it waits for the database, or while it streams.
       if (index % 3 === 1) await pause(index % 7)
       if (index % 3 === 2) await Promise.race([once(socket, 'data').then(() => answered++), pause(50)])
       socket.resetAndDestroy()

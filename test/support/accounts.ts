@@ -1,4 +1,4 @@
-// A node with accounts: alice may do everything, root is an admin; and the tokens tests need of it.
+// A node with accounts: alice has full access, root is an admin. Also issues the tokens that tests need.
 
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -11,7 +11,7 @@ export const ALICE = Object.freeze({ name: 'alice', password: 'alice-planted-sec
 export const ROOT = Object.freeze({ name: 'root', password: 'root-planted-secret' })
 
 export interface AccountsNode extends TestNode {
-  /** A token for scopes; without an account, an anonymous one. */
+  /** Returns a token for the scopes. Without an account, the token is anonymous. */
   token(scopes: readonly string[], account?: { name: string; password: string } | null): Promise<string>
   bearer(scopes: readonly string[]): Promise<string>
 }

@@ -1,4 +1,4 @@
-// Old blobs: the files of a region's store, as if they had been written days ago.
+// Makes blobs look old: sets the modification time of a region's blob files to days ago.
 
 import { utimes } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -6,7 +6,7 @@ import type { RegionWithStores } from '#shared/region.ts'
 
 const AGE_MS = 3 * 86_400_000
 
-/** Gives every object of a file store an age of three days, which is more than the default grace time. */
+/** Ages every object of a file store by three days, which exceeds the default grace time. */
 export async function ageBlobs(region: RegionWithStores): Promise<void> {
   const { dataDir, region: name } = region.config
   const long = new Date(Date.now() - AGE_MS)

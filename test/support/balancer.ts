@@ -1,5 +1,5 @@
-// A round-robin HTTP balancer, the plainest there is: every request goes to the next node, bodies are streamed both
-// ways, headers are passed as they are. What works through it works without any stickiness.
+// A minimal round-robin HTTP load balancer. It sends each request to the next node, streams bodies in both directions,
+// and passes headers unchanged. A client that works through it needs no sticky sessions.
 
 import { Agent, createServer, type Server, request as send } from 'node:http'
 

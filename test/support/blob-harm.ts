@@ -1,5 +1,5 @@
-// What happens to bytes under a committed row, and every way a client sends them again: for tests that a registry
-// notices the one and is repaired by the other.
+// Ways to damage the bytes of a committed blob, and every way a client can upload the blob again. Tests check that the
+// registry notices the damage and that the upload repairs it.
 
 import assert from 'node:assert/strict'
 import { open, rm, stat, truncate } from 'node:fs/promises'
@@ -12,7 +12,7 @@ import type { TestNode } from './region.ts'
 export const HARMS = ['missing', 'short', 'flipped'] as const
 export type Harm = (typeof HARMS)[number]
 
-/** The file that the digest's row names. */
+/** Returns the path of the file that the row of this content's digest names. */
 export async function fileOf(node: TestNode, bytes: Buffer): Promise<string> {
   const place = await blobPlace(node.region.db, sha256(bytes))
   assert.ok(place)
@@ -30,7 +30,7 @@ export async function harmFile(path: string, harm: Harm): Promise<void> {
   await file.write(Buffer.from([(byte[0] ?? 0) ^ 1]), 0, 1, middle)
 }
 
-/** A client's way to send a blob; returns the last answer. */
+/** One way for a client to upload a blob. Returns the last response. */
 type Upload = (client: OciClient, repository: string, bytes: Buffer) => Promise<Response>
 
 async function started(client: OciClient, repository: string): Promise<string> {
@@ -72,7 +72,7 @@ export const UPLOADS: Readonly<Record<string, Upload>> = Object.freeze({
   'a mount that becomes an upload': async (client, repository, bytes) => {
     const digest = sha256(bytes)
     const mounted = await client.request('POST', `/v2/${repository}/blobs/uploads/?mount=${digest}&from=a`)
-    assert.equal(mounted.status, 202, 'what is lost is not mounted')
+    assert.equal(mounted.status, 202, 'a lost blob is not mounted')
     return client.request('PUT', `${mounted.headers.get('location')}?digest=${digest}`, { body: bytes })
   },
 })

@@ -1,5 +1,5 @@
-// A writer for the snapshot stress test, in a process of its own: increments counters in every way a transaction can
-// end, and tells its parent each value that was committed, after the commit was acknowledged.
+// A writer process for the snapshot stress test. It increments counters and ends its transactions in every possible
+// way. After each acknowledged commit, it reports the committed value to its parent.
 //
 //   node counter-writer.ts URL KEYS NAME
 

@@ -1,4 +1,4 @@
-// A table of counters, writers in processes of their own that raise them, and readers that must never see an old value.
+// A table of counters, writer processes that increment them, and readers that must never see an old value.
 
 import { type ChildProcess, fork } from 'node:child_process'
 import { join } from 'node:path'
@@ -38,7 +38,7 @@ export function openReader(t: Cleanup, url: string, unsafe?: { cacheInRecovery?:
   return reader
 }
 
-/** Starts writers; `floor` is the greatest value of each key whose commit was acknowledged. */
+/** Starts writers. `floor` holds the largest value of each key whose commit was acknowledged. */
 export function startWriters(
   t: Cleanup,
   url: string,
@@ -69,8 +69,8 @@ export function startWriters(
 }
 
 /**
- * The rule itself, on bare statements of several sessions: under equal snapshots, equal rows. Returns how often two
- * answers under one snapshot differed; stops at the first when `untilRed`.
+ * Checks the rule with plain statements in several sessions: equal snapshots return equal rows. Returns how often two
+ * results under one snapshot differed. With `untilRed`, stops at the first difference.
  */
 export async function violations(
   t: Cleanup,

@@ -1,4 +1,4 @@
-// A node that kills itself at a failpoint, the n-th time it is reached.
+// A node that kills itself at a failpoint after it has passed the failpoint AFTER times.
 //
 //   node crash-node.ts DATABASE_URL DATA_DIR FAILPOINT AFTER
 

@@ -1,4 +1,4 @@
-// An open database for tests, and a second look at it with plain SQL.
+// An open database for tests, and direct access to it with plain SQL.
 
 import assert from 'node:assert/strict'
 import pg from 'pg'
@@ -8,9 +8,9 @@ import { type Cleanup, later, testDatabase } from './postgres.ts'
 export interface TestDatabase {
   readonly url: string
   readonly db: Database
-  /** Rows of any SQL, on a connection of its own. */
+  /** Runs any SQL on a separate connection and returns the rows. */
   query<Row extends pg.QueryResultRow>(sql: string, values?: unknown[]): Promise<Row[]>
-  /** A connection of one's own, closed after the test. */
+  /** Opens a separate connection, closed after the test. */
   session(): Promise<pg.Client>
 }
 
@@ -31,7 +31,7 @@ export async function openTestDatabase(t: Cleanup): Promise<TestDatabase> {
   return { url, db, session, query: async (sql, values) => (await main.query(sql, values)).rows }
 }
 
-/** A connection to a database that the test did not make itself, closed after the test. */
+/** Opens a connection to a database that the test did not create. Closed after the test. */
 export async function databaseSession(t: Cleanup, url: string): Promise<pg.Client> {
   const client = await connected(url)
   later(t, () => client.end())
@@ -45,7 +45,7 @@ async function connected(url: string): Promise<pg.Client> {
   return client
 }
 
-/** True when some session of the database waits for a lock. */
+/** Returns true if any session of the database is waiting for a lock. */
 export async function someoneWaits(database: TestDatabase, count = 1): Promise<boolean> {
   const [row] = await database.query<{ waiting: string }>(
     `select count(*) as waiting from pg_stat_activity

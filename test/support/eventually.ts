@@ -1,12 +1,12 @@
-// Waiting for a condition, with a deadline: instead of sleeping and hoping.
+// Waits for a condition, with a deadline. Use it instead of a fixed sleep.
 
 import { setTimeout as pause } from 'node:timers/promises'
 
 const POLL_MS = 10
-/** Only a test that fails waits for it: long enough for a machine that does many other things. */
+/** Only a failing test waits this long. It allows for a busy machine. */
 const DEADLINE_MS = 30_000
 
-/** Resolves with the first value that is not undefined or false. @throws Error naming what was waited for */
+/** Resolves with the first value that is not undefined or false. @throws Error naming the condition on timeout */
 export async function eventually<T>(
   what: string,
   condition: () => T | Promise<T>,

@@ -1,8 +1,8 @@
-// Everything a database holds, as text: what a dump of it would show.
+// Returns all rows of a database as text, that is, the content of a dump.
 
 import pg from 'pg'
 
-/** Each row of each table; bytes as text too, so that a planted word is found in them. */
+/** Returns each row of each table. Binary columns are decoded as text, so that planted strings are found in them. */
 export async function everyRow(url: string): Promise<string> {
   const client = new pg.Client({ connectionString: url })
   await client.connect()

@@ -1,6 +1,5 @@
-// Who may import what, as tables: the floors of the tree, the owner of each package, and the exceptions, each with its
-// reason. test/tidy.test.ts applies them. An exception that is no longer used is a complaint, so the tables only shrink
-// by themselves.
+// The import rules as tables: the layers of the tree, the owner of each package, and the exceptions with their reasons.
+// test/tidy.test.ts applies them. An unused exception is an error, so obsolete entries are removed.
 
 export interface Source {
   readonly path: string
@@ -9,9 +8,9 @@ export interface Source {
 
 export interface Import {
   readonly specifier: string
-  /** A path in the tree; undefined for packages and Node's own modules. */
+  /** A path in the tree, or undefined for packages and Node's built-in modules. */
   readonly target: string | undefined
-  /** Gone before the program runs. */
+  /** A type-only import, which is erased before the program runs. */
   readonly typeOnly: boolean
 }
 
@@ -43,30 +42,30 @@ function resolve(from: string, specifier: string): string | undefined {
 
 /** No I/O, no clock, no randomness. */
 export const CORE = /^shared\/(oci\/|convergence\/|events\/|errors\.ts)/
-/** Small things that any adapter stands on. */
+/** Small modules that any adapter may use. */
 const GROUND = /^shared\/(loop|pause|service|failpoints)\.ts$/
 const ADAPTER = /^shared\/(config|db|blobs|bus|peers|auth|observability|embedded|outbound|secrets)\//
-/** Opens the adapters; knows no use-case. */
+/** Opens the adapters and imports no use case. */
 const REGION = /^shared\/region(-database|-stores)?\.ts$/
 const USE_CASE = /^shared\/(registry|replication|webhooks|scans)\//
 const ROUTE = /^services\/api\/(v2\/|admin\/|peer\/|token\.ts|health\.ts)/
 
-/** Adapters that know each other, and why. */
+/** Adapters that import each other, and why. */
 const SIBLINGS: Readonly<Record<string, string>> = {
-  'db > blobs': 'a row names a store and a key: the types of both',
-  'db > secrets': 'values that are secret are sealed before they reach a row',
-  'db > config': 'secrets that cannot be opened are a problem of the configuration: ConfigError',
+  'db > blobs': 'a row names a store and a key, whose types live there',
+  'db > secrets': 'secret values are sealed before they are written to a row',
+  'db > config': 'a secret that cannot be unsealed is a configuration error: ConfigError',
   'db > observability': 'the type of the log',
   'bus > observability': 'the type of the log',
   'peers > auth': 'requests between regions are signed',
 }
 
-/** Use-cases that stand on others. */
+/** Use cases that import other use cases. */
 const DOWNWARDS: Readonly<Record<string, string>> = {
-  'replication > registry': 'what arrives is stored as a push is',
+  'replication > registry': 'replicated content is stored like a push',
 }
 
-/** Routes that still ask tables instead of a use-case. */
+/** Routes that query tables directly instead of calling a use case. */
 const ROUTES_WITH_TABLES: Readonly<Record<string, string>> = {
   'services/api/admin/deliveries.ts': 'the list of deliveries is a table, and nothing else is done with it',
   'services/api/admin/event-pages.ts': 'the feed is pages of the log, and nothing else is done with them',
@@ -76,11 +75,11 @@ const ROUTES_WITH_TABLES: Readonly<Record<string, string>> = {
 
 export interface Complaint {
   readonly text: string
-  /** The exception that allows it, if there is one. */
+  /** The exception that allows the import, if any. */
   readonly excused?: string
 }
 
-/** What this file imports from a floor it must not know. */
+/** Returns the imports of this file that violate the layers. */
 export function floorComplaints(source: Source): Complaint[] {
   const { path } = source
   return importsOf(source).flatMap(({ target, typeOnly }) => {
@@ -117,7 +116,7 @@ function folder(path: string): string {
   return path.split('/')[1] ?? path
 }
 
-/** Every package, and who may import it. One that is not listed may not be imported. */
+/** Each package and the files that may import it. An unlisted package may not be imported. */
 const OWNERS: Readonly<Record<string, RegExp>> = {
   '@aws-sdk/client-s3': /^(shared\/blobs\/objects\/s3-service\.ts|test\/)/,
   '@aws-sdk/s3-request-presigner': /^test\//,
@@ -143,7 +142,7 @@ const OWNERS: Readonly<Record<string, RegExp>> = {
   typebox: /^services\/api\/admin\//,
 }
 
-/** Node's own modules: what computes is for all, what reaches out has its floors. */
+/** Node's built-in modules. Any file may use those that only compute; I/O modules are limited to certain layers. */
 const BUILTINS: Readonly<Record<string, RegExp>> = {
   'node:crypto': /./,
   'node:util': /./,
@@ -152,12 +151,12 @@ const BUILTINS: Readonly<Record<string, RegExp>> = {
 }
 const NETWORK = /^node:(child_process|dns|http|https|http2|net|tls|dgram)(\/|$)/
 const NETWORKED = /^(services\/|shared\/(blobs|bus|config|db|embedded|observability|outbound|peers)\/|test\/)/
-/** Not core, not use-cases. */
+/** All layers except the core and the use cases. */
 const ADAPTING =
   /^(services\/|shared\/(config|db|blobs|bus|peers|auth|observability|embedded|outbound|secrets)\/|test\/)/
 const NEVER = /^node:(cluster|inspector|process|repl|wasi|worker_threads)(\/|$)/
 
-/** Packages and modules that this file may not import. */
+/** Returns the packages and modules that this file imports but may not. */
 export function ownerComplaints(source: Source): string[] {
   const { path } = source
   return importsOf(source)
@@ -171,12 +170,12 @@ function mayImport(path: string, specifier: string): boolean {
   const builtin = BUILTINS[specifier]
   if (builtin !== undefined) return builtin.test(path)
   if (NETWORK.test(specifier)) return NETWORKED.test(path)
-  // A region opens what is in its directory.
+  // A region opens files in its data directory.
   if (specifier === 'node:path') return ADAPTING.test(path) || REGION.test(path)
   return ADAPTING.test(path) || (specifier === 'node:timers/promises' && GROUND.test(path))
 }
 
-/** Time, chance and the process, of which the core is told and never asks. */
+/** Returns uses of the clock, randomness and the process. The core gets these as arguments. */
 export function purityComplaints({ path, text }: Source): string[] {
   if (!CORE.test(path)) return []
   const code = text.replace(/^\s*(?:\/\/|\/?\*).*$/gm, '')

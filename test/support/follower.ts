@@ -1,4 +1,5 @@
-// A reader for tests: keeps what it was handed, and says what of a log it has, how often and in which order.
+// A reader for tests. It keeps the batches it receives and checks which events of a log it has, how often, and in which
+// order.
 
 import assert from 'node:assert/strict'
 import type { Bus, BusBatch, Subscription } from '#shared/bus/bus.ts'
@@ -8,18 +9,18 @@ import { arrival, parseEventId, SHARDS, type ShardPosition } from '#shared/event
 export interface TestReader {
   readonly batches: BusBatch[]
   readonly problems: unknown[]
-  /** Different events it has. */
+  /** The number of distinct events received. */
   count(): number
-  /** Each shard's events are there from the first on, without holes; repetitions begin with one it had. */
+  /** Asserts that each shard's events arrived from the first on, without gaps. Repeated events are allowed. */
   assertWhole(events: number): void
 }
 
 export interface TestReaderOptions {
   group: string
-  /** Before a batch is taken; may throw. */
+  /** Called before a batch is taken. May throw. */
   before?(batch: BusBatch): void | Promise<void>
   from?(shard: number): ShardPosition
-  /** Keeps the ids alone: for very many events. */
+  /** Keeps only the IDs, for large numbers of events. */
   idsOnly?: boolean
 }
 
@@ -44,7 +45,7 @@ export function createReader(): TestReader {
   const batches: BusBatch[] = []
   const known = new Set<string>()
   let looked = 0
-  /** Asked again and again while millions come: each batch is looked at once. */
+  /** Called repeatedly while millions of events arrive, so it examines each batch only once. */
   const ids = () => {
     for (; looked < batches.length; looked++)
       for (const { id } of batches[looked]?.events ?? []) known.add(id)

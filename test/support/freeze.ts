@@ -1,4 +1,4 @@
-// Processes that are frozen in the middle of their work, and that they are.
+// Freezes processes in the middle of their work, and checks that they are frozen.
 
 import { type ChildProcess, fork } from 'node:child_process'
 import { once } from 'node:events'
@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import { eventually } from './eventually.ts'
 import type { Cleanup } from './postgres.ts'
 
-/** One service in a process of its own, which freezes at the failpoint. Its port, 0 when it has none. */
+/** Starts one service in a separate process that freezes at the failpoint. The port is 0 if the service has none. */
 export async function frozenNode(
   t: Cleanup,
   service: 'api' | 'janitor' | 'relay' | 'webhooks',
@@ -30,7 +30,7 @@ export async function freeze(child: ChildProcess): Promise<void> {
   await untilFrozen(child)
 }
 
-/** https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html: T is stopped. */
+/** State T means stopped: https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html */
 function stateOf(child: ChildProcess): string {
   return /\) (\w)/.exec(readFileSync(`/proc/${child.pid}/stat`, 'utf8'))?.[1] ?? ''
 }

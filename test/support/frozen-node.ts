@@ -1,5 +1,5 @@
-// A process that runs one service and freezes itself, as SIGSTOP does, the first time it reaches a failpoint; without a
-// failpoint whoever started it freezes it. It says when it runs.
+// A process that runs one service and sends itself SIGSTOP the first time it reaches a failpoint. Without a failpoint,
+// the parent freezes it. It tells its parent when it is running.
 //
 //   node frozen-node.ts SERVICE DATABASE_URL DATA_DIR [FAILPOINT]
 

@@ -1,4 +1,5 @@
-// A writer that will be frozen: writes part of an attempt, says so, and when it is thawed goes on and finishes.
+// A writer to be frozen. It writes part of an attempt and reports to its parent. When resumed, it writes the rest and
+// finishes.
 //
 //   node frozen-writer.ts DIRECTORY
 

@@ -1,5 +1,6 @@
-// One Postgres for a whole test run: the one at TEST_DATABASE_URL (a superuser's URL), else an embedded one without
-// fsync in a temporary directory. Test processes inherit its address; each test file copies the migrated template.
+// One Postgres server for a whole test run: the server at TEST_DATABASE_URL (a superuser's URL), or an embedded server
+// without fsync in a temporary directory. Test processes inherit its address, and each test file copies the migrated
+// template.
 
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -7,7 +8,7 @@ import { join } from 'node:path'
 import { startEmbeddedPostgres } from '#shared/embedded/postgres.ts'
 import { makeTemplate } from './postgres.ts'
 
-/** Nothing of a test run outlives the machine, and no database lives long enough to need a vacuum. */
+/** Test data need not survive a crash of the machine, and no database lives long enough to need a vacuum. */
 const SETTINGS = Object.freeze({
   fsync: 'off',
   full_page_writes: 'off',

@@ -1,11 +1,11 @@
-// Leases for tests of work that is done under one: held for ever, or lost at a step.
+// Leases for tests of work that runs under a lease: held forever, or lost at a given step.
 
 import { type Held, LeaseLostError } from '#shared/db/lease.ts'
 
-/** Nobody else is at work. */
+/** A lease that is never lost. */
 export const HELD: Held = Object.freeze({ requireHeld: () => {} })
 
-/** A lease that is lost as soon as `lost` says so. */
+/** A lease that is lost once `lost` returns true. */
 export function heldUntil(lost: () => boolean): Held {
   return {
     requireHeld() {

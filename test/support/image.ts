@@ -1,4 +1,4 @@
-// Content to push: deterministic bytes, and the smallest images there are.
+// Content to push: deterministic bytes, and minimal images.
 
 import { createHash, randomBytes } from 'node:crypto'
 import type { Digest } from '#shared/oci/digest.ts'
@@ -38,7 +38,7 @@ export function manifestOf(mediaType: string, body: Record<string, unknown>): Te
   return { bytes, digest: sha256(bytes), mediaType }
 }
 
-/** An image of one config and one layer that nobody else has. */
+/** Returns an image with one config and one unique layer. */
 export function testImage(extra: Record<string, unknown> = {}, layer: Buffer = randomBytes(64)): TestImage {
   const config = Buffer.from(JSON.stringify({ architecture: 'amd64', os: 'linux', of: sha256(layer) }))
   const manifest = manifestOf(IMAGE, {

@@ -1,5 +1,5 @@
-// A region, a broker and a topic of a test's own, with what writes and what reads: the stage for the fault tests of the
-// bus. The reader is as a region is: its position lies in its database and holes are filled from the log.
+// A region, a broker and a topic for one test, with a writer and a reader. The fault tests of the bus run on it. The
+// reader behaves like a region: its position is stored in its database, and gaps are filled from the log.
 
 import assert from 'node:assert/strict'
 import { fork } from 'node:child_process'
@@ -30,7 +30,7 @@ export interface KafkaBench {
   readonly topic: string
   readonly bus: KafkaBus
   another(): KafkaBus
-  /** Adds events to the log and publishes them, again and again until Kafka takes them. */
+  /** Adds events to the log and publishes them, retrying until Kafka accepts them. */
   emit(count: number): Promise<void>
   raw(): Kafka
 }
@@ -65,7 +65,7 @@ export async function kafkaBench(
   const emit = async (count: number) => {
     await fillLog(region, { count })
     await eventually(
-      'Kafka to take the events',
+      'Kafka to accept the events',
       () =>
         publish().then(
           () => true,
@@ -78,7 +78,7 @@ export async function kafkaBench(
   return { region, cluster, brokers, topic, bus, another, emit, raw }
 }
 
-/** A reader in a process of its own. */
+/** Starts a reader in a separate process. */
 export function forkReader(b: KafkaBench, group: string) {
   const child = fork(
     join(import.meta.dirname, 'kafka-reader-node.ts'),
@@ -94,7 +94,7 @@ export function forkReader(b: KafkaBench, group: string) {
   return { child, ids, problems }
 }
 
-/** Follows the topic as a region does; everything reaches the reader exactly once. */
+/** Follows the topic as a region does. Each event reaches the reader exactly once. */
 export function follow(
   b: KafkaBench,
   bus: KafkaBus,
@@ -120,7 +120,7 @@ export function follow(
       await receiveEvents(region.db, { origin, shard, events, applier })
       if (taken.length > 0) reader.batches.push({ shard, events: taken })
     },
-    onGone: () => Promise.reject(new Error('nothing is gone')),
+    onGone: () => Promise.reject(new Error('unexpected: events were trimmed')),
     onProblem: (problem) => reader.problems.push(problem),
     quietMs,
     retryBusMs: 600_000,
@@ -130,6 +130,6 @@ export function follow(
 
 export function assertOnce(reader: TestReader, events: number): void {
   const ids = reader.batches.flatMap(({ events: some }) => some.map(({ id }) => id))
-  assert.equal(ids.length, events, 'each once')
+  assert.equal(ids.length, events, 'each event once')
   reader.assertWhole(events)
 }

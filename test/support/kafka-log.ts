@@ -1,11 +1,11 @@
-// What the relay's publisher does, step by step, for tests that want to say when.
+// The steps of the relay's publisher, one call at a time, for tests that control the timing.
 
 import type { Bus } from '#shared/bus/bus.ts'
 import { readWholeEvents } from '#shared/db/shard-log.ts'
 import { toCloudEvent } from '#shared/events/cloud-event.ts'
 import type { Region } from '#shared/region.ts'
 
-/** Each call publishes what the log has got since the last. */
+/** Each call publishes the events that the log gained since the last call. */
 export function publishLog(region: Region, bus: Bus): () => Promise<void> {
   let after = { epoch: 1, pos: 0 }
   return async () => {

@@ -1,5 +1,5 @@
-// A reader in a process of its own, to be frozen and killed: sends the ids it was handed to its parent. Told to end, it
-// disposes of what it has and ends when nothing is left to do.
+// A reader in a separate process, to be frozen and killed. It sends the IDs of received events to its parent. On a
+// message from the parent, it disposes of its subscription and exits.
 //
 //   node kafka-reader-node.ts BROKERS TOPIC GROUP
 

@@ -1,5 +1,5 @@
-// Holds a lease and does its work until told to end: asks whether it is held every few milliseconds, tells its parent what
-// it is told, and what the signal said.
+// Holds a lease and checks about every millisecond whether it is still held. Reports the outcome to its parent, with
+// the state of the abort signal.
 //
 //   node lease-holder.ts DATABASE_URL NAME SILENCE_MS
 
@@ -19,7 +19,7 @@ const held = await withLease(
         process.send?.({ refused: (thrown as Error).message, aborted: lost.aborted })
         return
       }
-      // Work that looks away for no longer than this.
+      // Simulates work that checks the lease at this interval.
       await pause(1)
     }
   },

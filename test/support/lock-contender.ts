@@ -1,5 +1,5 @@
-// One of several processes that want the same data directory. On each 'try' it answers whether it got it, and keeps it
-// until 'release' or its death.
+// One of several processes that compete for a data directory. On each 'try' it reports whether it got the directory,
+// and keeps it until 'release' or until it dies.
 //
 //   node lock-contender.ts DIRECTORY
 

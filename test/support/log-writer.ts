@@ -1,11 +1,11 @@
-// Events in a region's log without any pushes: numbered by the real sequencer.
+// Writes events to a region's log without pushes. The real sequencer numbers them.
 
 import { createHash } from 'node:crypto'
 import { moveOutbox, outboxPending } from '#shared/db/event-log.ts'
 import { type Queryable, statement } from '#shared/db/statement.ts'
 import type { Region } from '#shared/region.ts'
 
-/** One repository for each shard: a0 is in shard 0. */
+/** One repository for each shard, for example a0 in shard 0. */
 export const SHARD_REPOSITORIES: readonly string[] = Array.from({ length: 8 }, (_, shard) => {
   for (let n = 0; ; n++) {
     const name = `shard${shard}/r${n}`
@@ -27,19 +27,19 @@ const insert = statement<never>(
 export interface FillOptions {
   count: number
   type?: string
-  /** Bytes of manifest in each. */
+  /** Bytes of manifest in each event. */
   content?: Buffer
-  /** Characters of references in each. */
+  /** Characters of references in each event. */
   filler?: number
 }
 
-/** Adds that many events over all shards, in the order of their `n`. */
+/** Adds this number of events across all shards, ordered by `n`. */
 export async function fillOutbox(db: Queryable, options: FillOptions): Promise<void> {
   const { count, type = 'dev.portolan.registry.push.v1', content = null, filler = 0 } = options
   await db.rows(insert, { names: SHARD_REPOSITORIES, count, type, content, filler })
 }
 
-/** Numbers what is in the outbox. */
+/** Numbers the events in the outbox. */
 export async function numberOutbox(region: Region): Promise<void> {
   while (await outboxPending(region.db))
     await region.db.transaction((transaction) => moveOutbox(transaction, { limit: 500 }))

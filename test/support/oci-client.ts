@@ -1,4 +1,5 @@
-// A small registry client for tests, on fetch. It does what it is told and asserts nothing but what it promises.
+// A small registry client for tests, based on fetch. It sends what the test asks for and asserts only what its own
+// methods promise.
 
 import assert from 'node:assert/strict'
 import { sha256, type TestImage, type TestManifest } from './image.ts'
@@ -8,9 +9,9 @@ export interface OciClient {
   request(method: string, path: string, options?: RequestOptions): Promise<Response>
   pushBlob(repository: string, bytes: Buffer): Promise<void>
   pushManifest(repository: string, reference: string, manifest: TestManifest): Promise<Response>
-  /** Blobs and manifest; the tag is optional. */
+  /** Pushes the blobs and the manifest. The tag is optional. */
   pushImage(repository: string, image: TestImage, tag?: string): Promise<void>
-  /** Status and body. */
+  /** Returns the status and the body. */
   get(
     path: string,
     headers?: Record<string, string>,

@@ -1,4 +1,4 @@
-// Processes that own an embedded Postgres, to be killed.
+// Processes that own an embedded Postgres, for tests that kill them.
 
 import assert from 'node:assert/strict'
 import { type ChildProcess, fork, spawnSync } from 'node:child_process'
@@ -17,7 +17,7 @@ export function isAlive(pid: number): boolean {
   }
 }
 
-/** A process that owns an embedded Postgres. */
+/** Starts a process that owns an embedded Postgres. */
 export async function spawnOwner(
   t: Cleanup,
   directory: string,
@@ -30,6 +30,6 @@ export async function spawnOwner(
   })
   t.after(() => child.kill('SIGKILL'))
   const answer = await Promise.race([once(child, 'message'), once(child, 'exit')])
-  assert.equal(typeof answer[0], 'object', `the owner ended: ${answer[0]}`)
+  assert.equal(typeof answer[0], 'object', `the owner exited: ${answer[0]}`)
   return { child, ...(answer[0] as { pid: number; url: string }) }
 }

@@ -1,4 +1,4 @@
-// Portolan as its users run it: a process, started by its script, asked only over HTTP, stopped by its pid.
+// Portolan as users run it: a process started by its script, accessed only over HTTP, and stopped by its PID.
 
 import { type ChildProcess, execFile, spawn } from 'node:child_process'
 import { mkdtemp, rm } from 'node:fs/promises'
@@ -8,17 +8,17 @@ import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 
 const root = join(import.meta.dirname, '..', '..')
-/** Only what never starts waits for it: other things may keep the machine busy. */
+/** Only a process that never starts waits this long. It allows for a busy machine. */
 const START_MS_MAX = 100_000
 const STOP_MS_MAX = 100_000
 
 export interface PortolanProcess extends AsyncDisposable {
-  /** host:port, as one writes it before an image's name. */
+  /** host:port, as in an image reference. */
   readonly host: string
   readonly url: string
   readonly pid: number
   readonly dataDir: string
-  /** What it printed so far. */
+  /** The output so far. */
   output(): string
   stop(signal?: NodeJS.Signals): Promise<number | null>
 }
@@ -26,7 +26,7 @@ export interface PortolanProcess extends AsyncDisposable {
 export interface PortolanOptions {
   services?: readonly string[]
   env?: Readonly<Record<string, string>>
-  /** Kept by the caller; else a temporary one that goes with the process. */
+  /** A directory that the caller keeps. Default: a temporary directory that is removed with the process. */
   dataDir?: string
   port?: number
 }
@@ -90,7 +90,7 @@ export interface CommandResult {
   readonly stderr: string
 }
 
-/** Runs `main.ts` with arguments until it ends by itself. `onStart` gets its process. */
+/** Runs `main.ts` with arguments until it exits. `onStart` receives the process. */
 export function runCommand(
   args: readonly string[],
   env: Readonly<Record<string, string>>,
@@ -112,7 +112,7 @@ export function runCommand(
   })
 }
 
-/** This process's environment without anything that would configure Portolan. */
+/** The environment of this process without any variable that configures Portolan. */
 function environment(): NodeJS.ProcessEnv {
   return Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('PORTOLAN_')))
 }
@@ -123,7 +123,7 @@ async function ready(child: ChildProcess, host: string, output: () => string): P
     if (child.exitCode !== null) break
     try {
       const { status } = await fetch(`http://${host}/readyz`)
-      // The greeting comes last: everything it names is listening by then.
+      // The greeting is printed last, so everything it names is already listening.
       if (status === 200 && output().includes('Ctrl-C')) return
     } catch {
       // Not listening yet.

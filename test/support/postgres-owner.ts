@@ -1,4 +1,4 @@
-// A process that owns an embedded Postgres until it is told to end or killed.
+// A process that owns an embedded Postgres until it is stopped or killed.
 //
 //   node postgres-owner.ts DIRECTORY
 

@@ -1,7 +1,7 @@
-// A database of its own for each test, copied from the migrated template in milliseconds and dropped afterwards.
+// A separate database for each test, copied from the migrated template in milliseconds and dropped afterwards.
 //
-// The copy is of files (`strategy file_copy`), not by way of the write-ahead log: without fsync its checkpoints cost
-// nothing, and it takes a fifth of the time.
+// The copy uses `strategy file_copy` instead of the write-ahead log. Its checkpoints are free without fsync, and it
+// takes a fifth of the time.
 
 import { randomBytes } from 'node:crypto'
 import type { TestContext } from 'node:test'
@@ -10,14 +10,14 @@ import { migrate } from '#shared/db/migrate.ts'
 
 export const TEST_REGION = 'eu'
 
-/** Anything with hooks that run after it: a test or a suite's context. */
+/** Anything with `after` hooks: the context of a test or a suite. */
 export type Cleanup = Pick<TestContext, 'after'>
 
 const stacks = new WeakMap<Cleanup, (() => unknown)[]>()
 
 /**
- * Runs after the test, the last first: what stands on something ends before it. A database that is dropped under open
- * connections costs a tenth of a second, and everything that watches them complains.
+ * Registers work to run after the test, in reverse order, so that dependents end before what they depend on. Dropping
+ * a database under open connections takes 100 ms, and the owners of the connections report errors.
  */
 export function later(t: Cleanup, undo: () => unknown): void {
   const known = stacks.get(t)
@@ -33,7 +33,7 @@ export function later(t: Cleanup, undo: () => unknown): void {
   })
 }
 
-/** Makes the migrated template and returns its name. */
+/** Creates the migrated template and returns its name. */
 export async function makeTemplate(url: string): Promise<string> {
   const name = `template_${randomBytes(6).toString('hex')}`
   await execute(url, `create database ${name}`)
@@ -52,7 +52,7 @@ export async function testDatabase(t: Cleanup, region = TEST_REGION): Promise<st
   return own
 }
 
-/** The URL of a fresh database without any tables. */
+/** Returns the URL of a new database without tables. */
 export async function emptyDatabase(t: Cleanup): Promise<string> {
   const { url } = server()
   const name = `test_${randomBytes(8).toString('hex')}`
@@ -64,7 +64,7 @@ export async function emptyDatabase(t: Cleanup): Promise<string> {
 function server(): { url: string; template: string } {
   const { TEST_DATABASE_URL: url, TEST_DATABASE_TEMPLATE: template } = process.env
   if (url === undefined || template === undefined) {
-    throw new Error('No test database: run tests with `npm test -- <file>`, which starts one.')
+    throw new Error('No test database. Run tests with `npm test -- <file>`, which starts one.')
   }
   return { url, template }
 }

@@ -1,4 +1,4 @@
-// Pushing at the level of statements: for tests of registers and races that need no HTTP.
+// Pushes at the level of SQL statements, for tests of registers and races that do not need HTTP.
 
 import { commitBlob } from '#shared/db/commit-blob.ts'
 import type { Provenance } from '#shared/db/provenance.ts'
@@ -18,13 +18,13 @@ export const provenance: Provenance = {
 
 export function repositoryName(text: string): RepositoryName {
   const name = parseRepositoryName(text)
-  if (name === undefined) throw new Error(`${text} is no repository name`)
+  if (name === undefined) throw new Error(`${text} is not a repository name`)
   return name
 }
 
 export const tags = (...names: string[]): Tag[] => names as Tag[]
 
-/** A push of bytes without references; everything may be replaced. */
+/** A push of bytes without references. Options override any part of it. */
 export function manifestPush(
   repository: RepositoryName,
   text: string,
@@ -50,7 +50,7 @@ export function manifestPush(
   }
 }
 
-/** Pushes, making the repository first where it is missing. */
+/** Pushes, and creates the repository first if it is missing. */
 export async function push(
   db: Queryable,
   repository: RepositoryName,
@@ -61,7 +61,7 @@ export async function push(
   return pushManifestRow(db, manifestPush(repository, text, options))
 }
 
-/** Links a blob to a repository without any bytes behind it; returns its digest. */
+/** Links a blob without bytes to a repository. Returns its digest. */
 export async function linkBlob(db: Queryable, repository: RepositoryName, text: string): Promise<Digest> {
   await ensureRepository(db, { name: repository, origin: 'eu' })
   const digest = sha256(text)

@@ -1,21 +1,21 @@
-// HTTP as bytes on a socket: for what no client library would send.
+// HTTP as bytes on a socket, for requests that no client library would send.
 
 import { connect } from 'node:net'
 
 export interface RawAnswer {
-  /** Everything that came back until the server closed or the deadline passed. */
+  /** Everything received until the server closed or the deadline passed. */
   readonly text: string
-  /** Status of each response in it. */
+  /** The status of each response in the text. */
   readonly statuses: number[]
   readonly closed: boolean
 }
 
-/** A busy machine takes its time; what never answers is a test that fails. */
+/** Allows for a busy machine. If nothing arrives in this time, the test fails. */
 const FIRST_BYTE_MS_MAX = 20_000
 
 /**
- * Writes the parts one after the other and collects what comes back, until the server closes or has been silent for
- * `quietMs` after a first byte. The first byte may take `firstByteMs`.
+ * Writes the parts in order and collects the response until the server closes or is silent for `quietMs` after the
+ * first byte. The first byte may take `firstByteMs`.
  */
 export function rawHttp(
   port: number,
@@ -47,7 +47,7 @@ export function rawHttp(
   })
 }
 
-/** Sends a head and then zeros as fast as the server takes them, until it closes or `bytesMax` are gone. */
+/** Sends a head and then zeros as fast as the server reads them, until it closes or `bytesMax` bytes are sent. */
 export async function floodHttp(
   port: number,
   head: string,

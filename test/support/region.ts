@@ -1,4 +1,4 @@
-// A region with a database, a directory and an API of its own, for one test.
+// A region with its own database, data directory and API, for one test.
 
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -10,18 +10,18 @@ import { type ApiOptions, startApi } from '../../services/api/service.ts'
 import { type Cleanup, later, testDatabase } from './postgres.ts'
 
 export interface TestRegion {
-  /** With what a process opens for services that need more: tests look at all of it. */
+  /** Includes the stores, which a process opens only for some services, because tests inspect all of it. */
   readonly region: RegionWithStores & Registry
   readonly logLines: string[]
 }
 
 export interface TestRegionOptions extends RegionOptions, Pick<ApiOptions, 'routes'> {
   env?: Readonly<Record<string, string>>
-  /** Another region's database and directory: a second node. */
+  /** Share the database and directory of this region, as a second node. */
   sharing?: TestNode
 }
 
-/** Seals secrets in test databases; `env` may name another or, as '', none. */
+/** Seals secrets in test databases. `env` may set another key, or '' for none. */
 export const TEST_SECRETS_KEY = 'test-secrets-key-0123456789-0123456789'
 
 export async function testDirectory(t: Cleanup): Promise<string> {
@@ -67,11 +67,11 @@ export interface TestNode extends TestRegion {
   /** http://127.0.0.1:port */
   readonly url: string
   readonly port: number
-  /** Ends the API; the region stays. */
+  /** Stops the API. The region stays open. */
   stop(): Promise<void>
 }
 
-/** A region with its API listening. */
+/** Opens a region and starts its API. */
 export async function testNode(t: Cleanup, options: TestRegionOptions = {}): Promise<TestNode> {
   const opened = await testRegion(t, options)
   const { routes } = options

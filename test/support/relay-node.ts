@@ -1,4 +1,5 @@
-// A relay that kills itself at a failpoint, the n-th time. What else it needs (Kafka) it has from its environment.
+// A relay that kills itself at a failpoint after it has passed the failpoint AFTER times. It takes its Kafka settings
+// from the environment.
 //
 //   node relay-node.ts DATABASE_URL DATA_DIR AFTER [FAILPOINT]
 
@@ -22,5 +23,5 @@ const region = await openRegion(config, {
   },
 })
 await startRelay(region)
-// The relay's own timers hold nobody: this does, until the kill.
+// The relay's timers do not keep the process alive. This timer does, until the kill.
 setInterval(() => {}, 60_000)

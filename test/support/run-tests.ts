@@ -1,6 +1,6 @@
-// What `npm test` runs: every test that needs nothing but Node and the embedded Postgres, and ends soon. Suites with real
-// clients, object stores, Kafka, faults that take long, conformance and benches run by themselves. Paths on the command
-// line narrow it: `npm test -- test/shared/oci`.
+// Implements `npm test`: runs every quick test that needs only Node and the embedded Postgres. The suites with real
+// clients, object stores, Kafka, slow faults, conformance and benchmarks run separately. Paths on the command line
+// select files: `npm test -- test/shared/oci`.
 
 import { spawn } from 'node:child_process'
 import { glob } from 'node:fs/promises'
@@ -28,7 +28,7 @@ const child = spawn(
     '--disable-warning=ExperimentalWarning',
     '--disable-warning=TimeoutNegativeWarning',
     '--test',
-    // Two cores are busy while a third file waits for a process, a timeout or a lock.
+    // Three files keep two cores busy, because one of them usually waits for a process, a timeout or a lock.
     '--test-concurrency=3',
     '--test-timeout=240000',
     '--test-global-setup=test/support/global-setup.ts',

@@ -1,5 +1,5 @@
-// A real file system that is soon full: a tmpfs of some megabytes. Mounting needs root; where that is not to be had a
-// test is skipped in one visible line, and under CI it fails.
+// A real file system that fills up quickly: a tmpfs of a few megabytes. Mounting it requires root. Without root the
+// test is skipped with a visible line, and under CI it fails.
 
 import { execFile } from 'node:child_process'
 import { mkdtemp, open, rm, statfs } from 'node:fs/promises'
@@ -13,17 +13,17 @@ const MIB = 1024 * 1024
 
 export interface SmallDisk {
   readonly directory: string
-  /** Bytes that can still be written. */
+  /** Returns the free space in bytes. */
   free(): Promise<number>
-  /** The least that was free while the work ran, looked at all the time. */
+  /** Runs the work and returns the smallest free space seen, in bytes. Polls continuously. */
   leastFree(work: () => Promise<unknown>): Promise<number>
-  /** Takes all space but so many bytes. */
+  /** Fills the disk except for `leaveBytes`. */
   fill(leaveBytes?: number): Promise<void>
-  /** Gives it back. */
+  /** Releases the space taken by `fill`. */
   empty(): Promise<void>
 }
 
-/** undefined: the test was skipped. Unmounted after the test, when what runs on it has ended. */
+/** Returns undefined if the test was skipped. The disk is unmounted after the test, once it is no longer in use. */
 export async function smallDisk(t: TestContext, bytes: number): Promise<SmallDisk | undefined> {
   const directory = await mkdtemp(join(tmpdir(), 'portolan-disk-'))
   try {
@@ -31,7 +31,7 @@ export async function smallDisk(t: TestContext, bytes: number): Promise<SmallDis
   } catch (thrown) {
     await rm(directory, { recursive: true, force: true })
     if (process.env.CI === 'true') throw thrown
-    t.skip('a tmpfs cannot be mounted here (needs root)')
+    t.skip('cannot mount a tmpfs here (requires root)')
     return undefined
   }
   const ballast = join(directory, 'ballast')
@@ -39,7 +39,7 @@ export async function smallDisk(t: TestContext, bytes: number): Promise<SmallDis
     const { bavail, bsize } = await statfs(directory)
     return bavail * bsize
   }
-  // Lazily: hooks run in the order they were added, so a node that the test starts on it ends later.
+  // Unmount lazily: hooks run in the order they were added, so a node that uses the disk stops later.
   t.after(async () => {
     await run('umount', ['--lazy', directory])
     await rm(directory, { recursive: true, force: true })

@@ -1,5 +1,5 @@
-// A primary and its asynchronous hot standby, both embedded, and an address that leads to one of them: what a cluster
-// manager or a moved DNS name does in a failover. The standby is a copy of a stopped server, so it needs no tools.
+// A primary and its asynchronous hot standby, both embedded, and an address that switches between them, as a cluster
+// manager or a DNS change does in a failover. The standby is a copy of a stopped server, so no tools are needed.
 
 import { chown, cp, readdir, readFile, stat, writeFile } from 'node:fs/promises'
 import { createServer, type Socket, connect as socketTo } from 'node:net'
@@ -18,7 +18,7 @@ export interface Pair {
   readonly standby: string
 }
 
-/** @param prepare runs on the server before it is copied */
+/** @param prepare runs against the server before the copy */
 export async function primaryAndStandby(
   t: Cleanup,
   prepare: (url: string) => Promise<void> = async () => {},
@@ -34,7 +34,7 @@ export async function primaryAndStandby(
   const primary = await startEmbeddedPostgres({ directory: first, settings })
   const password = await readFile(join(first, 'password'), 'utf8')
   await writeFile(join(second, 'data', 'standby.signal'), '')
-  // In the file and not on the command line, so that it can be taken back while the server runs.
+  // In the file rather than on the command line, so that it can be reset while the server runs.
   await writeFile(
     join(second, 'data', 'postgresql.auto.conf'),
     `primary_conninfo = 'host=${join(first, 'socket')} user=portolan password=${password}'\n`,
@@ -47,7 +47,7 @@ export async function primaryAndStandby(
   return { primary: primary.url, standby: standby.url }
 }
 
-/** A stopped embedded server's files are its base backup. */
+/** Copies a stopped embedded server. Its files are a valid base backup. */
 export async function copyServer(from: string, to: string): Promise<void> {
   for (const part of ['data', 'password']) await cp(join(from, part), join(to, part), { recursive: true })
   const { uid, gid } = await stat(join(from, 'data'))
@@ -56,13 +56,13 @@ export async function copyServer(from: string, to: string): Promise<void> {
   for (const name of await readdir(data, { recursive: true })) await chown(join(data, name), uid, gid)
 }
 
-/** What the primary commits from now on, the standby never hears of. */
+/** Stops replication: the standby never receives later commits of the primary. */
 export async function cutStreaming({ standby }: Pair): Promise<void> {
   await execute(standby, `alter system set primary_conninfo = ''`)
   await execute(standby, 'select pg_reload_conf()')
 }
 
-/** True when the standby has replayed everything that the primary wrote. */
+/** Returns true if the standby has replayed everything that the primary wrote. */
 export async function caughtUp({ primary, standby }: Pair): Promise<boolean> {
   const written = await value(primary, 'select pg_current_wal_lsn()::text')
   return (await value(standby, `select pg_last_wal_replay_lsn() >= '${written}'`)) === true
@@ -80,9 +80,9 @@ async function value(url: string, sql: string): Promise<unknown> {
 }
 
 export interface Switch {
-  /** Leads to whichever server it is switched to. */
+  /** The URL of the switch, which forwards to the current server. */
   readonly url: string
-  /** Cuts every connection; new ones go to the server at this URL. */
+  /** Closes all connections. New connections go to the server at this URL. */
   to(url: string): void
 }
 

@@ -1,5 +1,5 @@
-// An HTTP proxy between Portolan and an object store that counts requests and does harm on demand. Everything passes
-// unchanged, Host included, so signatures stay valid.
+// An HTTP proxy between Portolan and an object store. It counts requests and injects faults on demand. It passes
+// everything else unchanged, including Host, so that signatures stay valid.
 
 import { once } from 'node:events'
 import { createServer, type IncomingMessage, request, type ServerResponse } from 'node:http'
@@ -7,16 +7,16 @@ import type { AddressInfo, Socket } from 'node:net'
 import { setTimeout as pause } from 'node:timers/promises'
 
 export type Harm =
-  /** Nothing ever comes back. */
+  /** No response is ever sent. */
   | { kind: 'black hole' }
-  /** The answer is this and nothing reaches the store. */
+  /** Responds with this, and the request does not reach the store. */
   | { kind: 'status'; status: number; code: string }
   | { kind: 'latency'; ms: number }
-  /** The connection is reset after so many bytes of the request's body. */
+  /** Resets the connection after this many bytes of the request body. */
   | { kind: 'reset request'; afterBytes: number }
-  /** The connection is reset after so many bytes of the answer's body. */
+  /** Resets the connection after this many bytes of the response body. */
   | { kind: 'reset answer'; afterBytes: number }
-  /** The connection is closed in order, but too early. */
+  /** Closes the connection cleanly, but too early. */
   | { kind: 'truncate answer'; afterBytes: number }
   | { kind: 'corrupt request' }
   | { kind: 'corrupt answer' }
@@ -30,11 +30,11 @@ export interface StoreRequest {
 export interface StoreProxy extends AsyncDisposable {
   readonly url: string
   readonly requests: StoreRequest[]
-  /** Most connections that were open at once. */
+  /** The largest number of concurrent connections. */
   connectionsMax(): number
-  /** Decides for each request; undefined lets it pass. */
+  /** Returns the fault for a request, or undefined to let it pass. */
   harm: (request: StoreRequest) => Harm | undefined
-  /** Back to doing nothing, and with an empty list of requests. */
+  /** Removes the faults and clears the list of requests. */
   heal(): void
 }
 

@@ -1,18 +1,18 @@
-// A bus that does to events what Kafka may do: forget, repeat, reorder, keep quiet. It stands on the log reader.
+// A bus that simulates what Kafka may do to events: lose, repeat, reorder or stall them. It is built on the log reader.
 
 import type { Bus, SubscribeOptions } from '#shared/bus/bus.ts'
 
 export interface Unruly {
-  /** 0 to 1. */
+  /** Probability from 0 to 1. */
   drop?: number
   repeat?: number
-  /** Batches are handed over in another order. */
+  /** Delivers some batches in reverse order. */
   shuffle?: boolean
   random(): number
 }
 
 export interface UnrulyBus extends Bus {
-  /** While true nothing comes, as from a consumer that stopped for ever. */
+  /** While true, delivers nothing, like a stalled consumer. */
   quiet: boolean
   readonly subscriptions: number
 }
@@ -28,7 +28,7 @@ export function createUnrulyBus(log: Bus, unruly: Unruly): UnrulyBus {
       bus.subscriptions++
       return log.subscribe({
         ...options,
-        // By its own account it always begins at the beginning, however often that was handed over.
+        // Always starts from the beginning, so earlier events are delivered again.
         position: async (shard) => ({ shard, epoch: 1, seq: 0 }),
         async handle({ shard, events }) {
           if (bus.quiet) return

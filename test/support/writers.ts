@@ -1,5 +1,5 @@
-// Every writer of a region's registers as one call each, for tests that let them race. A call resolves with the answer:
-// 'ok' or the code of the refusal. What would be a 500 throws. How long the slowest call took is kept.
+// Every writer of a region's registers as one call each, for tests that race them. A call resolves with 'ok' or the
+// code of the rejection. An error that would be a 500 throws. The duration of the slowest call is recorded.
 
 import { RegistryError } from '#shared/errors.ts'
 import type { WriteConditions } from '#shared/oci/conditional.ts'
@@ -20,9 +20,9 @@ export type Answer = 'ok' | RegistryError['code']
 export interface PushOf {
   readonly repository: RepositoryName
   readonly manifest: TestManifest
-  /** The tag it is pushed by; undefined: by its digest. */
+  /** The tag to push by. If undefined, the push is by digest. */
   readonly tag?: Tag | undefined
-  /** Further tags, as `?tag=` names them. */
+  /** Additional tags, as in `?tag=`. */
   readonly tags?: readonly Tag[]
   readonly conditions?: WriteConditions
 }
@@ -36,12 +36,12 @@ export interface Writers {
   deleteBlob(repository: RepositoryName, digest: Digest): Promise<Answer>
   deleteRepository(repository: RepositoryName): Promise<Answer>
   addWebhook(): Promise<Answer>
-  /** Changes the first webhook there is. */
+  /** Changes the first existing webhook. */
   changeWebhook(): Promise<Answer>
   removeWebhook(): Promise<Answer>
   slowest(): { what: string; ms: number }
   medianMs(): number
-  /** How many calls came to each answer. */
+  /** The number of calls for each answer. */
   answers(): Readonly<Record<string, number>>
 }
 
@@ -134,7 +134,7 @@ async function* chunksOf(bytes: Buffer): AsyncGenerator<Buffer> {
   yield bytes
 }
 
-/** An image that names these layers, in this order; `extra` tells images of the same layers apart. */
+/** Returns an image with these layers in this order. `extra` distinguishes images with the same layers. */
 export function imageOf(layers: readonly Buffer[], extra = ''): TestManifest {
   return manifestOf(IMAGE, {
     config: descriptor(CONFIG, EMPTY_CONFIG),
@@ -143,10 +143,10 @@ export function imageOf(layers: readonly Buffer[], extra = ''): TestManifest {
   })
 }
 
-/** The config that every `imageOf` names. */
+/** The config that every `imageOf` references. */
 export const EMPTY_CONFIG = Buffer.from('{}')
 
-/** Numbers from 0 to 1 that depend on the seed alone (mulberry32). */
+/** Returns a generator of numbers from 0 to 1 that depend only on the seed (mulberry32). */
 export function randomOf(seed: number): () => number {
   let state = seed
   return () => {
@@ -157,7 +157,7 @@ export function randomOf(seed: number): () => number {
   }
 }
 
-/** The items in an order that depends on `random`. */
+/** Returns the items in an order that depends on `random`. */
 export function shuffled<T>(items: readonly T[], random: () => number): T[] {
   return items
     .map((item) => ({ item, place: random() }))

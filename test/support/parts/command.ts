@@ -1,4 +1,4 @@
-// Programs run for tests: their output, or an error that shows it.
+// Runs programs for tests. Returns their output, or throws an error that shows it.
 
 import { execFile } from 'node:child_process'
 import { existsSync } from 'node:fs'
@@ -12,7 +12,7 @@ export interface CommandOptions {
   input?: string
 }
 
-/** Standard output; rejects with both outputs when the program fails. */
+/** Resolves with the standard output. If the program fails, rejects with both outputs. */
 export function command(
   program: string,
   args: readonly string[],
@@ -42,14 +42,14 @@ export function command(
   })
 }
 
-/** True when the program is on the PATH. With CI=true its absence is an error: .ci/install brings it. */
+/** Returns true if the program is on the PATH. With CI=true, a missing program is an error: .ci/install installs it. */
 export function hasProgram(name: string): boolean {
   const found = (process.env.PATH ?? '').split(delimiter).some((folder) => existsSync(join(folder, name)))
-  if (!found && process.env.CI === 'true') throw new Error(`CI has no ${name}: .ci/install brings it`)
+  if (!found && process.env.CI === 'true') throw new Error(`CI has no ${name}: .ci/install installs it`)
   return found
 }
 
-/** For a test's `skip`: false, or the one visible line that names what is missing. */
+/** For a test's `skip`: false, or a line that names what is missing. */
 export function missing(...names: readonly string[]): string | false {
   const absent = names.filter((name) => !hasProgram(name))
   return absent.length > 0 && `this machine has no ${absent.join(', ')}`

@@ -1,5 +1,5 @@
-// A docker engine of the test's own: its data, socket and containerd in a temporary directory, stopped by its pid.
-// What it changes of the machine's network is put back.
+// A private docker engine for a test: its data, socket and containerd are in a temporary directory, and it is stopped
+// by its PID. Its changes to the machine's network are undone.
 
 import { type ChildProcess, spawn } from 'node:child_process'
 import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
@@ -16,11 +16,11 @@ export interface DockerEngine extends AsyncDisposable {
   readonly host: string
   readonly containerdSocket: string
   docker(...args: string[]): Promise<string>
-  /** Imports a tiny image made of the given files; returns its reference. */
+  /** Imports a tiny image with the given files. Returns its reference. */
   importImage(reference: string, files: Readonly<Record<string, string | Buffer>>): Promise<void>
 }
 
-/** @param prefix a command the engine runs behind, as a mount namespace of its own */
+/** @param prefix a command that wraps the engine, for example to give it a separate mount namespace */
 export async function startDockerEngine(prefix: readonly string[] = []): Promise<DockerEngine> {
   const directory = await mkdtemp(join(tmpdir(), 'portolan-docker-'))
   const socket = join(directory, 'docker.sock')

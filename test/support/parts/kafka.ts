@@ -1,8 +1,8 @@
-// Apache Kafka for tests: real brokers in KRaft mode, each on a port and directory of its own, from the jars that Maven
-// brings into the cache folder. What is started is stopped by its pid. Without the jars or Java tests are skipped in a
-// visible line, and under CI that is an error.
+// Apache Kafka for tests: real brokers in KRaft mode, each with its own port and directory. The jars come from Maven
+// and are kept in the cache folder. A started broker is stopped by its PID. Without the jars or Java, tests skip with a
+// visible line; under CI that is an error.
 //
-//   node test/support/parts/kafka.ts      brings the jars
+//   node test/support/parts/kafka.ts      downloads the jars
 
 import { type ChildProcess, execFile, execFileSync, spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
@@ -68,11 +68,11 @@ async function installKafka(): Promise<void> {
   }
 }
 
-/** For a test's `skip`: false, or the one visible line that names what is missing. */
+/** For a test's `skip`: false, or a line that names what is missing. */
 export function withoutKafka(): string | false {
   const missing = !existsSync(jarsDirectory()) || !hasJava()
-  if (missing && process.env.CI === 'true') throw new Error('CI has no Kafka: .ci/install brings it')
-  return missing && 'Apache Kafka is not here (.ci/install brings it; it needs Java and Maven)'
+  if (missing && process.env.CI === 'true') throw new Error('CI has no Kafka: .ci/install installs it')
+  return missing && 'Apache Kafka is missing (.ci/install installs it; it requires Java and Maven)'
 }
 
 function hasJava(): boolean {
@@ -89,24 +89,24 @@ export interface KafkaBroker {
   readonly address: string
   readonly pid: number
   kill(signal: NodeJS.Signals): void
-  /** Starts it again after a kill, on the same port and data. */
+  /** Restarts the broker after a kill, on the same port and data. */
   restart(): Promise<void>
 }
 
 export interface KafkaCluster extends AsyncDisposable {
   readonly brokers: readonly KafkaBroker[]
-  /** What Portolan is configured with to use it. */
+  /** The Portolan settings for this cluster. */
   readonly env: Readonly<Record<string, string>>
 }
 
 export interface KafkaOptions {
-  /** Of them the first is the controller. */
+  /** The first one is the controller. */
   brokers?: 1 | 2
-  /** TLS with this certificate for 127.0.0.1, and these accounts. */
+  /** Use TLS with this certificate for 127.0.0.1, and these accounts. */
   secure?: { pem: string; caFile: string; user: string; password: string }
-  /** More lines of server.properties. */
+  /** Additional lines for server.properties. */
   properties?: readonly string[]
-  /** Started later, by `restart`. */
+  /** Do not start now; `restart` starts it later. */
   stopped?: boolean
 }
 
@@ -115,7 +115,7 @@ const SASL_MECHANISMS = ['PLAIN', 'SCRAM-SHA-256', 'SCRAM-SHA-512']
 export async function startKafka(options: KafkaOptions = {}): Promise<KafkaCluster> {
   const { brokers: count = 1, stopped = false } = options
   const directory = await mkdtemp(join(tmpdir(), 'portolan-kafka-'))
-  // Never one that begins with a hyphen: it would be taken for an option.
+  // An ID that begins with a hyphen would be parsed as an option.
   const clusterId = Buffer.concat([Buffer.of(0), randomBytes(15)]).toString('base64url')
   const controllerPort = await freePort()
   const children: ChildProcess[] = []
@@ -215,7 +215,7 @@ function properties(
   const first = node === 1
   const client = secure === undefined ? 'PLAINTEXT' : 'SASL_SSL'
   const controller = `CONTROLLER://127.0.0.1:${controllerPort}`
-  // Brokers speak to each other in the clear; clients as they are told to.
+  // Brokers connect to each other in plain text. Clients use TLS if it is configured.
   const listeners = [`${client}://127.0.0.1:${port}`, ...(first ? [controller] : [])].join(',')
   const jaas =
     secure === undefined
@@ -265,7 +265,7 @@ function properties(
   ]
 }
 
-/** A certificate for 127.0.0.1 as the broker reads it, and the authority that clients trust. */
+/** Creates a certificate for 127.0.0.1 in the broker's format, and the CA that clients trust. */
 export async function kafkaCertificate(directory: string): Promise<{ pem: string; caFile: string }> {
   const at = (name: string) => join(directory, name)
   const subject = ['-subj', '/CN=portolan-test-ca']

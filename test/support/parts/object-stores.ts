@@ -1,5 +1,6 @@
-// Real object stores for tests, each on a port and directory of its own: MinIO, versitygw, fake-gcs-server, Azurite.
-// What is started is stopped by its pid. A server that is not built is a visible skip, and under CI an error.
+// Real object stores for tests: MinIO, versitygw, fake-gcs-server, Azurite. Each has its own port and directory. A
+// started server is stopped by its PID. If a server is not built, tests skip with a visible line; under CI that is an
+// error.
 
 import { spawn } from 'node:child_process'
 import { createHmac } from 'node:crypto'
@@ -14,10 +15,10 @@ export interface ObjectStoreServer extends AsyncDisposable {
   readonly url: string
   readonly port: number
   readonly pid: number
-  /** What Portolan is configured with to use it, credentials included. */
+  /** The Portolan settings for this store, credentials included. */
   readonly env: Readonly<Record<string, string>>
   kill(signal: NodeJS.Signals): void
-  /** After a kill: on the same port and data. */
+  /** Restarts the server after a kill, on the same port and data. */
   restart(): Promise<void>
 }
 
@@ -27,12 +28,12 @@ const AZURITE_ACCOUNT = 'devstoreaccount1'
 const AZURITE_KEY = 'Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=='
 
 interface Recipe {
-  /** The program and its first arguments; undefined: not to be had here. */
+  /** The program and its first arguments, or undefined if it is not available here. */
   find(): readonly string[] | undefined
   args(at: { port: number; directory: string }): readonly string[]
   env?: Readonly<Record<string, string>>
   answers(url: string): Promise<boolean>
-  /** Makes the bucket. */
+  /** Creates the bucket. */
   prepare(url: string): Promise<void>
   configuration(url: string): Record<string, string>
 }
@@ -150,7 +151,8 @@ export const recipes = {
           Authorization: `SharedKey ${AZURITE_ACCOUNT}:${signature}`,
         },
       })
-      if (!answer.ok) throw new Error(`Azurite made no container: ${answer.status} ${await answer.text()}`)
+      if (!answer.ok)
+        throw new Error(`Azurite did not create the container: ${answer.status} ${await answer.text()}`)
     },
     configuration: (url) => ({
       PORTOLAN_BLOBS: 'azure',
@@ -169,7 +171,7 @@ function asList(path: string | undefined): readonly string[] | undefined {
   return path === undefined ? undefined : [path]
 }
 
-/** For a test's `skip`: false, or the one visible line that names what is missing. */
+/** For a test's `skip`: false, or a line that names what is missing. */
 export function withoutStore(name: ObjectStoreName): string | false {
   return recipes[name].find() === undefined && `${name} is not built (.ci/install builds it)`
 }

@@ -1,4 +1,5 @@
-// An image on disk in the OCI image layout, for clients that copy from there: nothing has to be pulled from anywhere.
+// An image on disk in the OCI image layout, for clients that copy from it. Nothing has to be pulled from a remote
+// registry.
 
 import { createHash, randomBytes } from 'node:crypto'
 import { mkdir, writeFile } from 'node:fs/promises'
@@ -12,7 +13,7 @@ export interface LayoutImage {
   readonly layerBytes: number
 }
 
-/** Makes a layout with one image of one layer that nobody else has, tagged `latest`. */
+/** Creates a layout with one image that has one unique layer, tagged `latest`. */
 export async function makeLayout(directory: string, layerBytes = 100_000): Promise<LayoutImage> {
   const blobs = join(directory, 'blobs', 'sha256')
   await mkdir(blobs, { recursive: true })

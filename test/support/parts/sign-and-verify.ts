@@ -1,4 +1,4 @@
-// cosign with a key pair and nothing else: no transparency log, no network but the registry.
+// cosign with only a key pair: no transparency log, and no network except the registry.
 
 import assert from 'node:assert/strict'
 import { join } from 'node:path'
@@ -10,11 +10,11 @@ export interface Signing {
   /** repository@digest */
   image: string
   directory: string
-  /** What differs between cosign's versions. */
+  /** The options that differ between cosign versions. */
   signFlags: readonly string[]
 }
 
-/** Signs, verifies, and sees that another key does not verify. */
+/** Signs, verifies, and checks that verification with another key fails. */
 export async function signAndVerify({ cosign, image, directory, signFlags }: Signing): Promise<void> {
   const run = (...args: string[]) =>
     command(cosign, args, { cwd: directory, env: { COSIGN_PASSWORD: '', HOME: directory } })

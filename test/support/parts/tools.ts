@@ -1,7 +1,7 @@
-// Programs that tests run Portolan against, built once from the Go module proxy into a cache folder that survives
-// between runs. Versions are pinned; all are built with the same flags, or each would rebuild the others' cache.
+// Programs that tests run Portolan against, built once from the Go module proxy into a cache folder that persists
+// between runs. Versions are pinned. All programs are built with the same flags, so that they share the build cache.
 //
-//   node test/support/parts/tools.ts conformance crane ...     builds what is missing
+//   node test/support/parts/tools.ts conformance crane ...     builds the missing ones
 
 import { execFile } from 'node:child_process'
 import { existsSync } from 'node:fs'
@@ -16,7 +16,7 @@ const BUILD_TIMEOUT_MS = 30 * 60_000
 interface Tool {
   readonly module: string
   readonly version: string
-  /** The tools of the longer suite take minutes to build. */
+  /** Marks tools of the long suite, which take minutes to build. */
   readonly long?: true
 }
 
@@ -55,12 +55,12 @@ export function cacheDirectory(): string {
   return process.env.PORTOLAN_CI_CACHE ?? join(homedir(), '.cache', 'portolan-ci')
 }
 
-/** Where the tool is, or would be. */
+/** The path of the tool, built or not. */
 export function toolPath(name: ToolName): string {
   return join(cacheDirectory(), 'bin', `${name}-${tools[name].version}`)
 }
 
-/** The tool's path; undefined when it is not built and cannot be demanded here. Under CI its absence is an error. */
+/** Returns the tool's path, or undefined if it is not built. Under CI, a missing tool of .ci/run is an error. */
 export function findTool(name: ToolName): string | undefined {
   const path = toolPath(name)
   if (existsSync(path)) return path
@@ -69,17 +69,17 @@ export function findTool(name: ToolName): string | undefined {
   return undefined
 }
 
-/** cosign 2.5 as Debian built it (.ci/cosign-from-debian): it writes signatures as tags. */
+/** cosign 2.5 from Debian (.ci/cosign-from-debian). It writes signatures as tags. */
 export function findDebianCosign(): string | undefined {
   const path = join(cacheDirectory(), 'bin', 'cosign-debian-2.5.0')
   if (existsSync(path)) return path
-  if (process.env.CI === 'true') throw new Error('CI has no cosign: .ci/install brings it')
+  if (process.env.CI === 'true') throw new Error('CI has no cosign: .ci/install installs it')
   return undefined
 }
 
 const RECEIVER_VERSION = '3.1.2'
 
-/** The receiver written against distribution's notifications package (distribution-receiver/main.go). */
+/** The receiver built on distribution's notifications package (distribution-receiver/main.go). */
 export function findDistributionReceiver(): string | undefined {
   const path = receiverPath()
   if (existsSync(path)) return path
@@ -105,11 +105,11 @@ async function buildDistributionReceiver(): Promise<void> {
 
 const AZURITE_VERSION = '3.37.0'
 
-/** Azurite's entry, a Node program; installed from npm into the cache because of its size. */
+/** The entry point of Azurite, a Node program. It is installed from npm into the cache because of its size. */
 export function findAzurite(): string | undefined {
   const path = azuritePath()
   if (existsSync(path)) return path
-  if (process.env.CI === 'true') throw new Error('CI has no azurite: .ci/install brings it')
+  if (process.env.CI === 'true') throw new Error('CI has no azurite: .ci/install installs it')
   return undefined
 }
 
@@ -145,7 +145,7 @@ export async function buildTool(name: ToolName): Promise<void> {
       timeout: BUILD_TIMEOUT_MS,
       maxBuffer: 64 * 1024 * 1024,
     })
-    // A rename is atomic: two builders that race end with one whole file.
+    // A rename is atomic, so two concurrent builders leave one complete file.
     const built = join(cacheDirectory(), 'bin', `.${name}.${process.pid}`)
     await run('mv', [join(directory, basename(module)), built])
     await rename(built, path)
@@ -162,7 +162,7 @@ const OTHERS: Readonly<Record<string, () => Promise<void>>> = {
 if (import.meta.main) {
   for (const name of process.argv.slice(2)) {
     const build = OTHERS[name] ?? (name in tools && (() => buildTool(name as ToolName)))
-    if (build === false) throw new Error(`no tool is called ${name}`)
+    if (build === false) throw new Error(`unknown tool: ${name}`)
     const startMs = performance.now()
     await build()
     process.stdout.write(`${name}: ${Math.round((performance.now() - startMs) / 1000)} s\n`)
