@@ -1,4 +1,5 @@
-// What every BlobStore promises, as one suite: each implementation's test calls it with a way to open a fresh store.
+// The contract of BlobStore as one suite. The test of each implementation calls it with a function that opens a new
+// store.
 // tests: shared/blobs/blob-store.ts, shared/blobs/objects/object-service.ts
 
 import assert from 'node:assert/strict'
@@ -28,12 +29,12 @@ export async function append(
     await attempt.write(Buffer.from(bytes.subarray(from, from + chunkBytes)))
   }
   const appended = await attempt.finish()
-  // As a row would: the session is written down, and from then on counts on this attempt.
+  // Store the session the way its row does. From here on, the session depends on this attempt.
   await attempt.joined()
   return JSON.parse(JSON.stringify(appended)) as StoredSession
 }
 
-/** A sink that keeps copies, as a socket would. */
+/** A sink that copies what it receives, as a socket does. */
 export function collector(): ByteSink & { bytes(): Buffer } {
   const chunks: Buffer[] = []
   return {
@@ -64,7 +65,7 @@ export function blobStoreContract(
   const SIZES = [1, 65_535, MIB / 2 - 1, MIB / 2, MIB / 2 + 1, 5 * MIB + 3, 40 * MIB]
   describe(`${name} keeps the promises of a BlobStore`, () => {
     for (const size of SIZES) {
-      test(`${size} bytes in one attempt come back as they were, without being read at completion`, async (t) => {
+      test(`${size} bytes in one attempt are returned unchanged and not read at completion`, async (t) => {
         const store = await open(t)
         const bytes = randomBytes(size)
         const session = await append(store, EMPTY_SESSION, bytes)
@@ -78,21 +79,21 @@ export function blobStoreContract(
       })
     }
 
-    test('nothing at all is an object of zero bytes', async (t) => {
+    test('an empty session completes as an object of zero bytes', async (t) => {
       const store = await open(t)
       const { object } = await store.complete(EMPTY_SESSION, { algorithm: 'sha512' })
       assert.equal(object.digest, sha512(''))
       assert.equal((await store.read(object.key, 0)).length, 0)
     })
 
-    test('an attempt without bytes leaves the session as it was and nothing behind', async (t) => {
+    test('an attempt without bytes leaves the session unchanged and no object behind', async (t) => {
       const store = await open(t)
       const before = await append(store, EMPTY_SESSION, randomBytes(10))
       assert.deepEqual(await append(store, before, Buffer.alloc(0)), before)
       assert.equal((await store.list('', 10)).length, 1)
     })
 
-    test('several attempts are joined in order, and what they leave is surplus', async (t) => {
+    test('several attempts are joined in order, and their leftover objects are reported as surplus', async (t) => {
       const store = await open(t)
       const parts = [randomBytes(100), randomBytes(3 * MIB), randomBytes(1)]
       let session = EMPTY_SESSION
@@ -108,7 +109,7 @@ export function blobStoreContract(
       assert.deepEqual(await store.list('', 10), [])
     })
 
-    test('another algorithm than the one that was hashed with is computed at completion', async (t) => {
+    test('a digest with an algorithm other than the one used on the way is computed at completion', async (t) => {
       const store = await open(t)
       const bytes = randomBytes(1000)
       const { object } = await store.complete(await append(store, EMPTY_SESSION, bytes), {
@@ -143,7 +144,7 @@ export function blobStoreContract(
       }
     })
 
-    test('an attempt that is aborted, disposed or lost leaves nothing', async (t) => {
+    test('an attempt that is aborted, disposed or lost leaves no object', async (t) => {
       const store = await open(t)
       const aborted = await store.begin(EMPTY_SESSION, { algorithm: 'sha256' })
       await aborted.write(randomBytes(MIB))
@@ -160,7 +161,7 @@ export function blobStoreContract(
       assert.deepEqual(await store.list('', 10), [])
     })
 
-    test('attempts on one session at the same time do not touch each other', async (t) => {
+    test('concurrent attempts on one session do not interfere', async (t) => {
       const store = await open(t)
       const base = await append(store, EMPTY_SESSION, Buffer.from('base-'))
       const sessions = await Promise.all(
@@ -174,7 +175,7 @@ export function blobStoreContract(
       }
     })
 
-    test('an abandoned session leaves nothing, and abandoning again is fine', async (t) => {
+    test('abandoning a session removes its objects and can be repeated', async (t) => {
       const store = await open(t)
       const session = await append(store, await append(store, EMPTY_SESSION, randomBytes(5)), randomBytes(5))
       await store.abandon(session)
@@ -182,7 +183,7 @@ export function blobStoreContract(
       assert.deepEqual(await store.list('', 10), [])
     })
 
-    test('a read that is not exactly what the row says is an error', async (t) => {
+    test('a read fails if the object size differs from the size in the row', async (t) => {
       const store = await open(t)
       const { object } = await store.complete(await append(store, EMPTY_SESSION, randomBytes(100)), {
         algorithm: 'sha256',
@@ -198,14 +199,14 @@ export function blobStoreContract(
       await store.remove([object.key])
     })
 
-    test('stat has the size of what is there, and nothing for what is not', async (t) => {
+    test('stat returns the size of an object, or undefined if there is none', async (t) => {
       const store = await open(t)
       for (const size of [0, 1, 300_000, 12 * MIB]) {
         const session = size === 0 ? EMPTY_SESSION : await append(store, EMPTY_SESSION, randomBytes(size))
         const { object } = await store.complete(session, { algorithm: 'sha256' })
         const found = await store.stat(object.key)
         assert.equal(found?.size, size)
-        assert.deepEqual(await store.stat(object.key), found, 'the same as long as nobody writes')
+        assert.deepEqual(await store.stat(object.key), found, 'unchanged while nothing is written')
         assert.equal(found.version !== undefined, store.statIsLocal)
         await store.remove([object.key])
         assert.equal(await store.stat(object.key), undefined)
@@ -213,21 +214,21 @@ export function blobStoreContract(
       assert.equal(await store.stat('f'.repeat(32)), undefined)
     })
 
-    test('a session whose bytes are gone is lost: the upload has to begin again', async (t) => {
+    test('a session whose bytes are gone is lost, and the upload must begin again', async (t) => {
       const store = await open(t)
       const isLost = (error: unknown) => error instanceof StoreError && error.kind === 'lost'
       const whole = await append(store, EMPTY_SESSION, randomBytes(1000))
       await store.remove(store.keysOf(whole.parts))
-      await assert.rejects(store.complete(whole, { algorithm: 'sha512' }), isLost, 'hashed again')
+      await assert.rejects(store.complete(whole, { algorithm: 'sha512' }), isLost, 'while hashing again')
       let parts = EMPTY_SESSION
       for (let part = 0; part < 3; part++) parts = await append(store, parts, randomBytes(1000))
       const rest = store.keysOf(parts.parts)
       if (rest.length === 0) return
       await store.remove(rest)
-      await assert.rejects(store.complete(parts, { algorithm: 'sha256' }), isLost, 'joined')
+      await assert.rejects(store.complete(parts, { algorithm: 'sha256' }), isLost, 'while joining')
     })
 
-    test('sending stops when the signal aborts and when the receiver refuses', async (t) => {
+    test('sending stops when the signal aborts or when the sink rejects', async (t) => {
       const store = await open(t)
       const { object } = await store.complete(await append(store, EMPTY_SESSION, randomBytes(8 * MIB)), {
         algorithm: 'sha256',
@@ -247,13 +248,13 @@ export function blobStoreContract(
     })
 
     for (const [what, sizes] of [
-      ['a small one and a large one', [300_000, 12 * MIB]],
+      ['a small and a large one', [300_000, 12 * MIB]],
       ['a large one and small ones', [12 * MIB + 5, 70_000, 1, 300_000]],
       ['chunks of half a megabyte', Array.from({ length: 25 }, () => 500_000)],
       ['large ones', [6 * MIB, 11 * MIB, 5 * MIB]],
       ['whole parts', [5 * MIB, 10 * MIB, 256 * 1024]],
     ] as const) {
-      test(`an upload in pieces, ${what}, continued from its row each time, is what was sent`, async (t) => {
+      test(`an upload in pieces (${what}), continued from its row each time, is complete`, async (t) => {
         const store = await open(t)
         const pieces = sizes.map((size) => randomBytes(size))
         let session = EMPTY_SESSION
@@ -268,14 +269,14 @@ export function blobStoreContract(
       })
     }
 
-    test('completing twice, as a client does whose answer was lost, gives the same object', async (t) => {
+    test('completing twice, as after a lost response, returns the same object', async (t) => {
       const store = await open(t)
       const session = await append(store, EMPTY_SESSION, randomBytes(11 * MIB))
       const first = await store.complete(session, { algorithm: 'sha256' })
       assert.deepEqual((await store.complete(session, { algorithm: 'sha256' })).object, first.object)
     })
 
-    test('a body whose length is announced takes no more memory than that, and may be shorter', async (t) => {
+    test('a body of declared length uses no more memory than that, and may be shorter', async (t) => {
       const store = await open(t)
       for (const announced of [1, 1000, 5 * MIB, 6 * MIB]) {
         const bytes = randomBytes(Math.min(announced, 1000))
@@ -287,7 +288,7 @@ export function blobStoreContract(
       }
     })
 
-    test('objects are listed in byte order, in pages, each once', async (t) => {
+    test('list returns objects in byte order, in pages, each once', async (t) => {
       const store = await open(t)
       for (let count = 0; count < 25; count++) await append(store, EMPTY_SESSION, randomBytes(count + 1))
       const keys: string[] = []
@@ -332,19 +333,19 @@ export function blobStoreContract(
       assert.match(read[0] ?? '', /^starter \d$/)
     })
 
-    test("the store's clock is the one that its objects' ages are told by, and asking it leaves nothing", async (t) => {
+    test("the store's clock matches its objects' times, and reading it leaves no object", async (t) => {
       const store = await open(t)
       const before = await store.nowMs()
       await append(store, EMPTY_SESSION, randomBytes(3))
       const [object] = await store.list('', 10)
       assert.ok(object)
       const after = await store.nowMs()
-      // Some stores tell whole seconds.
+      // Some stores report whole seconds.
       assert.ok(before - 1_000 <= object.modifiedAtMs && object.modifiedAtMs <= after + 1_000)
       assert.equal((await store.list('', 10)).length, 1)
     })
 
-    test('the probe works and leaves nothing', async (t) => {
+    test('the probe succeeds and leaves no object', async (t) => {
       const store = await open(t)
       await store.check()
       assert.deepEqual(await store.list('', 10), [])

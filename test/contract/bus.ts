@@ -1,4 +1,4 @@
-// What a Bus promises, kept by each implementation: Kafka on a real broker, and the log reader on a real Postgres.
+// The contract of Bus, tested for each implementation: Kafka on a real broker, and the log reader on a real Postgres.
 // tests: shared/bus/bus.ts
 
 import assert from 'node:assert/strict'
@@ -10,21 +10,21 @@ import type { FillOptions } from '../support/log-writer.ts'
 
 export interface BusUnderTest {
   readonly bus: Bus
-  /** Another connection to the same, as another process has it. */
+  /** A second connection to the same bus, as another process has. */
   another(): Bus
-  /** Adds events to the log and brings them onto the bus. */
+  /** Adds events to the log and publishes them to the bus. */
   emit(options: FillOptions): Promise<void>
 }
 
 const PATIENCE_MS = 30_000
 
 export function busContract(name: string, open: (t: TestContext) => Promise<BusUnderTest>): void {
-  test(`${name}: each group gets every event, in the order of its shard, whole and unchanged`, async (t) => {
+  test(`${name}: each group gets every event, in shard order, complete and unchanged`, async (t) => {
     const { bus, emit } = await open(t)
     const content = Buffer.from('{"manifest": "ü"}')
     await emit({ count: 100, content })
     const one = readWith(bus, { group: 'one' })
-    await eventually('what was there before', () => one.count() === 100, PATIENCE_MS)
+    await eventually('the events published before', () => one.count() === 100, PATIENCE_MS)
     const two = readWith(bus, { group: 'two' })
     await emit({ count: 900, content })
     for (const reader of [one, two]) {
@@ -42,7 +42,7 @@ export function busContract(name: string, open: (t: TestContext) => Promise<BusU
     assert.equal(event.position.split(':').length, 3)
   })
 
-  test(`${name}: a handler that throws, be it a TypeError, gets its batch again; other shards go on`, async (t) => {
+  test(`${name}: a handler that throws gets its batch again; other shards continue`, async (t) => {
     const { bus, emit } = await open(t)
     let failures = 0
     await using reader = readWith(bus, {
@@ -60,7 +60,7 @@ export function busContract(name: string, open: (t: TestContext) => Promise<BusU
     assert.ok(reader.problems.filter((problem) => /not now|a bug/.test(String(problem))).length >= 4)
   })
 
-  test(`${name}: a reader that ends and comes back misses nothing`, async (t) => {
+  test(`${name}: a reader that stops and returns misses nothing`, async (t) => {
     const { emit, another } = await open(t)
     const seen: ReturnType<typeof readWith>['batches'] = []
     for (let round = 1; round <= 3; round++) {
@@ -81,10 +81,10 @@ export function busContract(name: string, open: (t: TestContext) => Promise<BusU
       seen.push(...reader.batches)
     }
     const again = seen.flatMap(({ events }) => events).length - 240
-    assert.ok(again <= 80, `${again} came again`)
+    assert.ok(again <= 80, `${again} repeated events`)
   })
 
-  test(`${name}: lag is what a group has not taken, and 0 in the end`, async (t) => {
+  test(`${name}: lag counts the events that a group has not taken, and ends at 0`, async (t) => {
     const { bus, emit } = await open(t)
     const gate = Promise.withResolvers<void>()
     await using reader = readWith(bus, { group: 'lagging', before: () => gate.promise })
@@ -99,10 +99,10 @@ export function busContract(name: string, open: (t: TestContext) => Promise<BusU
     assert.equal(reader.count(), 240)
   })
 
-  test(`${name}: events that together pass every limit of a batch arrive, and so does one that alone does`, async (t) => {
+  test(`${name}: events that exceed the limits of a batch arrive, together or alone`, async (t) => {
     const { bus, emit } = await open(t)
     await using reader = readWith(bus, { group: 'large' })
-    // Base64 of it is 350 KB; sixteen of them are 5.6 MB.
+    // 350 KB each in Base64, so sixteen are 5.6 MB.
     await emit({ count: 16, content: Buffer.alloc(256 * 1024, 0x7b) })
     await emit({ count: 1, filler: 3_000_000, content: Buffer.alloc(256 * 1024) })
     await emit({ count: 8 })
@@ -110,14 +110,14 @@ export function busContract(name: string, open: (t: TestContext) => Promise<BusU
     reader.assertWhole(25)
   })
 
-  test(`${name}: many readers of a group take everything among them`, async (t) => {
+  test(`${name}: the readers of a group share all events`, async (t) => {
     const { emit, another } = await open(t)
     const buses = [another(), another(), another()]
     const readers = buses.map((bus) => readWith(bus, { group: 'shared' }))
     await emit({ count: 400 })
     const ids = () =>
       new Set(readers.flatMap(({ batches }) => batches.flatMap(({ events }) => events.map(({ id }) => id))))
-    await eventually('all of it', () => ids().size === 400, PATIENCE_MS)
+    await eventually('all events', () => ids().size === 400, PATIENCE_MS)
     for (const reader of readers) await reader[Symbol.asyncDispose]()
     for (const bus of buses) await bus[Symbol.asyncDispose]()
   })

@@ -1,4 +1,5 @@
-// SIGSTOP of any process, for as long as one likes: the others go on within 10 s, and one that wakes does no harm.
+// SIGSTOP of any process, for any length of time. Other processes take over within 10 s, and a process that resumes
+// does no harm.
 
 import assert from 'node:assert/strict'
 import { utimes } from 'node:fs/promises'
@@ -21,11 +22,11 @@ import { execute } from '../support/postgres.ts'
 import { push, repositoryName, tags } from '../support/push.ts'
 import { storeNode, testRegion } from '../support/region.ts'
 
-/** The issue's bound. */
+/** Other processes must take over within this time. */
 const GO_ON_MS_MAX = 10_000
 
 describe('a frozen process', { skip: process.platform !== 'linux' && 'reads /proc' }, () => {
-  test('a relay frozen in the middle of a move does not keep another from numbering, and loses or repeats nothing when it wakes', async (t) => {
+  test('a relay frozen in a move does not block another, and loses or repeats nothing when resumed', async (t) => {
     const { region } = await testRegion(t)
     const where = { databaseUrl: region.databaseUrl, dataDir: region.config.dataDir }
     const { child } = await frozenNode(t, 'relay', { ...where, failpoint: 'outbox-moved' })
@@ -39,7 +40,7 @@ describe('a frozen process', { skip: process.platform !== 'linux' && 'reads /pro
     }
     child.kill('SIGCONT')
     await push(region.db, repositoryName('a'), 'three', { tags: tags('t') })
-    await eventually('the relay that woke to number', numbered, GO_ON_MS_MAX)
+    await eventually('the resumed relay to number', numbered, GO_ON_MS_MAX)
     const events = await readEvents(region.db, { after: { epoch: 1, pos: 0 }, limit: 100 })
     assert.deepEqual(
       events.map(({ pos }) => pos),
@@ -56,7 +57,7 @@ describe('a frozen process', { skip: process.platform !== 'linux' && 'reads /pro
     for (const image of [second, third]) for (const blob of image.blobs) await client.pushBlob('a', blob)
     const where = { databaseUrl: node.region.databaseUrl, dataDir: node.region.config.dataDir }
     const { child, port } = await frozenNode(t, 'api', where)
-    // Its transaction waits for this one; then it has the row's lock and is frozen.
+    // Its transaction waits for this one. Then it is frozen while it holds the row lock.
     await node.region.db.transaction(async (transaction) => {
       await push(transaction, repositoryName('a'), 'held', { tags: tags('v1') })
       const pushing = fetch(`http://127.0.0.1:${port}/v2/a/manifests/v1`, {
@@ -65,7 +66,7 @@ describe('a frozen process', { skip: process.platform !== 'linux' && 'reads /pro
         body: second.bytes,
       })
       pushing.catch(() => {})
-      await eventually('it to wait for the lock', async () => {
+      await eventually('the push to wait for the lock', async () => {
         const [row] = await transaction.rows<{ waiting: number }>({
           name: 'waiting-now',
           text: `select count(*) as waiting from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`,
@@ -109,7 +110,7 @@ describe('a frozen process', { skip: process.platform !== 'linux' && 'reads /pro
     const ids: string[] = []
     const server = createServer((request, response) => {
       ids.push(String(request.headers['webhook-id']))
-      // The first is left without an answer.
+      // Do not respond to the first request.
       if (ids.length > 1) response.writeHead(200).end()
     })
     t.after(() => server.closeAllConnections())
@@ -123,13 +124,15 @@ describe('a frozen process', { skip: process.platform !== 'linux' && 'reads /pro
     await using _relay = await startRelay(node.region)
     const where = { databaseUrl: node.region.databaseUrl, dataDir: node.region.config.dataDir }
     const { child } = await frozenNode(t, 'webhooks', where)
-    await eventually('it to begin at the end of the log', () => ownReaderPosition(node.region.db, 'webhooks'))
+    await eventually('the planner to begin at the end of the log', () =>
+      ownReaderPosition(node.region.db, 'webhooks'),
+    )
     await client.pushImage('a', testImage(), 'v1')
-    await eventually('the delivery to be under way', () => ids.length === 1)
+    await eventually('the delivery to be in progress', () => ids.length === 1)
     await freeze(child)
     await using _webhooks = await startWebhooks(node.region)
-    await eventually('another sender to send it', () => ids.length > 1, GO_ON_MS_MAX)
-    assert.equal(ids[1], ids[0], 'under the same id')
+    await eventually('another sender to send the delivery', () => ids.length > 1, GO_ON_MS_MAX)
+    assert.equal(ids[1], ids[0], 'under the same ID')
   })
 })
 
@@ -159,7 +162,7 @@ test('eight pushes that a held lock blocks are answered 503 and empty the pool f
     return answer
   })
   await eventually(
-    'some to have a connection and to wait for the lock',
+    'some pushes to hold a connection and wait for the lock',
     () => node.region.db.poolSize().total >= 6,
   )
   for (const path of [
@@ -172,7 +175,7 @@ test('eight pushes that a held lock blocks are answered 503 and empty the pool f
   for (let round = 0; round < 8; round++) {
     assert.equal((await client.pushManifest('other', `v${round}`, image)).status, 201)
   }
-  assert.equal(blockedAnswers, 0, 'all of that while the eight still wait')
+  assert.equal(blockedAnswers, 0, 'the other requests succeed while the blocked pushes still wait')
   for (const answer of await Promise.all(blocked)) {
     assert.equal(answer.status, 503)
     assert.ok(answer.headers.get('retry-after'))

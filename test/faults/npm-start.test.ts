@@ -1,4 +1,4 @@
-// The program as a supervisor runs it: `npm start`, of which it knows npm's process and nothing else.
+// The program as a supervisor runs it: `npm start`. The supervisor knows only the npm process.
 
 import assert from 'node:assert/strict'
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
@@ -12,7 +12,7 @@ import { testDirectory } from '../support/region.ts'
 
 const root = join(import.meta.dirname, '..', '..')
 const START_MS_MAX = 100_000
-/** What a drain of nothing takes, on a machine that is busy. */
+/** The time of a drain without requests on a busy machine. */
 const END_MS_MAX = 60_000
 
 interface Started {
@@ -20,11 +20,11 @@ interface Started {
   readonly dataDir: string
   readonly url: string
   output(): string
-  /** Every process of the tree while it served. */
+  /** All processes of the tree while it was serving. */
   readonly pids: readonly number[]
 }
 
-/** `npm start` until it serves. In a group of its own, as a supervisor's child is. */
+/** Runs `npm start` until it serves, in a separate process group like a supervisor's child. */
 async function npmStart(t: TestContext, dataDir: string): Promise<Started> {
   const port = await freePort()
   const environment = Object.entries(process.env).filter(
@@ -53,7 +53,7 @@ async function npmStart(t: TestContext, dataDir: string): Promise<Started> {
   })
   pids.push(npm.pid ?? 0)
   await eventually(
-    'it to serve',
+    'the server to start',
     () => {
       assert.equal(npm.exitCode, null, output)
       return output.includes('Ctrl-C')
@@ -94,35 +94,39 @@ function isAlive(pid: number): boolean {
 }
 
 function allGone({ pids }: Started): Promise<true> {
-  return eventually('every process of it to be gone', () => pids.every((pid) => !isAlive(pid)), END_MS_MAX)
+  return eventually('all its processes to be gone', () => pids.every((pid) => !isAlive(pid)), END_MS_MAX)
 }
 
 const skip = process.platform !== 'linux' && 'reads /proc'
 
 describe('npm start', { skip }, () => {
   for (const signal of ['SIGTERM', 'SIGINT'] as const) {
-    test(`${signal} to npm alone drains the server, stops its Postgres, and npm ends after them`, async (t) => {
+    test(`${signal} to npm drains the server and stops its Postgres, and npm exits last`, async (t) => {
       const started = await npmStart(t, await testDirectory(t))
       const ended = once(started.npm, 'exit')
       started.npm.kill(signal)
       await ended
-      assert.deepEqual(started.pids.filter(isAlive), [], 'npm ended last: a supervisor may start the next')
+      assert.deepEqual(
+        started.pids.filter(isAlive),
+        [],
+        'npm exits last, so a supervisor can start the next one',
+      )
       const log = readFileSync(join(started.dataDir, 'eu', 'postgres', 'data', 'global', 'pg_control'))
       // https://doxygen.postgresql.org/pg__control_8h.html: DBState, 1 is DB_SHUTDOWNED.
       assert.equal(log.readUInt32LE(16), 1, 'Postgres was shut down, not killed')
     })
   }
 
-  test("a terminal's Ctrl-C, which arrives twice, drains too", async (t) => {
+  test('Ctrl-C in a terminal, which arrives as two signals, drains too', async (t) => {
     const started = await npmStart(t, await testDirectory(t))
     const ended = once(started.npm, 'exit')
     process.kill(-(started.npm.pid ?? 0), 'SIGINT')
     const [code] = await ended
-    assert.notEqual(code, 130, 'the second signal was the first once more')
+    assert.notEqual(code, 130, 'the duplicate signal does not skip the drain')
     await allGone(started)
   })
 
-  test('an npm that is killed takes everything along, and the next start serves', async (t) => {
+  test('killing npm ends all its processes, and the next start serves', async (t) => {
     const dataDir = await testDirectory(t)
     const started = await npmStart(t, dataDir)
     started.npm.kill('SIGKILL')

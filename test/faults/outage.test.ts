@@ -1,5 +1,5 @@
-// A database that goes away and comes back: clients are told to try again, the log has a line for each change, and what
-// runs goes on.
+// A database that becomes unavailable and returns. Clients are told to retry, the log has one line for each change, and
+// running services continue.
 // tests: shared/db/outage.ts
 
 import assert from 'node:assert/strict'
@@ -21,10 +21,10 @@ import { push, repositoryName, tags } from '../support/push.ts'
 import { testDirectory, testNode } from '../support/region.ts'
 
 const root = join(import.meta.dirname, '..', '..')
-/** Long enough for hundreds of tries of everything that tries. */
+/** Long enough for hundreds of attempts by everything that retries. */
 const AWAY_MS = 4_000
 
-/** A Postgres of its own, that can be stopped and started at the same address. */
+/** A separate Postgres server that can be stopped and restarted at the same address. */
 async function ownPostgres(t: TestContext) {
   const directory = await testDirectory(t)
   const start = () => startEmbeddedPostgres({ directory, settings: { fsync: 'off' } })
@@ -44,7 +44,7 @@ async function ownPostgres(t: TestContext) {
   }
 }
 
-test('an outage is one line when it begins and one when it ends, whatever runs and asks meanwhile, and every answer is 503', async (t) => {
+test('an outage logs one line at its start and one at its end, and every response is 503', async (t) => {
   const postgres = await ownPostgres(t)
   const node = await testNode(t, {
     env: { PORTOLAN_DATABASE_URL: postgres.url, PORTOLAN_SWEEP_SECONDS: '1' },
@@ -57,7 +57,7 @@ test('an outage is one line when it begins and one when it ends, whatever runs a
   const image = testImage()
   await client.pushImage('a', image, 'v1')
   const stream = await client.request('GET', '/api/v1/events', { headers: { Accept: 'text/event-stream' } })
-  // It breaks off if the database goes away while it catches up.
+  // The stream breaks if the database becomes unavailable while it catches up.
   t.after(() => stream.body?.cancel().catch(() => {}))
   const before = logLines.length
 
@@ -76,7 +76,7 @@ test('an outage is one line when it begins and one when it ends, whatever runs a
         const seen = `${answer.status} ${answer.headers.has('retry-after')} ${/[A-Z_]{4,}/.exec(await answer.text())}`
         statuses.set(seen, (statuses.get(seen) ?? 0) + 1)
       }
-      // Within the time that reads are held: answered when the database is back.
+      // Reads sent in this time are held and answered when the database is back.
       await pause(20)
     }
   })
@@ -86,11 +86,11 @@ test('an outage is one line when it begins and one when it ends, whatever runs a
   const read = client.get('/v2/a/manifests/v1')
   await postgres.start()
   assert.equal((await read).status, 200, 'a read is held until the database is back')
-  await eventually('the line that it is back', () =>
+  await eventually('the log line that the database is back', () =>
     logLines.some((line) => line.includes('the database is back')),
   )
   await eventually('a push', async () => (await client.pushManifest('a', 'v2', image)).status === 201)
-  await eventually('its number', async () => !(await outboxPending(region.db)))
+  await eventually('the push to be numbered', async () => !(await outboxPending(region.db)))
 
   const trouble = logLines
     .slice(before)
@@ -103,7 +103,7 @@ test('an outage is one line when it begins and one when it ends, whatever runs a
   ])
 })
 
-test('a process that runs one worker, with metrics off, outlives a restart of its Postgres and goes on', async (t) => {
+test('a process with one worker and metrics off survives a restart of Postgres and continues', async (t) => {
   const postgres = await ownPostgres(t)
   const dataDir = await testDirectory(t)
   const children = ['relay', 'webhooks', 'janitor'].map((service) => {
@@ -130,14 +130,14 @@ test('a process that runs one worker, with metrics off, outlives a restart of it
   for (const { log, service } of children)
     await eventually(`${service} to greet`, () => log.join('').includes('Ctrl-C'), 60_000)
   await postgres.stop()
-  // As long as a restart takes: nothing else may keep the processes alive meanwhile.
+  // Wait as long as a restart takes. In this time nothing else may keep the processes alive.
   await pause(AWAY_MS)
   await postgres.start()
   await using db = openDatabase({ url: postgres.url, connections: 2, onIdleError: () => {} })
   await push(db, repositoryName('a'), 'after the restart', { tags: tags('t') })
   await eventually('the relay to number', async () => !(await outboxPending(db)), 30_000)
   for (const { child, service } of children) {
-    assert.equal(child.exitCode, null, `${service} lives`)
+    assert.equal(child.exitCode, null, `${service} is still running`)
     const exited = once(child, 'exit')
     child.kill('SIGTERM')
     assert.deepEqual(await exited, [0, null], service)

@@ -1,4 +1,4 @@
-// The contract of a Bus on Apache Kafka. Each test has a topic of its own.
+// The contract of Bus on Apache Kafka. Each test has its own topic.
 // tests: shared/bus/kafka-bus.ts
 
 import { randomUUID } from 'node:crypto'

@@ -1,5 +1,5 @@
-// What goes wrong between a real broker and kafkajs, fault by fault: nothing is lost, order is kept, and it goes on by
-// itself. Each test has a broker of its own.
+// Faults between a real broker and kafkajs, one per test. Nothing is lost, order is kept, and the client recovers
+// without help. Each test has its own broker.
 // tests: shared/bus/deadline.ts, shared/bus/kafka-bus.ts, shared/bus/kafka-topic.ts
 
 import assert from 'node:assert/strict'
@@ -13,7 +13,7 @@ import { fillLog } from '../support/log-writer.ts'
 import { withoutKafka } from '../support/parts/kafka.ts'
 
 describe('kafka faults', { skip: withoutKafka(), concurrency: false }, () => {
-  test('a broker killed three times under load: nothing is lost, order is kept, both sides go on within seconds', async (t) => {
+  test('a broker killed three times under load: nothing lost, order kept, recovery in seconds', async (t) => {
     const b = await kafkaBench(t)
     const { cluster, emit } = b
     const { reader, following } = follow(b, b.another())
@@ -35,7 +35,7 @@ describe('kafka faults', { skip: withoutKafka(), concurrency: false }, () => {
       const upAtMs = performance.now()
       const then = reader.count()
       await eventually('events to flow again', () => reader.count() > then, PATIENCE_MS)
-      t.diagnostic(`flowing ${Math.round(performance.now() - upAtMs)} ms after the broker is up`)
+      t.diagnostic(`events flow ${Math.round(performance.now() - upAtMs)} ms after the broker is up`)
     }
     stop = true
     await writing
@@ -61,7 +61,7 @@ describe('kafka faults', { skip: withoutKafka(), concurrency: false }, () => {
     assertOnce(reader, 240)
   })
 
-  test('a consumer frozen until its session expired goes on when it wakes', async (t) => {
+  test('a consumer frozen until its session expired continues when resumed', async (t) => {
     const b = await kafkaBench(t)
     const { emit } = b
     const { child, ids, problems } = forkReader(b, 'frozen')
@@ -70,14 +70,14 @@ describe('kafka faults', { skip: withoutKafka(), concurrency: false }, () => {
       for (let freeze = 0; freeze < 2; freeze++) {
         await emit(400)
         emitted += 400
-        if (freeze === 0) await eventually('it to read', () => ids.size === emitted, PATIENCE_MS)
-        // In the middle of reading the second time.
+        if (freeze === 0) await eventually('the consumer to read', () => ids.size === emitted, PATIENCE_MS)
+        // The second time, freeze it while it reads.
         child.kill('SIGSTOP')
         await emit(80)
         emitted += 80
         await pause(12_000)
         child.kill('SIGCONT')
-        await eventually('it to have gone on', () => ids.size === emitted, PATIENCE_MS)
+        await eventually('the consumer to catch up', () => ids.size === emitted, PATIENCE_MS)
       }
       t.diagnostic(`problems: ${problems.join(' | ')}`)
     } finally {
@@ -85,25 +85,25 @@ describe('kafka faults', { skip: withoutKafka(), concurrency: false }, () => {
     }
   })
 
-  test('a reader that ends while its broker is away leaves nothing behind', async (t) => {
+  test('a reader that stops while its broker is down exits cleanly', async (t) => {
     const b = await kafkaBench(t)
     const { child, ids } = forkReader(b, 'ending')
     try {
       await b.emit(80)
-      await eventually('it to read', () => ids.size === 80, PATIENCE_MS)
+      await eventually('the reader to read', () => ids.size === 80, PATIENCE_MS)
       b.cluster.brokers[0]?.kill('SIGKILL')
       await pause(3_000)
       const sinceMs = performance.now()
       child.send('end')
       const [code] = await once(child, 'exit', { signal: AbortSignal.timeout(PATIENCE_MS) })
       assert.equal(code, 0)
-      t.diagnostic(`ended in ${Math.round(performance.now() - sinceMs)} ms`)
+      t.diagnostic(`exited in ${Math.round(performance.now() - sinceMs)} ms`)
     } finally {
       child.kill('SIGKILL')
     }
   })
 
-  test('a handler slower than the session keeps its membership: its batch does not come again', async (t) => {
+  test('a handler slower than the session keeps its membership: its batch is not repeated', async (t) => {
     const { bus, emit } = await kafkaBench(t)
     let slow: number | undefined
     await using reader = readWith(bus, {
@@ -121,7 +121,7 @@ describe('kafka faults', { skip: withoutKafka(), concurrency: false }, () => {
     reader.assertWhole(80)
   })
 
-  test('rebalances every second: nothing twice, nothing lost, order kept', async (t) => {
+  test('rebalances every second: nothing repeated, nothing lost, order kept', async (t) => {
     const b = await kafkaBench(t)
     const { emit } = b
     const { reader, following } = follow(b, b.another())
@@ -139,7 +139,7 @@ describe('kafka faults', { skip: withoutKafka(), concurrency: false }, () => {
       other.reader.batches.length = 0
       await pause(1_000)
       await other.following[Symbol.asyncDispose]()
-      // Both keep one position in one database: what one took the other has not.
+      // Both share one position in one database, so each event reaches only one of them.
       reader.batches.push(...other.reader.batches)
     }
     stop = true
@@ -147,25 +147,25 @@ describe('kafka faults', { skip: withoutKafka(), concurrency: false }, () => {
     await eventually('all', () => reader.count() === emitted, PATIENCE_MS)
     await following[Symbol.asyncDispose]()
     const ids = reader.batches.flatMap(({ events }) => events.map(({ id }) => id))
-    assert.equal(ids.length, emitted, 'each once')
+    assert.equal(ids.length, emitted, 'each event once')
     t.diagnostic(`${emitted} events`)
   })
 
-  test('R9: Kafka away while there is something: the log is read after three tries', async (t) => {
+  test('R9: if Kafka is unavailable while events are pending, the log is read after three tries', async (t) => {
     const b = await kafkaBench(t)
     const { reader, following } = follow(b, b.another(), { quietMs: 1_000 })
     await b.emit(80)
     await eventually('the first', () => reader.count() === 80, PATIENCE_MS)
     b.cluster.brokers[0]?.kill('SIGSTOP')
     await fillLog(b.region, { count: 80 })
-    await eventually('the rest, from the log', () => reader.count() === 160, PATIENCE_MS)
+    await eventually('the remaining events from the log', () => reader.count() === 160, PATIENCE_MS)
     assert.equal(following.way, 'log')
     b.cluster.brokers[0]?.kill('SIGCONT')
     await following[Symbol.asyncDispose]()
     assertOnce(reader, 160)
   })
 
-  test('one of two brokers killed, again and again: what was acknowledged is in the topic, in order', async (t) => {
+  test('one of two brokers killed repeatedly: acknowledged events are in the topic, in order', async (t) => {
     const b = await kafkaBench(t, { brokers: 2 })
     const { cluster, bus, emit } = b
     await using reader = readWith(bus, { group: 'two' })

@@ -1,5 +1,5 @@
-// From a push to Kafka through the relay: what it publishes, and what happens when Kafka, the relay or the database's
-// past is not what it should be.
+// From a push through the relay to Kafka: what the relay publishes, and how it handles an unavailable Kafka, a killed
+// relay and a restored database.
 
 import assert from 'node:assert/strict'
 import { fork } from 'node:child_process'
@@ -56,7 +56,7 @@ async function published(region: Region): Promise<boolean> {
 }
 
 describe('the relay and Kafka', { skip: withoutKafka(), concurrency: false }, () => {
-  test('R10: a push is in the topic of its region as manifest, tags, notification, with trace and content', async (t) => {
+  test('R10: the topic has a push as manifest, tags and notification, with trace and content', async (t) => {
     const cluster = await kafka(t)
     const { region } = await testRegion(t, { env: cluster.env })
     const traceparent = '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01'
@@ -79,7 +79,7 @@ describe('the relay and Kafka', { skip: withoutKafka(), concurrency: false }, ()
     void relay
   })
 
-  test('a webhook is in the topic as events without values: no secret of it, clear or sealed', async (t) => {
+  test('a webhook is in the topic as events without values, so no secret, clear or sealed', async (t) => {
     const cluster = await kafka(t)
     const { region } = await testRegion(t, { env: cluster.env })
     await using relay = await startRelay(region)
@@ -91,7 +91,7 @@ describe('the relay and Kafka', { skip: withoutKafka(), concurrency: false }, ()
       headers: { Authorization: 'Bearer planted-in-header' },
     }
     await addWebhook(region, { given, provenance })
-    // Ten fields and the existence of the object.
+    // Ten fields, and one event for the existence of the object.
     await eventually('the events', () => reader.count() === 11, PATIENCE_MS)
     const events = reader.batches.flatMap((batch) => batch.events)
     for (const { type, data } of events) {
@@ -103,7 +103,7 @@ describe('the relay and Kafka', { skip: withoutKafka(), concurrency: false }, ()
     void relay
   })
 
-  test('Kafka absent at the start: pushes and the log do not know of it, everything is delivered in order afterwards', async (t) => {
+  test('Kafka missing at startup: pushes and the log work, and events are delivered in order later', async (t) => {
     const cluster = await kafka(t, { stopped: true })
     const { region, logLines } = await testRegion(t, { env: cluster.env })
     await using relay = await startRelay(region)
@@ -113,21 +113,21 @@ describe('the relay and Kafka', { skip: withoutKafka(), concurrency: false }, ()
     assert.equal(await createOrphanSweep(region)(new AbortController().signal, HELD), 0)
     await cluster.brokers[0]?.restart()
     await using following = reading(region)
-    await eventually('all of it', () => following.reader.count() === 150, PATIENCE_MS)
+    await eventually('all events', () => following.reader.count() === 150, PATIENCE_MS)
     following.reader.assertWhole(150)
     const told = logLines.filter((line) => line.includes('Kafka does not accept events'))
-    assert.equal(told.length, 1, 'told once, not with each try')
+    assert.equal(told.length, 1, 'logged once, not for each attempt')
     assert.ok(logLines.some((line) => line.includes('Kafka accepts events again')))
     void relay
   })
 
-  test('a relay whose Kafka is away or silent ends soon all the same', async (t) => {
+  test('a relay stops quickly even if Kafka is down or silent', async (t) => {
     const cluster = await kafka(t)
     const { region } = await testRegion(t, { env: cluster.env })
     for (const signal of ['SIGSTOP', 'SIGKILL'] as const) {
       const relay = await startRelay(region)
       await fillOutbox(region.db, { count: 8 })
-      await eventually('it to publish', () => published(region), PATIENCE_MS)
+      await eventually('the relay to publish', () => published(region), PATIENCE_MS)
       cluster.brokers[0]?.kill(signal)
       await fillOutbox(region.db, { count: 8 })
       await pause(500)
@@ -141,7 +141,7 @@ describe('the relay and Kafka', { skip: withoutKafka(), concurrency: false }, ()
   })
 
   const downSeconds = Number(process.env.TEST_KAFKA_DOWN_SECONDS ?? 8)
-  test(`Kafka down for ${downSeconds} s under load: pushes unaffected, no memory growth, all in order afterwards`, async (t) => {
+  test(`Kafka down for ${downSeconds} s under load: pushes unaffected, memory bounded, order kept`, async (t) => {
     const cluster = await kafka(t)
     const { region } = await testRegion(t, { env: cluster.env })
     await using relay = await startRelay(region)
@@ -172,18 +172,18 @@ describe('the relay and Kafka', { skip: withoutKafka(), concurrency: false }, ()
     t.diagnostic(
       `pushes/s before ${perSecondBefore.toFixed(0)}, while Kafka is down ${perSecondDuring.toFixed(0)}`,
     )
-    // What waits is in the log, not here: one page at a time.
+    // Pending events wait in the log. The relay holds one page in memory.
     const moreBytes = process.memoryUsage().heapUsed - before.heap
-    t.diagnostic(`heap ${(moreBytes / 2 ** 20).toFixed(0)} MiB more`)
+    t.diagnostic(`heap growth ${(moreBytes / 2 ** 20).toFixed(0)} MiB`)
     assert.ok(moreBytes < 100 * 2 ** 20)
     assert.ok(during.length > 20 * downSeconds, `${during.length} pushes while Kafka was down`)
     await cluster.brokers[0]?.restart()
     await pause(1_000)
     stop = true
     await Promise.all(writing)
-    await eventually('all to be published', () => published(region), PATIENCE_MS + downSeconds * 1_000)
+    await eventually('all events to be published', () => published(region), PATIENCE_MS + downSeconds * 1_000)
     await eventually(
-      'all of it',
+      'all events',
       () => following.reader.count() === pushed * 3,
       PATIENCE_MS + downSeconds * 1_000,
     )
@@ -191,7 +191,7 @@ describe('the relay and Kafka', { skip: withoutKafka(), concurrency: false }, ()
     void relay
   })
 
-  test('a relay killed after each send, before it noted it: sent again under the same ids, nothing lost', async (t) => {
+  test('a relay killed between send and record sends again under the same IDs and loses nothing', async (t) => {
     const cluster = await kafka(t)
     const { region } = await testRegion(t, { env: cluster.env })
     const file = join(import.meta.dirname, '../support/relay-node.ts')
@@ -210,12 +210,12 @@ describe('the relay and Kafka', { skip: withoutKafka(), concurrency: false }, ()
     await eventually('all', () => following.reader.count() === kills * 40, PATIENCE_MS)
     following.reader.assertWhole(kills * 40)
     const all = following.reader.batches.flatMap(({ events }) => events).length
-    t.diagnostic(`${all - kills * 40} came again`)
-    assert.ok(all > kills * 40, 'the kills hit where they should')
+    t.diagnostic(`${all - kills * 40} repeated events`)
+    assert.ok(all > kills * 40, 'the kills hit after a send')
     void relay
   })
 
-  test('of two relays one publishes, and the other when that is gone', async (t) => {
+  test('one of two relays publishes, and the other takes over when the first is gone', async (t) => {
     const cluster = await kafka(t)
     const { region } = await testRegion(t, { env: cluster.env })
     const other = await openRegion(region.config)
@@ -226,14 +226,18 @@ describe('the relay and Kafka', { skip: withoutKafka(), concurrency: false }, ()
     await eventually('all', () => following.reader.count() === 80, PATIENCE_MS)
     await first[Symbol.asyncDispose]()
     await fillOutbox(region.db, { count: 80 })
-    await eventually('all of it', () => following.reader.count() === 160, PATIENCE_MS)
+    await eventually('all events', () => following.reader.count() === 160, PATIENCE_MS)
     following.reader.assertWhole(160)
-    assert.equal(following.reader.batches.flatMap(({ events }) => events).length, 160, 'by one only')
+    assert.equal(
+      following.reader.batches.flatMap(({ events }) => events).length,
+      160,
+      'each event published by only one relay',
+    )
     await second[Symbol.asyncDispose]()
     await other[Symbol.asyncDispose]()
   })
 
-  test('R11: an older base backup restored: the next push reaches Kafka, feed and webhook under a higher epoch, and orphans stay', async (t) => {
+  test('R11: after a restore of an older backup, a push gets a higher epoch and orphans are kept', async (t) => {
     const cluster = await kafka(t)
     const dataDir = await testDirectory(t)
     const backup = await testDirectory(t)
@@ -244,7 +248,7 @@ describe('the relay and Kafka', { skip: withoutKafka(), concurrency: false }, ()
     })
     await new Promise<void>((done) => receiver.listen(0, '127.0.0.1', done))
     t.after(() => receiver.close())
-    // The database is the embedded one: its files are what is backed up, and nothing else changes.
+    // The database is embedded. The backup is a copy of its files only.
     const config = loadConfig({
       PORTOLAN_DATA_DIR: dataDir,
       PORTOLAN_METRICS_LISTEN: 'off',
@@ -291,7 +295,7 @@ describe('the relay and Kafka', { skip: withoutKafka(), concurrency: false }, ()
       await eventually('the events at the receiver', () => received.length === 4, PATIENCE_MS)
       await eventually('the events in Kafka', () => published(region), PATIENCE_MS)
     })
-    // A copy of the files that is simply started again: same identifier, same timeline.
+    // The restored copy has the same system identifier and the same timeline.
     await rm(postgres, { recursive: true })
     await cp(backup, postgres, { recursive: true })
 
@@ -322,16 +326,16 @@ describe('the relay and Kafka', { skip: withoutKafka(), concurrency: false }, ()
       )
       await eventually('the receiver', () => received.some((id) => id.startsWith('eu:2:')), PATIENCE_MS)
       assert.equal(await sweepsPaused(db), true)
-      const refuse = () => Promise.reject(new Error('it looked for orphans'))
+      const refuse = () => Promise.reject(new Error('the sweep looked for orphans'))
       const stored = await withStores(region)
       const sweep = createOrphanSweep({
         ...stored,
         blobs: { ...stored.blobs, list: refuse, dropUnfinished: refuse },
       })
       assert.equal(await sweep(new AbortController().signal, HELD), 0)
-      assert.equal(new Set(received).size, received.length, 'no id was used twice')
+      assert.equal(new Set(received).size, received.length, 'no ID was used twice')
     })
-    // Once only.
+    // The epoch is raised only once.
     await run(async (region) => {
       await eventually('the comparison', () => logWasCompared(region.db), PATIENCE_MS)
       assert.equal((await regionRow(region.db)).epoch, 2)

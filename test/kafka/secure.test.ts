@@ -1,4 +1,4 @@
-// Kafka behind TLS and a password, configured as an operator does it.
+// Kafka with TLS and a password, configured the way an operator does it.
 // tests: shared/bus/open-kafka.ts
 
 import assert from 'node:assert/strict'
@@ -32,7 +32,7 @@ describe('kafka, secured', { skip: withoutKafka() }, () => {
   })
 
   for (const sasl of ['plain', 'scram-sha-256', 'scram-sha-512']) {
-    test(`${sasl} over TLS, the password from a file: events go and come`, async (t) => {
+    test(`${sasl} over TLS with the password from a file: events are published and read`, async (t) => {
       const { region } = await testRegion(t)
       const { PORTOLAN_KAFKA_PASSWORD: _password, ...env } = cluster.env
       const config = loadConfig({
@@ -52,7 +52,7 @@ describe('kafka, secured', { skip: withoutKafka() }, () => {
     })
   }
 
-  test('a wrong password, no account, no TLS: refused in a sentence, not waited for', async (t) => {
+  test('a wrong password, a missing account or missing TLS fails at once with a clear error', async (t) => {
     const { region } = await testRegion(t)
     const { PORTOLAN_KAFKA_USERNAME: _user, PORTOLAN_KAFKA_PASSWORD: _password, ...anonymous } = cluster.env
     const { PORTOLAN_KAFKA_TLS: _tls, PORTOLAN_KAFKA_CA_FILE: _ca, ...clear } = anonymous
@@ -69,7 +69,7 @@ describe('kafka, secured', { skip: withoutKafka() }, () => {
     }
   })
 
-  test('a certificate that nobody vouches for is refused', async (t) => {
+  test('an untrusted certificate is rejected', async (t) => {
     const { region } = await testRegion(t)
     const { PORTOLAN_KAFKA_CA_FILE: _ca, ...env } = cluster.env
     const { kafka } = loadConfig({ ...env })
@@ -78,7 +78,7 @@ describe('kafka, secured', { skip: withoutKafka() }, () => {
     await assert.rejects(bus.ensureTopic({ retentionSeconds: 60, replicas: 1 }), /certificate/)
   })
 
-  test('a file of the authority that is not there is told at the start', () => {
+  test('a missing CA file is reported at startup', () => {
     const { kafka } = loadConfig({ ...cluster.env, PORTOLAN_KAFKA_CA_FILE: '/nowhere/ca.pem' })
     assert.ok(kafka)
     const context = { name: 'eu', log: {} as never }

@@ -1,4 +1,4 @@
-// The topic itself: how it is made, missing, made anew or trimmed by retention, and what strangers write into it.
+// The topic itself: creation, a missing or recreated topic, trimming by retention, and foreign records.
 
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
@@ -11,7 +11,7 @@ import { fillLog } from '../support/log-writer.ts'
 import { withoutKafka } from '../support/parts/kafka.ts'
 
 describe('kafka topic', { skip: withoutKafka(), concurrency: false }, () => {
-  test('a topic that is missing when the reader starts is waited for', async (t) => {
+  test('a reader waits for a topic that is missing when it starts', async (t) => {
     const { bus, another, emit } = await kafkaBench(t, { topicLater: true })
     await using reader = readWith(another(), { group: 'early' })
     await eventually('the reader to find no topic', () => reader.problems.length > 0, PATIENCE_MS)
@@ -21,7 +21,7 @@ describe('kafka topic', { skip: withoutKafka(), concurrency: false }, () => {
     reader.assertWhole(80)
   })
 
-  test('R9: what retention removed before it was read is fetched from the log', async (t) => {
+  test('R9: events that retention removed before they were read are fetched from the log', async (t) => {
     const b = await kafkaBench(t)
     const { bus, topic, emit, raw } = b
     const first = follow(b, b.another())
@@ -32,7 +32,7 @@ describe('kafka topic', { skip: withoutKafka(), concurrency: false }, () => {
     const admin = raw().admin()
     await admin.connect()
     const ends = await admin.fetchTopicOffsets(topic)
-    // As retention does it: the beginning of the partition moves past what the group committed.
+    // Like retention, move the beginning of the partition past the position that the group committed.
     await admin.deleteTopicRecords({
       topic,
       partitions: ends.map(({ partition, high }) => ({ partition, offset: String(Number(high) - 2) })),
@@ -46,7 +46,7 @@ describe('kafka topic', { skip: withoutKafka(), concurrency: false }, () => {
     assertOnce(both, 320)
   })
 
-  test('R9: a topic deleted and made anew: what it no longer has comes from the log', async (t) => {
+  test('R9: after a topic is deleted and recreated, the missing events come from the log', async (t) => {
     const b = await kafkaBench(t)
     const { bus, topic, emit, raw } = b
     const { reader, following } = follow(b, b.another(), { quietMs: 2_000 })
@@ -58,7 +58,7 @@ describe('kafka topic', { skip: withoutKafka(), concurrency: false }, () => {
     await admin.disconnect()
     await fillLog(b.region, { count: 80 })
     await eventually(
-      'the topic to be made anew',
+      'the topic to be recreated',
       () =>
         bus.ensureTopic({ retentionSeconds: 3600, replicas: 1 }).then(
           () => true,
@@ -72,7 +72,7 @@ describe('kafka topic', { skip: withoutKafka(), concurrency: false }, () => {
     assertOnce(reader, 240)
   })
 
-  test('what is no event of ours in the topic is told and passed over', async (t) => {
+  test('a record that is not an event of Portolan is reported and skipped', async (t) => {
     const { bus, topic, emit, raw } = await kafkaBench(t)
     await using reader = readWith(bus, { group: 'garbage' })
     await emit(8)
@@ -92,7 +92,7 @@ describe('kafka topic', { skip: withoutKafka(), concurrency: false }, () => {
     for (const event of last) assert.equal(parseEventId(event.id)?.seq, 2)
   })
 
-  test('the topic is made with eight partitions, retention and replicas that have to agree', async (t) => {
+  test('the topic is created with eight partitions, retention and minimum in-sync replicas', async (t) => {
     const { bus, topic, raw } = await kafkaBench(t, { brokers: 2, topicLater: true })
     await bus.ensureTopic({ retentionSeconds: 3_600, replicas: undefined })
     await bus.ensureTopic({ retentionSeconds: 60, replicas: 1 })
@@ -115,11 +115,11 @@ describe('kafka topic', { skip: withoutKafka(), concurrency: false }, () => {
     assert.deepEqual(
       names.map((name) => values[name]),
       ['3600000', 'delete', '1', 'false'],
-      'made once: what an operator changes stays',
+      'set only at creation, so that changes by an operator are kept',
     )
   })
 
-  test('a topic with too few partitions is refused in a sentence', async (t) => {
+  test('a topic with too few partitions is rejected with a clear error', async (t) => {
     const { bus, topic, raw } = await kafkaBench(t, { topicLater: true })
     const admin = raw().admin()
     await admin.connect()

@@ -1,4 +1,4 @@
-// The contract of a BlobStore, kept by each object store against a real server. Each test gets a prefix of its own.
+// The contract of BlobStore for each object store, against a real server. Each test uses its own prefix.
 // tests: shared/blobs/objects/azure-service.ts, shared/blobs/objects/gcs-service.ts
 // tests: shared/blobs/objects/part-attempt.ts, shared/blobs/objects/part-session.ts
 // tests: shared/blobs/objects/part-store.ts, shared/blobs/objects/s3-service.ts
@@ -24,7 +24,7 @@ for (const name of Object.keys(recipes) as ObjectStoreName[]) {
     let server: ObjectStoreServer
     before(async () => {
       server = await startObjectStore(name)
-      // The SDK's usual chain looks here.
+      // The default credential chain of the SDK reads these variables.
       for (const [key, value] of Object.entries(server.env))
         if (key.startsWith('AWS_')) process.env[key] = value
     })

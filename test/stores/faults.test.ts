@@ -1,5 +1,5 @@
-// Portolan on a real S3 server behind a proxy that does harm. After each harm: what was answered 201 reads back with
-// its digest, nothing half-written is visible, and whatever fails does so in bounded time with a code of ours.
+// Portolan on a real S3 server behind a proxy that injects faults. After each fault, every push answered with 201 reads
+// back with its digest, nothing half-written is visible, and every failure is bounded in time and has an error code.
 // tests: shared/blobs/objects/object-read.ts, shared/blobs/objects/part-store.ts
 
 import assert from 'node:assert/strict'
@@ -16,11 +16,11 @@ import { storeNode, type TestNode } from '../support/region.ts'
 import { type Harm, type StoreProxy, type StoreRequest, startStoreProxy } from '../support/store-proxy.ts'
 
 const MIB = 1024 * 1024
-/** What PORTOLAN_STORE_TIMEOUT_SECONDS is here, and a bound for an answer that has to wait for it. */
+/** The value of PORTOLAN_STORE_TIMEOUT_SECONDS here, and a bound for responses that wait for that timeout. */
 const TIMEOUT_SECONDS = 2
 const ANSWER_MS_MAX = TIMEOUT_SECONDS * 1_000 * 4
 
-describe('S3 behind harm', { skip: withoutStore('minio') }, () => {
+describe('S3 behind a faulty proxy', { skip: withoutStore('minio') }, () => {
   let server: ObjectStoreServer
   let proxy: StoreProxy
   let node: TestNode
@@ -54,7 +54,7 @@ describe('S3 behind harm', { skip: withoutStore('minio') }, () => {
   const pull = (bytes: Buffer) => client.get(`/v2/a/b/blobs/${sha256(bytes)}`)
   const isPart = ({ method, query }: StoreRequest) => method === 'PUT' && query.includes('partNumber=')
   const isGet = ({ method }: StoreRequest) => method === 'GET'
-  /** The harm for the first `times` requests that match. */
+  /** Injects the fault into the first `times` matching requests. */
   const first = (times: number, matches: (request: StoreRequest) => boolean, harm: Harm) => {
     let left = times
     proxy.harm = (request) => (matches(request) && left-- > 0 ? harm : undefined)
@@ -72,12 +72,12 @@ describe('S3 behind harm', { skip: withoutStore('minio') }, () => {
 
   async function withinBound<T>(work: Promise<T>): Promise<T> {
     const late = pause(ANSWER_MS_MAX, undefined, { ref: false }).then(() => {
-      throw new Error(`no answer within ${ANSWER_MS_MAX} ms`)
+      throw new Error(`no response within ${ANSWER_MS_MAX} ms`)
     })
     return Promise.race([work, late])
   }
 
-  test('a small push is one request to the store and one that proves it, a small pull one and then none', async () => {
+  test('a small push writes and verifies in two requests; a small pull takes one, then none', async () => {
     const bytes = randomBytes(4096)
     await client.pushBlob('a/b', bytes)
     assert.deepEqual(kinds(), ['PUT object', 'HEAD object'])
@@ -88,7 +88,7 @@ describe('S3 behind harm', { skip: withoutStore('minio') }, () => {
     assert.equal(proxy.requests.length, 1)
   })
 
-  test('a large streamed push never copies and never reads back; a pull is one request', async () => {
+  test('a large streamed push never copies or reads back; a pull is one request', async () => {
     const bytes = randomBytes(12 * MIB)
     const patched = await client.request('PATCH', await startedUpload(), { body: bytes })
     assert.equal(patched.status, 202)
@@ -106,14 +106,14 @@ describe('S3 behind harm', { skip: withoutStore('minio') }, () => {
     assert.deepEqual(
       kinds(),
       ['POST uploadId', 'HEAD object', 'POST delete'],
-      'the end is one request, the object is proved, and the rest is removed',
+      'one request completes, one verifies the object, one removes the rest',
     )
     proxy.heal()
     assert.ok((await pull(bytes)).body.equals(bytes))
     assert.deepEqual(kinds(), ['GET object'])
   })
 
-  test('bytes that are not what their digest says leave nothing behind, however they came', async () => {
+  test('bytes with the wrong digest leave no object behind, however they were uploaded', async () => {
     const { blobs } = node.region
     const before = (await blobs.list('', 1_000)).length
     const wrong = sha256('something else')
@@ -130,7 +130,7 @@ describe('S3 behind harm', { skip: withoutStore('minio') }, () => {
     assert.equal((await blobs.list('', 1_000)).length, before)
   })
 
-  test('latency only takes time', async () => {
+  test('latency causes no errors', async () => {
     proxy.harm = () => ({ kind: 'latency', ms: 100 })
     const bytes = randomBytes(6 * MIB)
     await client.pushBlob('a/b', bytes)
@@ -145,7 +145,7 @@ describe('S3 behind harm', { skip: withoutStore('minio') }, () => {
     { kind: 'status', status: 500, code: 'InternalError' },
     { kind: 'black hole' },
   ] as const satisfies Harm[]) {
-    test(`${harm.kind}${'code' in harm ? ` ${harm.code}` : ''} on a part is sent again, and the blob is whole`, async () => {
+    test(`${harm.kind}${'code' in harm ? ` ${harm.code}` : ''}: the part is sent again, the blob is complete`, async () => {
       const bytes = randomBytes(11 * MIB)
       first(1, isPart, harm)
       await client.pushBlob('a/b', bytes)
@@ -158,7 +158,7 @@ describe('S3 behind harm', { skip: withoutStore('minio') }, () => {
     { kind: 'reset answer', afterBytes: 3_000_000 },
     { kind: 'truncate answer', afterBytes: 3_000_000 },
   ] as const satisfies Harm[]) {
-    test(`${harm.kind} in the middle of a pull goes on by range and the client sees nothing of it`, async () => {
+    test(`${harm.kind} during a pull resumes by range, invisible to the client`, async () => {
       const bytes = randomBytes(11 * MIB)
       await client.pushBlob('a/b', bytes)
       proxy.heal()
@@ -167,14 +167,14 @@ describe('S3 behind harm', { skip: withoutStore('minio') }, () => {
       assert.equal(proxy.requests.length, 3)
     })
 
-    test(`${harm.kind} again and again, before any byte came: 503`, async () => {
+    test(`repeated ${harm.kind} before the first byte returns 503`, async () => {
       const bytes = randomBytes(11 * MIB)
       await client.pushBlob('a/b', bytes)
       proxy.harm = (request) => (isGet(request) ? { kind: harm.kind, afterBytes: -1 } : undefined)
       assert.equal((await withinBound(pull(bytes))).status, 503)
     })
 
-    test(`${harm.kind} in the middle and then silence: the connection breaks, no short body looks whole`, async () => {
+    test(`repeated ${harm.kind} during a pull: the connection breaks, no short body looks complete`, async () => {
       const bytes = randomBytes(11 * MIB)
       await client.pushBlob('a/b', bytes)
       proxy.heal()
@@ -185,26 +185,26 @@ describe('S3 behind harm', { skip: withoutStore('minio') }, () => {
     })
   }
 
-  test('a small blob that changed on its way from the store is read again, and the client sees nothing of it', async () => {
+  test('a small blob corrupted in transit is read again, invisible to the client', async () => {
     const bytes = randomBytes(5000)
     await client.pushBlob('a/b', bytes)
     first(1, isGet, { kind: 'corrupt answer' })
     assert.ok((await pull(bytes)).body.equals(bytes))
   })
 
-  test('a large blob that changed on its way from the store never ends, and is not taken for damaged', async () => {
+  test('a large blob corrupted in transit is never completed and not marked as damaged', async () => {
     const bytes = randomBytes(11 * MIB)
     await client.pushBlob('a/b', bytes)
     proxy.heal()
     first(1, isGet, { kind: 'corrupt answer' })
     await assert.rejects(withinBound(pull(bytes)), /terminated|aborted|other side closed|fetch failed/)
-    await eventually('the second look', () => proxy.requests.filter(isGet).length === 2)
+    await eventually('the second read', () => proxy.requests.filter(isGet).length === 2)
     proxy.heal()
     assert.equal(sha256((await pull(bytes)).body), sha256(bytes))
     assert.ok(!node.logLines.some((line) => line.includes('is damaged')))
   })
 
-  test('a black hole: pulls and pushes fail in bounded time, what is in memory is served, readiness says why', async () => {
+  test('black hole: pulls and pushes fail in bounded time, cached blobs are served', async () => {
     const cached = randomBytes(4096)
     const large = randomBytes(6 * MIB)
     await client.pushBlob('a/b', cached)
@@ -220,19 +220,19 @@ describe('S3 behind harm', { skip: withoutStore('minio') }, () => {
       ]),
     )
     assert.equal(small.status, 200)
-    assert.ok(big instanceof Error || big.status === 503, 'no byte of it was sent')
+    assert.ok(big instanceof Error || big.status === 503, 'no byte was sent')
     assert.equal(push.status, 503)
     assert.ok(push.headers.get('retry-after'))
     const { ready, reasons } = await node.region.readiness()
-    // The probe of a moment ago may still be believed; it is asked again within seconds.
+    // A recent successful probe may still be valid. It is repeated within seconds.
     if (!ready) assert.match(reasons.join(), /blob store/)
     proxy.heal()
-    assert.equal((await client.request('GET', started)).status, 204, 'the session is unharmed')
+    assert.equal((await client.request('GET', started)).status, 204, 'the session is intact')
     const again = await client.request('PATCH', started, { body: cached })
     assert.equal(again.status, 202)
   })
 
-  test('403 in the middle of an upload fails it with a code, and the session goes on afterwards', async () => {
+  test('403 during an upload fails it with an error code, and the session can continue', async () => {
     const started = await startedUpload()
     const bytes = randomBytes(12 * MIB)
     let parts = 0
@@ -249,7 +249,7 @@ describe('S3 behind harm', { skip: withoutStore('minio') }, () => {
     assert.equal(sha256((await pull(bytes)).body), sha256(bytes))
   })
 
-  test('a client that goes away stops the request to the store', async () => {
+  test('a disconnected client stops the request to the store', async () => {
     const bytes = randomBytes(40 * MIB)
     await client.pushBlob('a/b', bytes)
     const abort = new AbortController()
@@ -258,19 +258,19 @@ describe('S3 behind harm', { skip: withoutStore('minio') }, () => {
     await reader?.read()
     abort.abort()
     await reader?.read().catch(() => {})
-    // The connection to the store is closed, not read to its end: the next pull opens a new one and is served.
+    // The connection to the store is closed rather than drained. The next pull opens a new one.
     assert.equal(sha256((await pull(bytes)).body), sha256(bytes))
   })
 
-  test('2,000 clients that wait for a store which is away share a bounded number of connections and little memory', {
+  test('2,000 clients that wait for an unavailable store use bounded connections and memory', {
     skip: process.platform !== 'linux' && 'memory is read from /proc',
   }, async () => {
-    // A process of its own: the clients' memory is not the server's.
+    // A separate process, so that the memory of the clients is not counted.
     await using portolan = await startPortolan({
       env: {
         ...server.env,
         PORTOLAN_S3_ENDPOINT: proxy.url,
-        // It has a database of its own, so it needs a place of its own.
+        // It has a separate database, so it needs a separate prefix.
         PORTOLAN_S3_PREFIX: 'apart',
         PORTOLAN_STORE_TIMEOUT_SECONDS: String(TIMEOUT_SECONDS),
       },
@@ -294,7 +294,7 @@ describe('S3 behind harm', { skip: withoutStore('minio') }, () => {
     assert.equal(sha256((await wanted()).body), sha256(bytes))
   })
 
-  test('the server is killed and started again during 100 pushes and pulls: every 201 reads back', async (t) => {
+  test('the server is killed and restarted during 100 pushes and pulls: every 201 reads back', async (t) => {
     const acknowledged: Buffer[] = []
     const answers = new Map<string, number>()
     const count = (what: string) => answers.set(what, (answers.get(what) ?? 0) + 1)
@@ -325,9 +325,9 @@ describe('S3 behind harm', { skip: withoutStore('minio') }, () => {
     assert.ok(acknowledged.length > 20)
   })
 
-  test('after all this harm no log line and no metric holds the secret key, a signature or a signed header', async () => {
+  test('after all faults, no log line or metric contains a secret key, signature or signed header', async () => {
     const text = `${node.logLines.join('')}${await node.region.metrics.text()}`
-    assert.match(text, /request could not be served/, 'there was trouble to tell of')
+    assert.match(text, /request could not be served/, 'there were failures to log')
     assert.ok(!text.includes(server.env.AWS_SECRET_ACCESS_KEY ?? 'unset'))
     assert.doesNotMatch(text, /AWS4-HMAC|X-Amz-Signature|"authorization":"(?!\*\*\*)/i)
   })

@@ -1,5 +1,5 @@
-// Links to the object store: signed as the SDK signs them, the same for a while, followed by real stores, and given
-// only to whom they should be.
+// Links to the object store: their signature equals the SDK's, they stay the same for a while, real stores accept them,
+// and only permitted clients get them.
 // tests: shared/blobs/objects/s3-presign.ts
 
 import assert from 'node:assert/strict'
@@ -17,7 +17,7 @@ import { storeNode, testDirectory } from '../support/region.ts'
 
 const MIB = 1024 * 1024
 
-test('our signature is the one the SDK makes, for every kind of place and credentials', async () => {
+test('the signature equals that of the SDK for every kind of endpoint and credentials', async () => {
   const nowMs = Date.UTC(2026, 10, 24, 8, 50)
   for (const endpoint of [undefined, 'http://minio.example:9000', 'https://s3.example.com:8443'] as const) {
     for (const pathStyle of [false, true]) {
@@ -146,7 +146,7 @@ async function nodeOn(t: TestContext, name: ObjectStoreName, env: Record<string,
 
 for (const name of ['minio', 'versitygw', 'azurite'] as const) {
   describe(name, { skip: withoutStore(name) }, () => {
-    test('a pull is sent to the store, which serves it, ranges too; the link is the same for a while and in no log', async (t) => {
+    test('a pull and a range are redirected to the store; the link is stable and never logged', async (t) => {
       const node = await nodeOn(t, name, {})
       const client = ociClient(node.url)
       const bytes = randomBytes(2 * MIB)
@@ -169,13 +169,15 @@ for (const name of ['minio', 'versitygw', 'azurite'] as const) {
       assert.ok(Buffer.from(await part.arrayBuffer()).equals(bytes.subarray(10, 20)))
       const head = await client.request('HEAD', path)
       assert.deepEqual([head.status, head.headers.get('content-length')], [200, String(bytes.length)])
-      assert.equal((await fetch(`${link}0`)).status, 403, 'a changed signature is no right')
+      assert.equal((await fetch(`${link}0`)).status, 403, 'a changed signature is rejected')
       assert.doesNotMatch(node.logLines.join(''), /X-Amz|sig=/i)
     })
   })
 }
 
-test('small blobs and excepted clients are served from here', { skip: withoutStore('minio') }, async (t) => {
+test('Portolan serves small blobs and excepted clients directly', {
+  skip: withoutStore('minio'),
+}, async (t) => {
   const node = await nodeOn(t, 'minio', { PORTOLAN_REDIRECT_BYTES_MIN: '1000' })
   const excepted = await storeNode(t, {
     sharing: node,
@@ -210,7 +212,7 @@ function s3Of(blobs: TestNodeBlobs): Record<string, string> {
 
 type TestNodeBlobs = Awaited<ReturnType<typeof storeNode>>['region']['config']['blobs']
 
-test('Google: a V4 link signed with a service account key leads to the object', {
+test('Google: a V4 link signed with a service account key names the object', {
   skip: withoutStore('gcs'),
 }, async (t) => {
   const { privateKey } = generateKeyPairSync('rsa', {
@@ -238,7 +240,7 @@ test('Google: a V4 link signed with a service account key leads to the object', 
   const [first, second] = await Promise.all(answers)
   assert.equal(first?.status, 307)
   const link = first?.headers.get('location') ?? ''
-  assert.equal(second?.headers.get('location'), link, 'the same for a while')
+  assert.equal(second?.headers.get('location'), link, 'stable for a while')
   const { searchParams } = new URL(link)
   assert.equal(searchParams.get('X-Goog-Algorithm'), 'GOOG4-RSA-SHA256')
   assert.match(searchParams.get('X-Goog-Credential') ?? '', /^portolan@test\.example\//)

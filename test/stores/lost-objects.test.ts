@@ -1,5 +1,5 @@
-// On a real S3 server: a row whose object is missing, short or wrong is seen and repaired by the next upload, an upload
-// whose bytes are gone begins again, and no upload leaves anything beside its blob.
+// On a real S3 server: a missing, short or corrupt object of a row is detected, and the next upload repairs it. An
+// upload whose bytes are gone must begin again. No upload leaves objects other than its blob.
 // tests: shared/blobs/lost-session.ts
 
 import assert from 'node:assert/strict'
@@ -65,7 +65,7 @@ describe('S3 that loses objects', { skip: withoutStore('minio') }, () => {
 
   const objects = async () => (await node.region.blobs.list('', 1_000)).map(({ key }) => key)
 
-  /** The status of a GET, or 'cut' when the connection broke before the body was whole. */
+  /** Returns the status of a GET, or 'cut' if the connection broke before the body was complete. */
   async function pull(repository: string, bytes: Buffer): Promise<number | 'cut'> {
     try {
       const { status, body } = await client.get(`/v2/${repository}/blobs/${sha256(bytes)}`)
@@ -83,7 +83,7 @@ describe('S3 that loses objects', { skip: withoutStore('minio') }, () => {
   for (const [name, size] of Object.entries(SIZES)) {
     for (const harm of HARMS) {
       for (const [way, upload] of Object.entries(UPLOADS)) {
-        test(`a blob ${name} that is ${harm} is found and repaired by ${way}; nothing else is left`, async () => {
+        test(`a blob ${name} that is ${harm} is detected and repaired by ${way}; nothing else is left`, async () => {
           const others = new Set(await objects())
           const bytes = randomBytes(size)
           await client.pushBlob('a', bytes)
@@ -93,7 +93,7 @@ describe('S3 that loses objects', { skip: withoutStore('minio') }, () => {
             const first = await pull('a', bytes)
             assert.ok(first === 404 || first === 'cut', String(first))
           }
-          await eventually('the mark', async () => (await head('a', bytes)) === 404)
+          await eventually('the blob to be marked', async () => (await head('a', bytes)) === 404)
           assert.equal(await pull('a', bytes), 404)
           const pushed = await upload(client, 'b', bytes)
           assert.equal(pushed.status, 201, await pushed.text())
@@ -111,7 +111,7 @@ describe('S3 that loses objects', { skip: withoutStore('minio') }, () => {
 
   for (const [way, upload] of Object.entries(UPLOADS).slice(0, 5)) {
     for (const [name, size] of Object.entries(SIZES)) {
-      test(`${way} of a blob ${name} leaves no object beside it, the first time and the second`, async () => {
+      test(`${way} of a blob ${name} leaves no other object, the first time and the second`, async () => {
         const others = new Set(await objects())
         const bytes = randomBytes(size)
         for (const repository of ['a', 'b']) {
@@ -128,7 +128,7 @@ describe('S3 that loses objects', { skip: withoutStore('minio') }, () => {
 
   for (const first of [1_000, 6 * MIB]) {
     for (const last of [0, 1_000, 6 * MIB]) {
-      test(`an attempt of ${first} bytes that is gone before a PUT of ${last}: 404 and no 201`, async () => {
+      test(`if an attempt of ${first} bytes is gone, a PUT of ${last} returns 404`, async () => {
         const others = new Set(await objects())
         const location = (await client.request('POST', '/v2/a/blobs/uploads/')).headers.get('location') ?? ''
         const bytes = randomBytes(first + last)
@@ -153,7 +153,7 @@ describe('S3 that loses objects', { skip: withoutStore('minio') }, () => {
     }
   }
 
-  test('a bucket that is gone is no missing object, although HEAD of one looks like the other', async () => {
+  test('a missing bucket is not reported as a missing object, although HEAD returns the same', async () => {
     const config = node.region.config.blobs
     assert.ok(config.kind === 's3')
     const elsewhere = await openS3Service({ ...config, bucket: 'no-such-bucket' })

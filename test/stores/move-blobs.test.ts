@@ -1,5 +1,5 @@
-// A region moves from files to S3 while it serves: two nodes, pulls and pushes all the time, a run that dies, a file
-// that rotted.
+// A region moves from files to S3 while it serves: two nodes, continuous pulls and pushes, a run that dies, and a
+// corrupt file.
 // tests: services/move-blobs/move-blobs.ts, shared/blobs/open-store.ts
 
 import assert from 'node:assert/strict'
@@ -40,11 +40,11 @@ async function setUp(t: TestContext) {
 
 const forever = new AbortController().signal
 
-test('a region moves to S3 while it is pulled from and pushed to, through a run that dies, and nothing is lost', {
+test('a region moves to S3 during pulls and pushes, despite a failed run, and loses nothing', {
   skip,
 }, async (t) => {
   const { before, blobs, node } = await setUp(t)
-  // A session that is open when the node changes store stays in its own.
+  // A session that is open when the node changes its store stays in the old store.
   const session = await ociClient(before.url).request('POST', '/v2/a/b/blobs/uploads/')
   const half = randomBytes(1000)
   await ociClient(before.url).request('PATCH', session.headers.get('location') ?? '', { body: half })
@@ -90,7 +90,7 @@ test('a region moves to S3 while it is pulled from and pushed to, through a run 
   assert.deepEqual(
     kept.map(({ size }) => size),
     [half.length],
-    'of the files only the open session is left',
+    'only the file of the open session is left',
   )
   const ended = await client.request('PUT', `${session.headers.get('location')}?digest=${sha256(half)}`)
   assert.equal(ended.status, 201)
@@ -98,7 +98,7 @@ test('a region moves to S3 while it is pulled from and pushed to, through a run 
   assert.ok((await client.get(`/v2/a/b/blobs/${sha256(half)}`)).body.equals(half))
 })
 
-test('a file that rotted stays where it is and is told, the others move', { skip }, async (t) => {
+test('a corrupt file is reported and not moved, and the others move', { skip }, async (t) => {
   const { before, blobs, node } = await setUp(t)
   const victim = blobs[3] ?? Buffer.alloc(0)
   const place = await blobPlace(before.region.db, sha256(victim))
@@ -117,7 +117,7 @@ test('a file that rotted stays where it is and is told, the others move', { skip
   assert.equal((await after.region.blobs.list('', 100)).length, blobs.length - 1, 'no copy of it is kept')
 })
 
-test('the command shows its progress, ends with 0, and refuses a store that new blobs do not go to', {
+test('the command shows progress, exits with 0, and rejects a store that new blobs do not go to', {
   skip,
 }, async (t) => {
   const { before, env } = await setUp(t)
@@ -139,7 +139,7 @@ test('the command shows its progress, ends with 0, and refuses a store that new 
     })
   const wrong = await run('move-blobs', '--to', 'azure')
   assert.equal(wrong.code, 1)
-  assert.match(wrong.output, /needs PORTOLAN_BLOBS=azure/)
+  assert.match(wrong.output, /requires PORTOLAN_BLOBS=azure/)
   const moved = await run('move-blobs', '--to', 's3')
   assert.match(moved.output, /\[=* *\] .* MiB, .* s left/)
   assert.match(moved.output, /moved 26 of 26 blobs .* to s3/)
@@ -162,7 +162,7 @@ test('a run that has lost its lease switches no row and removes no bytes, old or
     moveAllBlobs(after.region, { keepOldMs: 1, signal: forever, held: heldUntil(lost) }),
     LeaseLostError,
   )
-  assert.ok(copies < blobs.length, 'it ends soon')
+  assert.ok(copies < blobs.length, 'the run ends soon')
   assert.deepEqual(await before.region.blobs.list('', 100), old)
   const left = await sumBlobsElsewhere(after.region.db, ['s3'])
   assert.ok(left.blobs >= blobs.length - 3, `${left.blobs} are left`)

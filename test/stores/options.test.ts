@@ -1,4 +1,4 @@
-// Storage class, tier and encryption keys reach the store with small objects and with uploads in parts.
+// Storage class, access tier and encryption keys are sent to the store, for small objects and for multipart uploads.
 
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
@@ -11,7 +11,7 @@ import { testRegion } from '../support/region.ts'
 
 const MIB = 1024 * 1024
 
-/** Keys of a small object and of one in parts, in a store with these settings. */
+/** Returns the keys of a small and of a multipart object in a store with these settings. */
 async function stored(t: TestContext, name: ObjectStoreName, settings: Record<string, string>) {
   const server = await startObjectStore(name)
   const { AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, ...env } = server.env

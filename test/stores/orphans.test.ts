@@ -1,4 +1,4 @@
-// What dies half-way in an object store is found and removed, and nothing that a row names is.
+// Leftovers of failed uploads in an object store are found and removed. Objects that a row references are kept.
 
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
@@ -15,8 +15,8 @@ import { testNode } from '../support/region.ts'
 
 const MIB = 1024 * 1024
 
-// MinIO lists uploads in parts only by their exact key (and forgets them by itself), so this is the other server's.
-test('objects and uploads in parts that no row names go after their grace time, all others stay', {
+// MinIO lists multipart uploads only by exact key (and expires them itself), so this test uses versitygw.
+test('unreferenced objects and multipart uploads are removed after the grace time, others are kept', {
   skip: withoutStore('versitygw'),
 }, async (t) => {
   const server = await startObjectStore('versitygw')
@@ -37,7 +37,7 @@ test('objects and uploads in parts that no row names go after their grace time, 
   await append(region.blobs, EMPTY_SESSION, randomBytes(1000))
   const dead = await region.blobs.begin(EMPTY_SESSION, { algorithm: 'sha256' })
   await dead.write(randomBytes(12 * MIB))
-  assert.equal(await sweep(signal, HELD), 0, 'within the grace time nothing goes')
+  assert.equal(await sweep(signal, HELD), 0, 'nothing is removed within the grace time')
 
   let removed = 0
   await eventually('the two orphans to be removed', async () => {

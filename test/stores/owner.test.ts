@@ -1,4 +1,4 @@
-// Whose an object store is: two regions that meet in one place, and what lies beside the blobs.
+// Ownership of an object store: two regions that use one place, and foreign objects beside the blobs.
 // tests: shared/blobs/ownership.ts
 
 import assert from 'node:assert/strict'
@@ -28,13 +28,13 @@ const signal = new AbortController().signal
 async function storeOf(name: ObjectStoreName) {
   const server = await startObjectStore(name)
   const env = Object.fromEntries(Object.entries(server.env).filter(([key]) => key.startsWith('PORTOLAN_')))
-  // The SDK's usual chain looks here.
+  // The default credential chain of the SDK reads these variables.
   for (const [key, value] of Object.entries(server.env)) if (key.startsWith('AWS_')) process.env[key] = value
   return { server, env }
 }
 
 for (const name of Object.keys(recipes) as ObjectStoreName[]) {
-  test(`${name}: of two regions with one bucket and prefix the second does not start, a second node does`, {
+  test(`${name}: a second region on the same bucket and prefix does not start; a second node does`, {
     skip: withoutStore(name),
   }, async (t) => {
     const { server, env } = await storeOf(name)
@@ -64,7 +64,7 @@ for (const name of Object.keys(recipes) as ObjectStoreName[]) {
   })
 }
 
-test('objects of others beside the blobs are neither counted nor removed', {
+test('foreign objects beside the blobs are neither counted nor removed', {
   skip: withoutStore('minio'),
 }, async (t) => {
   const { server, env } = await storeOf('minio')
@@ -76,13 +76,13 @@ test('objects of others beside the blobs are neither counted nor removed', {
     await client.send(new PutObjectCommand({ Bucket: 'images', Key, Body: Buffer.from('mine') }))
   client.destroy()
   await append(region.blobs, EMPTY_SESSION, randomBytes(10))
-  assert.equal((await region.blobs.list('', 1)).length, 1, 'a page of strangers is not the end')
+  assert.equal((await region.blobs.list('', 1)).length, 1, 'a page of foreign objects does not end the list')
   const sweep = createOrphanSweep(region)
-  await eventually('the orphan to go', async () => (await sweep(signal, HELD)) === 1)
+  await eventually('the orphan to be removed', async () => (await sweep(signal, HELD)) === 1)
   assert.deepEqual(await region.blobs.list('', 100), [])
 })
 
-test('a store that is away at the start is claimed when it comes back; until then no upload begins', {
+test('a store that is unavailable at startup is claimed when it returns; until then uploads fail', {
   skip: withoutStore('minio'),
 }, async (t) => {
   const { server, env } = await storeOf('minio')
@@ -94,6 +94,6 @@ test('a store that is away at the start is claimed when it comes back; until the
   assert.equal((await push()).status, 503)
   await using _ = await startJanitor(node.region)
   await server.restart()
-  await eventually('uploads to go on', async () => (await push()).status === 201, 30_000)
+  await eventually('uploads to work', async () => (await push()).status === 201, 30_000)
   assert.match((await node.region.blobs.readMarker()) ?? '', /"region":"eu"/)
 })

@@ -1,4 +1,4 @@
-// What an operator reads when a store is not set up right: one sentence that says what to do.
+// The message that an operator sees when a store is misconfigured: one sentence that says what to do.
 // tests: shared/region-stores.ts
 
 import assert from 'node:assert/strict'
@@ -7,7 +7,7 @@ import { startObjectStore, withoutStore } from '../support/parts/object-stores.t
 import { testRegion } from '../support/region.ts'
 import { startStoreProxy } from '../support/store-proxy.ts'
 
-describe('a start-up check says what is wrong', { skip: withoutStore('minio') }, () => {
+describe('the check at startup reports what is wrong', { skip: withoutStore('minio') }, () => {
   test('with S3', async (t) => {
     const server = await startObjectStore('minio')
     t.after(() => server[Symbol.asyncDispose]())

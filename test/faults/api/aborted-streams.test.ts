@@ -1,4 +1,4 @@
-// Thousands of event streams that are aborted at every moment of their lives.
+// Aborts thousands of event streams at every stage.
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -14,11 +14,11 @@ test('6,000 aborted streams leave no listener, no timer and no query behind', as
   const before = timers()
   const answered = await abortMany(node.port, 6_000, (index) => (index % 10 === 0 ? STREAM + STREAM : STREAM))
   await quiet(reads)
-  await eventually('the timers to be gone', () => timers() <= before + 2)
+  await eventually('the timers to be cleared', () => timers() <= before + 2)
   await eventually(
-    'a log line for each',
+    'one log line for each stream',
     () => node.logLines.filter((line) => line.includes('"route":"events"')).length >= answered,
   )
   const levels = new Set(node.logLines.map((line) => (JSON.parse(line) as { level: string }).level))
-  assert.deepEqual([...levels], ['info'], 'a client that goes away is no trouble')
+  assert.deepEqual([...levels], ['info'], 'a disconnected client is not an error')
 })

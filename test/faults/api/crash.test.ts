@@ -1,6 +1,6 @@
-// Nothing acknowledged is lost: a node is killed at each point between two durable steps, under load, and afterwards
-// every 201 reads back with its digest, no row lacks its bytes, and no readable blob has a wrong hash. The same with
-// Postgres killed under the registry.
+// Nothing acknowledged is lost. A node is killed under load at each point between two durable steps. Afterwards every
+// push answered with 201 reads back with its digest, no row lacks its bytes, and no readable blob has a wrong hash. The
+// same holds when Postgres is killed under the registry.
 // tests: shared/failpoints.ts
 
 import assert from 'node:assert/strict'
@@ -35,13 +35,13 @@ async function startNode(
   return { child, url: `http://127.0.0.1:${port}` }
 }
 
-/** What was answered 201, to be asked for again. */
+/** Everything acknowledged with 201, to be read back. */
 interface Acknowledged {
   blobs: Map<string, string>
   manifests: Map<string, { repository: string; image: TestImage }>
 }
 
-/** Pushes until the node is gone; whatever breaks is the node's death. */
+/** Pushes until the node is gone. Any failure counts as the death of the node. */
 async function pushUntilDead(
   client: OciClient,
   repository: string,
@@ -62,7 +62,7 @@ async function pushUntilDead(
       }
       const pushed = await client.pushManifest(repository, `t${round}`, image)
       if (pushed.status === 201) acknowledged.manifests.set(`${repository}:t${round}`, { repository, image })
-      // The same layer again, to another repository: its bytes are surplus.
+      // Push the same layer to another repository. Its bytes are surplus.
       const layer = image.blobs[1] ?? Buffer.alloc(0)
       const again = await client.request(
         'POST',
@@ -134,11 +134,14 @@ async function verify(
   )
 }
 
-/** Reached by the janitor, a move between stores (test/stores/move-blobs.test.ts), the relay (test/services/relay). */
+/**
+ * Reached by the janitor, by moves between stores (test/stores/move-blobs.test.ts) and by the relay
+ * (test/faults/relay).
+ */
 const BY_OTHERS: readonly Failpoint[] = ['expired-taken', 'blob-copied', 'outbox-moved', 'kafka-sent']
 
 for (const failpoint of FAILPOINTS.filter((name) => !BY_OTHERS.includes(name))) {
-  test(`killed at "${failpoint}" under load: what was answered is there, the rest is swept`, async (t) => {
+  test(`killed at "${failpoint}" under load: acknowledged pushes are kept, the rest is swept`, async (t) => {
     const where = { databaseUrl: await testDatabase(t), dataDir: await testDirectory(t) }
     const acknowledged: Acknowledged = { blobs: new Map(), manifests: new Map() }
     const { child, url } = await startNode(t, { ...where, failpoint, after: 15 })
@@ -147,13 +150,13 @@ for (const failpoint of FAILPOINTS.filter((name) => !BY_OTHERS.includes(name))) 
       ['a', 'b', 'c'].map((repository) => pushUntilDead(ociClient(url), repository, acknowledged)),
     )
     const [, signal] = await exited
-    assert.equal(signal, 'SIGKILL', 'the point was reached')
+    assert.equal(signal, 'SIGKILL', 'the failpoint was reached')
     assert.ok(acknowledged.blobs.size > 0)
     await verify(t, where, acknowledged)
   })
 }
 
-test('killed at "expired-taken": the bytes of expired uploads are found by the sweep', async (t) => {
+test('killed at "expired-taken": the sweep finds the bytes of expired uploads', async (t) => {
   const where = { databaseUrl: await testDatabase(t), dataDir: await testDirectory(t) }
   const { child, url } = await startNode(t, { ...where, failpoint: 'expired-taken' })
   const client = ociClient(url)
@@ -175,9 +178,9 @@ test('killed at "expired-taken": the bytes of expired uploads are found by the s
   await verify(t, where, { blobs: new Map(), manifests: new Map() })
 })
 
-test('Postgres killed twenty times under load: nothing acknowledged is lost, and the registry comes back each time', async (t) => {
+test('Postgres killed twenty times under load: nothing acknowledged is lost, the registry recovers', async (t) => {
   const dataDir = await testDirectory(t)
-  // Ended before the directory is removed: one that still writes there makes that fail.
+  // Stop Postgres before the directory is removed. The removal fails while Postgres still writes there.
   await using postgres = await startEmbeddedPostgres({ directory: join(dataDir, 'pg') })
   const node = await testNode(t, { env: { PORTOLAN_DATABASE_URL: postgres.url, PORTOLAN_DATA_DIR: dataDir } })
   const client = ociClient(node.url)
@@ -204,14 +207,18 @@ test('Postgres killed twenty times under load: nothing acknowledged is lost, and
     await eventually('another Postgres', () => postgres.pid() !== pid)
   }
   const before = acknowledged.blobs.size
-  await eventually('pushes to be accepted after the last', () => acknowledged.blobs.size > before + 3, 20_000)
+  await eventually(
+    'pushes to be accepted after the last kill',
+    () => acknowledged.blobs.size > before + 3,
+    20_000,
+  )
   stop = true
   await Promise.all(load)
   t.diagnostic(
     `${acknowledged.blobs.size} blobs acknowledged; answers by status: ${JSON.stringify([...statuses])}`,
   )
   for (const status of statuses.keys())
-    assert.ok([201, 503].includes(status), `no other answer than done or unavailable: ${status}`)
+    assert.ok([201, 503].includes(status), `unexpected status ${status}: only 201 and 503 are allowed`)
   for (const [digest, repository] of acknowledged.blobs) {
     const got = await client.get(`/v2/${repository}/blobs/${digest}`)
     assert.equal(got.status, 200)

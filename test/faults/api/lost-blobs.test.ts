@@ -1,4 +1,5 @@
-// A row whose object is missing, short or wrong: seen, never served, never mounted, and repaired by the next upload.
+// A row whose object is missing, short or corrupt. The damage is detected. The blob is never served and never mounted,
+// and the next upload repairs it.
 // tests: shared/registry/settle-blob.ts
 
 import assert from 'node:assert/strict'
@@ -15,11 +16,11 @@ import { storeNode, type TestNode } from '../../support/region.ts'
 
 const SIZES = { small: 10_000, large: 3_000_000 }
 
-/** The status of a GET, or 'cut' when the connection broke before the body was whole. */
+/** Returns the status of a GET, or 'cut' if the connection broke before the body was complete. */
 async function pull(node: TestNode, repository: string, bytes: Buffer): Promise<number | 'cut'> {
   try {
     const { status, body } = await ociClient(node.url).get(`/v2/${repository}/blobs/${sha256(bytes)}`)
-    if (status === 200) assert.equal(sha256(body), sha256(bytes), 'a whole 200 is the blob')
+    if (status === 200) assert.equal(sha256(body), sha256(bytes), 'a complete 200 has the right bytes')
     return status
   } catch (thrown) {
     assert.ok(thrown instanceof TypeError, String(thrown))
@@ -46,7 +47,7 @@ for (const [name, size] of Object.entries(SIZES)) {
           await harmFile(dead, harm)
           const first = await pull(node, 'a', bytes)
           assert.ok(first === 404 || first === 'cut', String(first))
-          await eventually('the mark', async () => (await head(node, 'a', bytes)) === 404)
+          await eventually('the blob to be marked', async () => (await head(node, 'a', bytes)) === 404)
           const again = await client.get(`/v2/a/blobs/${sha256(bytes)}`)
           assert.equal(again.status, 404)
           assert.match(again.body.toString(), /BLOB_UNKNOWN.*damaged.*push it again/)
@@ -58,8 +59,8 @@ for (const [name, size] of Object.entries(SIZES)) {
             assert.equal(await pull(node, repository, bytes), 200)
             assert.equal(await head(node, repository, bytes), 200)
           }
-          assert.notEqual(await fileOf(node, bytes), dead, 'keys are never used again')
-          assert.equal((await node.region.blobs.list('', 10)).length, 1, 'the dead bytes are removed')
+          assert.notEqual(await fileOf(node, bytes), dead, 'keys are never reused')
+          assert.equal((await node.region.blobs.list('', 10)).length, 1, 'the damaged bytes are removed')
         })
       }
 
@@ -97,7 +98,7 @@ test('a flipped large blob never leaves whole, whichever way all of it is asked 
   const node = await storeNode(t)
   const bytes = randomBytes(SIZES.large)
   await ociClient(node.url).pushBlob('a', bytes)
-  assert.equal(await pull(node, 'a', bytes), 200, 'it was good before')
+  assert.equal(await pull(node, 'a', bytes), 200, 'the blob was intact before')
   await harmFile(await fileOf(node, bytes), 'flipped')
   for (const headers of ['', 'Range: bytes=0-\r\n', `Range: bytes=0-${bytes.length - 1}\r\n`]) {
     const request = `GET /v2/a/blobs/${sha256(bytes)} HTTP/1.1\r\nHost: h\r\n${headers}\r\n`
@@ -105,9 +106,9 @@ test('a flipped large blob never leaves whole, whichever way all of it is asked 
     const [status = 0] = answer.statuses
     if (status === 404) break
     assert.equal(answer.closed, true)
-    assert.ok(answer.text.length < bytes.length, 'the end is held back')
+    assert.ok(answer.text.length < bytes.length, 'the end is withheld')
   }
-  await eventually('the mark', async () => (await head(node, 'a', bytes)) === 404)
+  await eventually('the blob to be marked', async () => (await head(node, 'a', bytes)) === 404)
   assert.equal(markedLines(node).length, 1)
 })
 
@@ -163,11 +164,11 @@ test('a store that is not there marks nothing: pulls are 503, and all is well wh
   for (const bytes of Object.values(blobs)) await ociClient(node.url).pushBlob('a', bytes)
   const directory = join(node.region.config.dataDir, 'eu', 'blobs')
   await rename(directory, `${directory}-away`)
-  // What an unmounted file system looks like: the directory is there and empty.
+  // An unmounted file system looks like this: the directory exists and is empty.
   await mkdir(directory)
   for (const bytes of Object.values(blobs)) {
     assert.equal(await pull(node, 'a', bytes), 503)
-    assert.equal(await head(node, 'a', bytes), 200, 'the row is believed while the store cannot say')
+    assert.equal(await head(node, 'a', bytes), 200, 'the row is trusted while the store is unavailable')
   }
   await rename(`${directory}-away`, directory)
   for (const bytes of Object.values(blobs)) assert.equal(await pull(node, 'a', bytes), 200)

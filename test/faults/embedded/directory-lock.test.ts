@@ -25,7 +25,7 @@ async function ask(child: ChildProcess, what: 'try' | 'release'): Promise<unknow
   return (await answer)[0]
 }
 
-test(`${ROUNDS} rounds of ${CONTENDERS} starters that race: exactly one owns the directory, whether the last owner let go or was killed`, async (t) => {
+test(`in ${ROUNDS} rounds, exactly one of ${CONTENDERS} concurrent starters owns the directory`, async (t) => {
   const directory = await testDirectory(t)
   const children = await Promise.all(Array.from({ length: CONTENDERS }, () => contender(t, directory)))
   let wrong = 0
@@ -43,10 +43,10 @@ test(`${ROUNDS} rounds of ${CONTENDERS} starters that race: exactly one owns the
       }
     }
   }
-  assert.equal(wrong, 0, `${wrong} of ${ROUNDS} rounds had none or several`)
+  assert.equal(wrong, 0, `${wrong} of ${ROUNDS} rounds had no owner or several`)
 })
 
-test('who is refused is told who owns the directory, be it another process or this one', async (t) => {
+test('the rejection names the process that owns the directory, another one or this one', async (t) => {
   const directory = await testDirectory(t)
   const owner = await contender(t, directory)
   assert.equal(await ask(owner, 'try'), 'won')
@@ -61,7 +61,7 @@ test('who is refused is told who owns the directory, be it another process or th
   await (await lockDirectory(directory))()
 })
 
-test('a directory that cannot be written to is one sentence', {
+test('a directory that is not writable is reported in one sentence', {
   skip: process.platform === 'win32',
 }, async (t) => {
   const directory = join(await testDirectory(t), 'inner')

@@ -1,4 +1,4 @@
-// An embedded Postgres that dies on a full disk cannot start again before there is space, and then does.
+// An embedded Postgres that dies on a full disk cannot start until there is space, and then starts.
 
 import assert from 'node:assert/strict'
 import { join } from 'node:path'
@@ -8,10 +8,10 @@ import { startEmbeddedPostgres } from '#shared/embedded/postgres.ts'
 import { eventually } from '../../support/eventually.ts'
 import { smallDisk } from '../../support/small-disk.ts'
 
-/** More than it tries where something else is wrong. */
+/** More starts than are attempted after any other failure. */
 const STARTS = 34
 
-test('a server that cannot start because the disk is full is not given up', async (t) => {
+test('Portolan keeps trying to start a server that fails because the disk is full', async (t) => {
   const disk = await smallDisk(t, 192 * 2 ** 20)
   if (disk === undefined) return
   await using postgres = await startEmbeddedPostgres({
@@ -40,10 +40,10 @@ test('a server that cannot start because the disk is full is not given up', asyn
   process.kill(postgres.pid() ?? 0, 'SIGKILL')
   const starts = new Set<number | undefined>()
   await eventually(
-    'many starts that fail',
+    'many failed starts',
     async () => {
       assert.equal(gaveUp, undefined)
-      // What a server frees when it ends is taken at once, as a busy disk would.
+      // Refill the space that a server frees when it exits, as on a busy disk.
       await disk.fill()
       return starts.add(postgres.pid()).size >= STARTS
     },

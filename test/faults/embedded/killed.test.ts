@@ -1,4 +1,4 @@
-// The embedded Postgres when it, its owner or both are killed, at any moment.
+// Kills the embedded Postgres, its owner, or both, at any point.
 
 import assert from 'node:assert/strict'
 import { fork } from 'node:child_process'
@@ -25,7 +25,7 @@ async function look(url: string, sql: string): Promise<pg.QueryResult> {
   }
 }
 
-test('kill -9 of the owner leaves no Postgres behind, and the next start recovers what was committed', async (t) => {
+test('kill -9 of the owner ends Postgres too, and the next start recovers committed data', async (t) => {
   const directory = await testDirectory(t)
   const first = await spawnOwner(t, directory)
   await execute(first.url, 'create table kept (a int)')
@@ -35,18 +35,18 @@ test('kill -9 of the owner leaves no Postgres behind, and the next start recover
   await execute(again.url, 'select * from kept')
 })
 
-test('a start right after a kill -9 of everything waits for the busy backends that are left, three times of three', async (t) => {
+test('a start right after kill -9 of all processes waits for busy backends, three times of three', async (t) => {
   const directory = await testDirectory(t)
   for (let round = 0; round < 3; round++) {
     const owner = await spawnOwner(t, directory)
     const client = new pg.Client({ connectionString: owner.url })
     client.on('error', () => {})
     await client.connect()
-    // Computes without looking up: it does not notice that its postmaster is gone.
+    // A busy backend does not notice that its postmaster is gone.
     await client.query(`set statement_timeout = '3s'`)
     const busy = client.query('select count(*) from generate_series(1, 2000000000) as n where n % 7 = 0')
     busy.catch(() => {})
-    await eventually('it to compute', async () => {
+    await eventually('the backend to be busy', async () => {
       const { rows } = await look(
         owner.url,
         `select from pg_stat_activity where query like '%generate_series%' and state = 'active' and pid <> pg_backend_pid()`,
@@ -60,7 +60,7 @@ test('a start right after a kill -9 of everything waits for the busy backends th
   }
 })
 
-test('kill -9 of Postgres itself: it is started again, every time, and says so', async (t) => {
+test('kill -9 of Postgres restarts it every time and reports the restart', async (t) => {
   const directory = await testDirectory(t)
   const restarts: string[] = []
   await using postgres = await startEmbeddedPostgres({
@@ -73,7 +73,7 @@ test('kill -9 of Postgres itself: it is started again, every time, and says so',
     assert.ok(pid)
     process.kill(pid, 'SIGKILL')
     await eventually('another Postgres', () => postgres.pid() !== pid && postgres.pid() !== undefined)
-    await eventually('it to answer', () =>
+    await eventually('Postgres to answer', () =>
       execute(postgres.url, 'select * from kept').then(
         () => true,
         () => false,
@@ -83,7 +83,7 @@ test('kill -9 of Postgres itself: it is started again, every time, and says so',
   }
 })
 
-test('a first start that is killed at any point is recovered by the next', async (t) => {
+test('the next start recovers a first start that was killed at any point', async (t) => {
   const reached = [
     (directory: string) => join(directory, 'password'),
     (directory: string) => join(directory, UNFINISHED, 'data', 'PG_VERSION'),

@@ -1,4 +1,4 @@
-// Two that want one data directory: the second waits a while for the first to end, and is refused in one sentence.
+// Two processes compete for one data directory. The second waits for a while and is then rejected with one sentence.
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -8,7 +8,7 @@ import { freePort, runCommand, startPortolan } from '../../support/portolan-proc
 import { execute } from '../../support/postgres.ts'
 import { testDirectory } from '../../support/region.ts'
 
-test('a second owner of the directory is told so in one sentence, and the first goes on', async (t) => {
+test('a second owner of the directory is rejected in one sentence, and the first keeps running', async (t) => {
   const directory = await testDirectory(t)
   const first = await spawnOwner(t, directory)
   await assert.rejects(startEmbeddedPostgres({ directory }), (error: Error) =>
@@ -17,7 +17,7 @@ test('a second owner of the directory is told so in one sentence, and the first 
   await execute(first.url, 'select 1')
 })
 
-test('a second one on the same data directory is refused while the first lives', async (t) => {
+test('a second Portolan on the same data directory is rejected while the first runs', async (t) => {
   const dataDir = await testDirectory(t)
   await using _ = await startPortolan({ dataDir })
   const { code, stderr } = await runCommand([], {

@@ -1,4 +1,4 @@
-// A person's sweep that is frozen between its last look and the removal, and wakes when another janitor may be at work.
+// The sweep command is frozen between its last check and the removal, and resumes when another janitor may be running.
 
 import assert from 'node:assert/strict'
 import type { ChildProcess } from 'node:child_process'
@@ -14,10 +14,10 @@ import { ociClient } from '../../support/oci-client.ts'
 import { runCommand } from '../../support/portolan-process.ts'
 import { testNode } from '../../support/region.ts'
 
-/** The server frees a silent lease after 5 s; a busy machine needs more until it shows. */
+/** The server releases a silent lease after 5 s. A busy machine takes longer. */
 const FREE_MS_MAX = 60_000
 
-test('sweep --yes that was frozen past its lease removes nothing when it wakes', {
+test('a sweep --yes that is frozen past its lease removes nothing when it resumes', {
   skip: process.platform !== 'linux' && 'reads /proc',
 }, async (t) => {
   const node = await testNode(t)
@@ -38,7 +38,7 @@ test('sweep --yes that was frozen past its lease removes nothing when it wakes',
       return rows.length > 0
     })
 
-  // First it is held where it has counted, then where it looks at the orphans once more.
+  // Block the command first after the count, then at the second check of the orphans.
   await counted.query('begin; select from region for update')
   const started = Promise.withResolvers<ChildProcess>()
   const running = runCommand(
@@ -59,7 +59,7 @@ test('sweep --yes that was frozen past its lease removes nothing when it wakes',
   await waitsFor('attempt')
 
   await freeze(child)
-  // The answer waits for it: it is what it reads first when it wakes.
+  // Its query now completes. When it resumes, the command reads that result first.
   await last.query('rollback')
   await eventually(
     'the lease to be free',

@@ -1,5 +1,5 @@
-// A failover to an asynchronous standby: the last writes of the old primary are gone, but what they were called is
-// never given to anything else. Neither an event's id nor a position that a write was answered.
+// A failover to an asynchronous standby. The last writes of the old primary are lost, but neither their event IDs nor
+// the positions in their responses are ever assigned to anything else.
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -49,10 +49,10 @@ async function outboxIds({ region }: TestNode): Promise<string[]> {
   return (await region.db.rows(ids)).map(({ id }) => id)
 }
 
-/** What an event is, whatever it is called. */
+/** The content of an event, independent of its ID. */
 const content = ({ type, payload }: LoggedEvent) => `${type} ${JSON.stringify(payload)}`
 
-test('R11: after a failover that lost writes, no event id and no position names anything else', async (t) => {
+test('R11: after a failover that lost writes, no event ID and no position is reused', async (t) => {
   const pair = await primaryAndStandby(t, (url) => migrate(url, TEST_REGION))
   const address = await startSwitch(t, pair.primary)
   const env = { PORTOLAN_DATABASE_URL: address.url }
@@ -63,7 +63,7 @@ test('R11: after a failover that lost writes, no event id and no position names 
   const image = testImage()
   for (const { url } of [node, other]) await ociClient(url).pushImage('team/app', image, 'v0')
 
-  /** Pushes until each is acknowledged; the positions they were answered. */
+  /** Retries each push until it is acknowledged. Returns the positions from the responses. */
   const pushAll = async (name: string): Promise<string[]> => {
     const positions: string[] = []
     for (let n = 0; n < PUSHES; n++) {
@@ -107,22 +107,22 @@ test('R11: after a failover that lost writes, no event id and no position names 
     const named = names.get(toCloudEvent('eu', event).id)
     return named !== undefined && named !== content(event)
   })
-  assert.equal(twice.length, 0, `${twice.length} of ${after.length} event ids name two events`)
+  assert.equal(twice.length, 0, `${twice.length} of ${after.length} event IDs name two events`)
   assert.deepEqual(new Set(lostPositions).intersection(new Set(newPositions)), new Set())
-  // Which of a push's ids its position names is chance: none may come again.
+  // The position of a push may name any of its IDs, so none of them may be reused.
   const newIds = (await outboxIds(node)).slice(start.length)
   const repeated = new Set(lostIds.slice(start.length)).intersection(new Set(newIds))
-  assert.equal(repeated.size, 0, `${repeated.size} of ${newIds.length} outbox ids were given twice`)
-  assert.equal((await regionRow(node.region.db)).epoch, 2, 'raised once, however many saw it')
+  assert.equal(repeated.size, 0, `${repeated.size} of ${newIds.length} outbox IDs were assigned twice`)
+  assert.equal((await regionRow(node.region.db)).epoch, 2, 'raised once, however many processes noticed')
   assert.ok(after.every(({ epoch }) => epoch === 2))
   assert.equal(await sweepsPaused(node.region.db), true)
   const [first = ''] = newPositions
   const read = await fetch(`${node.url}/api/v1/events?after=${first}&types=push`)
   const { events } = (await read.json()) as { events: unknown[] }
-  assert.equal(events.length, PUSHES - 1, 'a new position leads to what came after its write')
+  assert.equal(events.length, PUSHES - 1, 'reading after a new position returns what follows its write')
 })
 
-test('R11: an older copy of the files under a relay that goes on: nothing is numbered before the topic was asked', async (t) => {
+test('R11: a running relay on an older copy of the files numbers nothing before it reads the topic', async (t) => {
   const [directory, older] = [await testDirectory(t), await testDirectory(t)]
   {
     await using made = await startEmbeddedPostgres({ directory, settings: UNSAFE_SETTINGS })
@@ -137,7 +137,7 @@ test('R11: an older copy of the files under a relay that goes on: nothing is num
   const server = await start(directory)
   const copy = await start(older)
   const address = await startSwitch(t, server.url)
-  // Brokers that are away: the test answers for the topic.
+  // The brokers are unreachable. The test supplies the end of the topic.
   const env = { PORTOLAN_DATABASE_URL: address.url, PORTOLAN_KAFKA_BROKERS: '127.0.0.1:1' }
   const node = await testNode(t, { env })
   const { db } = node.region
@@ -164,9 +164,9 @@ test('R11: an older copy of the files under a relay that goes on: nothing is num
   address.to(copy.url)
   const tryPush = () => push(db, repository, 'three', { tags: tags('v1') })
   await eventually('the push', () => tryPush().then(isPushed, () => false), PATIENCE_MS)
-  // A relay that would number moves before it looks again.
+  // A faulty relay would number events before its next check.
   const seen = looks
-  await eventually('the relay to look again', () => looks >= seen + 3, PATIENCE_MS)
+  await eventually('the relay to check again', () => looks >= seen + 3, PATIENCE_MS)
   await ask(topic.slice(-1))
   const after = await eventually('the events', async () => {
     const events = await feed(node)

@@ -1,4 +1,4 @@
-// The sequencer under fire: every event once, gapless, in order, whatever dies.
+// Kills the sequencer repeatedly. Every event is logged once, in order and without gaps.
 
 import assert from 'node:assert/strict'
 import { fork } from 'node:child_process'
@@ -13,7 +13,7 @@ import { testRegion } from '../../support/region.ts'
 const KILLS = 50
 const START = { epoch: 1, pos: 0 }
 
-test('R6: 50 relays killed in mid-transaction, two at a time: nothing lost, doubled, skipped or reordered', async (t) => {
+test('R6: killing 50 relays in a transaction, two at a time, loses, repeats or reorders nothing', async (t) => {
   const { region } = await testRegion(t)
   const directory = region.config.dataDir
   let kills = 0
@@ -26,7 +26,7 @@ test('R6: 50 relays killed in mid-transaction, two at a time: nothing lost, doub
       const [signal] = await new Promise<[NodeJS.Signals | null]>((done) =>
         child.once('exit', (_code, by) => done([by])),
       )
-      assert.equal(signal, 'SIGKILL', 'it ended by its own kill')
+      assert.equal(signal, 'SIGKILL', 'the relay killed itself')
       kills++
     }
   }
@@ -39,7 +39,7 @@ test('R6: 50 relays killed in mid-transaction, two at a time: nothing lost, doub
     }
   }
   const writing = [0, 1, 2].map(writer)
-  // What is rolled back after its outbox row was written must leave no number behind.
+  // A transaction that rolls back after its outbox row was written must leave no gap in the numbers.
   const rollingBack = (async () => {
     while (!stopping) {
       const abandoned = new Error('abandoned')
@@ -53,7 +53,7 @@ test('R6: 50 relays killed in mid-transaction, two at a time: nothing lost, doub
   await Promise.all([killed(), killed()])
   stopping = true
   await Promise.all([...writing, rollingBack])
-  // The last one killed may hold the lock until its connection is noticed to be gone.
+  // The last killed relay may hold the lock until the server notices that its connection is gone.
   await eventually('the outbox to be empty', async () => {
     while ((await moveOnce(region)) > 0);
     return !(await outboxPending(region.db))
@@ -70,24 +70,24 @@ test('R6: 50 relays killed in mid-transaction, two at a time: nothing lost, doub
   assert.deepEqual(
     events.map(({ pos }) => pos),
     events.map((_, index) => index + 1),
-    'pos is gapless',
+    'pos has no gaps',
   )
   const seqs = Map.groupBy(events, ({ shard }) => shard)
   for (const [shard, rows] of seqs) {
     assert.deepEqual(
       rows.map(({ seq }) => seq),
       rows.map((_, index) => index + 1),
-      `seq of shard ${shard} is gapless`,
+      `seq of shard ${shard} has no gaps`,
     )
   }
   for (const [repository, count] of wanted) {
     const sets = events.filter((event) => event.repository === repository && event.type.includes('.tag.set.'))
-    assert.equal(sets.length, count, `${repository}: every acknowledged push is there once`)
+    assert.equal(sets.length, count, `${repository}: every acknowledged push is logged once`)
     const versions = sets.map(({ payload }) => BigInt((payload.version as { h: string }).h))
     assert.deepEqual(
       versions,
       versions.toSorted((a, b) => (a < b ? -1 : 1)),
-      'in the order of the register',
+      'in register order',
     )
   }
 })
