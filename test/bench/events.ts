@@ -1,6 +1,6 @@
-// The event path: commit to log and to a reader of Kafka at 200 pushes a second, the sequencer's rate, what the path costs
-// a push, 500 idle readers of the feed, and 10,000 webhook deliveries to 20 receivers of which one is dead and one slow.
-// The broker, the relay and the webhooks run beside the pushes, on the same cores.
+// Measures the event path: the latency from commit to the log and to a Kafka reader at 200 pushes a second, the rate of
+// the sequencer, the cost for a push, 500 idle readers of the feed, and 10,000 webhook deliveries to 20 receivers, one
+// dead and one slow. The broker, the relay and the webhooks run on the same cores as the pushes.
 //
 //   npm run bench:events -- [seconds]
 
@@ -35,7 +35,7 @@ const DELIVERIES = 10_000
 const say = (text: string) => process.stdout.write(`${text}\n`)
 
 const cluster = withoutKafka() === false ? await startKafka() : undefined
-if (cluster === undefined) say('Kafka is not here: its part is left out')
+if (cluster === undefined) say('Kafka is missing: its measurements are skipped')
 
 const directory = await mkdtemp(join(tmpdir(), 'portolan-bench-events-'))
 await using running = new AsyncDisposableStack()
@@ -52,7 +52,10 @@ const region = running.use(
   ),
 )
 
-/** Resolves when nothing is left to number, publish or plan: what was pushed while nobody was there costs as well. */
+/**
+ * Resolves when nothing is left to number, publish or plan. The backlog from pushes without these services would
+ * otherwise distort the next measurement.
+ */
 async function caughtUp(): Promise<void> {
   for (;;) {
     const readers = cluster === undefined ? ['webhooks'] : ['kafka', 'webhooks']
@@ -63,7 +66,7 @@ async function caughtUp(): Promise<void> {
   }
 }
 
-/** The other services in a process of their own, as they are run. */
+/** Runs the other services in a separate process, as in production. */
 async function startPath(): Promise<AsyncDisposable> {
   const services = await startPortolan({
     services: ['relay', 'webhooks', 'api'],
@@ -127,13 +130,15 @@ const api = running.use(
   )
   const [row] = await region.db.rows(lag, { seconds })
   say(
-    `commit to log at ${RATE} pushes/s: p50 ${row?.p50.toFixed(1)} ms, p99 ${row?.p99.toFixed(1)} ms, most ${row?.most.toFixed(1)} ms   ${(row?.p99 ?? 99) < 50 ? 'reached' : 'MISSED '} p99 < 50 ms`,
+    `commit to log at ${RATE} pushes/s: p50 ${row?.p50.toFixed(1)} ms, p99 ${row?.p99.toFixed(1)} ms, ` +
+      `max ${row?.most.toFixed(1)} ms   ${(row?.p99 ?? 99) < 50 ? 'reached' : 'MISSED '} p99 < 50 ms`,
   )
   if (kafka !== undefined) {
     const sorted = toReaderMs.toSorted((a, b) => a - b)
     const at = (part: number) => sorted[Math.floor(sorted.length * part)] ?? Number.NaN
     say(
-      `commit to a reader of Kafka: p50 ${at(0.5)} ms, p99 ${at(0.99)} ms, most ${sorted.at(-1)} ms of ${sorted.length}   ${at(0.99) < 100 ? 'reached' : 'MISSED '} p99 < 100 ms`,
+      `commit to a Kafka reader: p50 ${at(0.5)} ms, p99 ${at(0.99)} ms, max ${sorted.at(-1)} ms of ` +
+        `${sorted.length} events   ${at(0.99) < 100 ? 'reached' : 'MISSED '} p99 < 100 ms`,
     )
   }
 }
@@ -156,7 +161,8 @@ const api = running.use(
   await pause(2_000)
   const more = (await memory()) - before
   say(
-    `${streams.length} idle readers of the feed: ${more.toFixed(0)} MiB more   ${more < 100 ? 'reached' : 'MISSED '} < 100 MB`,
+    `${streams.length} idle readers of the feed: ${more.toFixed(0)} MiB more   ` +
+      `${more < 100 ? 'reached' : 'MISSED '} < 100 MB`,
   )
   abort.abort()
   await portolan.stop()
@@ -188,7 +194,8 @@ for (const [what, tag] of [
   }
   const cost = 1 - median(beside) / median(without)
   say(
-    `pushes/s of ${what}, 8 clients: ${median(without).toFixed(0)} with nobody behind them, ${median(beside).toFixed(0)} beside relay, Kafka and webhooks: ${(cost * 100).toFixed(1)} % less   ${cost <= 0.1 ? 'reached' : 'MISSED '} <= 10 %`,
+    `pushes/s of ${what}, 8 clients: ${median(without).toFixed(0)} alone, ${median(beside).toFixed(0)} with relay, ` +
+      `Kafka and webhooks: ${(cost * 100).toFixed(1)} % less   ${cost <= 0.1 ? 'reached' : 'MISSED '} <= 10 %`,
   )
 }
 
@@ -204,7 +211,7 @@ while ((await moveOnce(region)) > 0);
 const perSecond = OUTBOX_ROWS / ((performance.now() - movingMs) / 1_000)
 say(`sequencer: ${perSecond.toFixed(0)} events/s   ${perSecond >= 5_000 ? 'reached' : 'MISSED '} >= 5,000`)
 
-/** Time until 18 receivers have everything, with the other two as they are told to be. */
+/** Returns the time until 18 receivers have all deliveries. If `dead`, of the other two one is dead and one slow. */
 async function deliverAll(dead: boolean): Promise<number> {
   await using servers = new AsyncDisposableStack()
   const counts: number[] = []
@@ -260,5 +267,6 @@ async function deliverAll(dead: boolean): Promise<number> {
 const alone = await deliverAll(false)
 const besideDead = await deliverAll(true)
 say(
-  `${DELIVERIES} deliveries to ${RECEIVERS} receivers: ${(alone / 1_000).toFixed(1)} s with all well; the 18 beside one dead and one slow ${(besideDead / 1_000).toFixed(1)} s (${(besideDead / alone).toFixed(2)}x)`,
+  `${DELIVERIES} deliveries to ${RECEIVERS} receivers: ${(alone / 1_000).toFixed(1)} s if all are healthy; with one ` +
+    `dead and one slow, the other 18 take ${(besideDead / 1_000).toFixed(1)} s (${(besideDead / alone).toFixed(2)}x)`,
 )

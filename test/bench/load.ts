@@ -1,5 +1,6 @@
-// Load from core 1: wrk for GET, ab for HEAD (wrk waits for a body), a Node process for pushes. Each returns how many
-// operations were done; anything but success is an error, because a fast 404 is no result.
+// Generates load on core 1: wrk for GET, ab for HEAD (wrk waits for a body), and a Node process for pushes. Each
+// function returns the number of completed operations. Any response other than success is an error, because a fast 404
+// is not a valid result.
 
 import { execFile, spawn } from 'node:child_process'
 import { writeFile } from 'node:fs/promises'
@@ -22,7 +23,7 @@ function headerArguments(peer: Peer): string[] {
   ])
 }
 
-/** GETs of one path, or of random ones of `paths` by number. Returns completed requests and bytes. */
+/** Sends GETs of one path, or of random paths with a number appended. Returns completed requests and bytes. */
 export async function get(
   peer: Peer,
   path: string,
@@ -83,7 +84,7 @@ export interface PushOptions {
   bytes: number
   clients: number
   seconds: number
-  /** Pushes a second in all; undefined: as fast as it goes. */
+  /** Total pushes per second. If undefined, as fast as possible. */
   rate?: number
   /** Bytes by PATCH and an empty PUT (the default), as docker does, or by the PUT, as others do. */
   way?: 'patch' | 'put'
@@ -91,7 +92,7 @@ export interface PushOptions {
   tag?: string
 }
 
-/** Distinct blobs by POST, PATCH, PUT, or a tag moved again and again; in a process of its own on core 1. */
+/** Pushes distinct blobs by POST, PATCH and PUT, or moves a tag repeatedly. Runs in a separate process on core 1. */
 export function push(
   peer: Pick<Peer, 'name' | 'url' | 'headers'>,
   options: PushOptions,

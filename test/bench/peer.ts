@@ -1,5 +1,5 @@
-// A server under measurement: started on core 0, asked for its CPU time and memory through /proc, stopped by its pid.
-// Portolan's Postgres counts as server: its processes are children of what is started here.
+// A server under measurement. It runs on core 0 and is stopped by its PID. CPU time and memory are read from /proc.
+// Portolan's Postgres counts as part of the server, because its processes are children of the started process.
 
 import { execFile, spawn } from 'node:child_process'
 import { readdir, readFile, writeFile } from 'node:fs/promises'
@@ -19,12 +19,12 @@ export interface Peer extends AsyncDisposable {
   readonly name: string
   readonly url: string
   readonly port: number
-  /** Sent with every request. */
+  /** Headers for every request. */
   readonly headers: Readonly<Record<string, string>>
   readonly directory: string
-  /** CPU seconds of all its processes so far. */
+  /** CPU seconds used by all processes of the server so far. */
   cpuSeconds(): Promise<number>
-  /** Peak resident memory of its main process in MiB; asking starts a new count. */
+  /** Peak resident memory of the main process in MiB. Each call resets the peak. */
   peakMiB(): Promise<number>
 }
 
@@ -67,7 +67,7 @@ async function start(options: Options): Promise<Peer> {
       )
       const ticks = stats.map((stat) => {
         const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
-        // utime, stime, and those of children that have ended.
+        // utime, stime, and the same for children that have exited.
         return [11, 12, 13, 14].reduce((sum, index) => sum + Number(fields[index] ?? 0), 0)
       })
       return ticks.reduce((sum, one) => sum + one, 0) / TICKS_PER_SECOND
@@ -85,7 +85,7 @@ async function start(options: Options): Promise<Peer> {
   }
 }
 
-/** A process and all its descendants. */
+/** Returns a process and all its descendants. */
 async function tree(pid: number): Promise<number[]> {
   const parents = new Map<number, number[]>()
   for (const entry of await readdir('/proc')) {
@@ -99,7 +99,7 @@ async function tree(pid: number): Promise<number[]> {
   return found
 }
 
-/** Portolan as a user runs it: accounts, a log line per request, metrics. Clients bring a token. */
+/** Starts Portolan as a user runs it: accounts, a log line for each request, metrics. Clients use a token. */
 export async function startPortolanPeer(
   directory: string,
   env: Readonly<Record<string, string>> = {},
@@ -134,7 +134,10 @@ export async function startPortolanPeer(
   })
 }
 
-/** CNCF distribution v3, with its file driver unless another is given, without authentication and request log: at its best. */
+/**
+ * Starts CNCF distribution v3 in its fastest configuration: no authentication and no request log. It uses the file
+ * driver unless another is given.
+ */
 export async function startDistributionPeer(
   directory: string,
   driver = `filesystem: { rootdirectory: ${directory}/store }`,

@@ -1,4 +1,4 @@
-// Pushes until its time is over and prints how many were answered 201. Started by load.ts.
+// Pushes for a given time and prints the number of 201 responses. Started by load.ts.
 
 import { createHash, randomBytes } from 'node:crypto'
 import { Agent, request } from 'node:http'
@@ -34,7 +34,7 @@ function send(
 }
 
 async function pushBlob(own: Buffer): Promise<number> {
-  // The beginning differs each time: nothing is deduplicated.
+  // The first bytes differ each time, so that nothing is deduplicated.
   randomBytes(16).copy(own)
   const digest = createHash('sha256').update(own).digest('hex')
   const begun = await send('POST', `/v2/${options.repository}/blobs/uploads/`)

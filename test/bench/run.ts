@@ -1,6 +1,6 @@
-// Portolan beside CNCF distribution v3.1.2, on this machine, in one run: servers on core 0 (Portolan's Postgres
-// included), clients on core 1, rounds interleaved, medians taken. What is printed is operations per second of server
-// CPU time, and their ratio; raw rates move with whatever else the machine does, these hardly.
+// Compares Portolan with CNCF distribution v3.1.2 on this machine in one run: servers on core 0 (including Portolan's
+// Postgres), clients on core 1, interleaved rounds, medians. The bench prints operations per second of server CPU time
+// and their ratio. Raw rates vary with the load of the machine; these values hardly do.
 //
 //   npm run bench [-- SECONDS_PER_ROUND [ROUNDS]]
 
@@ -22,7 +22,7 @@ const MIB = 1024 * 1024
 
 interface Workload {
   readonly name: string
-  /** The ratio we want; undefined: printed only. */
+  /** The target ratio. If undefined, the result is only printed. */
   readonly wanted?: number
   readonly unit: 'operations' | 'GB'
   load(peer: Peer): Promise<{ operations: number; bytes?: number }>
@@ -153,7 +153,7 @@ const workloads: Workload[] = [
   },
 ]
 
-// First, while nobody has grown by other work.
+// Measure this first, before other work increases memory use.
 for (const peer of peers) {
   await peer.peakMiB()
   const idle = await peer.peakMiB()
@@ -162,12 +162,14 @@ for (const peer of peers) {
   for (const socket of sockets) socket.destroy()
   const verdict = peer === ours ? `   ${peak < 200 ? 'reached' : 'MISSED '} < 200 MiB` : ''
   process.stdout.write(
-    `${`300 stalled readers, ${peer.name}`.padEnd(38)}${Math.round(peak)} MiB (before: ${Math.round(idle)})${verdict}\n`,
+    `${`300 stalled readers, ${peer.name}`.padEnd(38)}${Math.round(peak)} MiB ` +
+      `(before: ${Math.round(idle)})${verdict}\n`,
   )
 }
 
 process.stdout.write(
-  `${'per server core-second'.padEnd(26)}${ours.name.padStart(12)}${theirs.name.padStart(22)}  ratio (spread)     wanted\n`,
+  `${'per server core-second'.padEnd(26)}${ours.name.padStart(12)}${theirs.name.padStart(22)}` +
+    '  ratio (spread)     wanted\n',
 )
 for (const { name, wanted, unit, load } of workloads) {
   const results = peers.map(() => [] as number[])
@@ -180,8 +182,9 @@ for (const { name, wanted, unit, load } of workloads) {
     unit === 'GB' ? `${median(values).toFixed(2)} GB` : Math.round(median(values)).toLocaleString('en')
   const ratio = median(mine) / median(other)
   const verdict = wanted === undefined ? '' : `${ratio >= wanted ? 'reached' : 'MISSED '} ${wanted}x`
+  const spread = `${ratio.toFixed(1)}x (${ratios[0]?.toFixed(1)}-${ratios.at(-1)?.toFixed(1)})`
   process.stdout.write(
-    `${name.padEnd(26)}${show(mine).padStart(12)}${show(other).padStart(22)}  ${`${ratio.toFixed(1)}x (${ratios[0]?.toFixed(1)}-${ratios.at(-1)?.toFixed(1)})`.padEnd(18)} ${verdict}\n`,
+    `${name.padEnd(26)}${show(mine).padStart(12)}${show(other).padStart(22)}  ${spread.padEnd(18)} ${verdict}\n`,
   )
 }
 
@@ -194,7 +197,8 @@ for (const [what, path] of [
   const perSecond = await measure(ours, (peer) => get(peer, path, of({ connections: 4 })), 'operations')
   const milliseconds = 1_000 / perSecond
   process.stdout.write(
-    `${`${what} of ${TAGS.toLocaleString('en')}`.padEnd(38)}${milliseconds.toFixed(2)} ms of server time   ${milliseconds < 2 ? 'reached' : 'MISSED '} < 2 ms\n`,
+    `${`${what} of ${TAGS.toLocaleString('en')}`.padEnd(38)}${milliseconds.toFixed(2)} ms of server time   ` +
+      `${milliseconds < 2 ? 'reached' : 'MISSED '} < 2 ms\n`,
   )
 }
 
@@ -219,7 +223,7 @@ async function seed(peer: Peer): Promise<void> {
   await client.pushManifest('bench/push', 'moving', manifest)
 }
 
-/** Rows as pushes write them, in bulk: tags of one repository, and repositories. */
+/** Inserts rows in bulk as pushes write them: tags of one repository, and repositories. */
 async function seedOurLists(peer: Peer): Promise<void> {
   const { readFile } = await import('node:fs/promises')
   const postgres = join(peer.directory, 'eu', 'postgres')
@@ -244,7 +248,7 @@ async function seedOurLists(peer: Peer): Promise<void> {
   await client.end()
 }
 
-/** Tag links as distribution keeps them. */
+/** Writes tag links in the layout of distribution. */
 async function seedTheirTags(peer: Peer): Promise<void> {
   const tags = join(peer.directory, 'store/docker/registry/v2/repositories/bench/tags/_manifests/tags')
   const { digest } = manifestOf(INDEX, { manifests: [] })
@@ -259,7 +263,7 @@ async function seedTheirTags(peer: Peer): Promise<void> {
   }
 }
 
-/** Clients that ask for 100 MB and read nothing. */
+/** Opens clients that request 100 MB and read nothing. */
 async function stalledReaders(peer: Peer, count: number) {
   const sockets = Array.from({ length: count }, () => {
     const socket = connect(peer.port, '127.0.0.1')
@@ -274,7 +278,7 @@ async function stalledReaders(peer: Peer, count: number) {
     return Object.assign(socket, { seen: () => seen })
   })
   await eventually(
-    'every reader to have its first bytes',
+    'every reader to receive its first bytes',
     () => sockets.every((socket) => socket.seen()),
     60_000,
   )

@@ -1,6 +1,6 @@
-// Speed and cost on an object store, beside CNCF distribution v3 on the same MinIO, in one run. Servers on core 0, MinIO
-// and the clients on core 1; MinIO's work is nobody's. Also what each push and pull asks of the store, counted by a
-// proxy, and the memory of fifty large uploads that pause.
+// Speed and cost on an object store, compared with CNCF distribution v3 on the same MinIO in one run. Servers run on
+// core 0, MinIO and the clients on core 1; the CPU time of MinIO is not counted. Also counts the requests of each push
+// and pull to the store through a proxy, and measures the memory of fifty paused large uploads.
 //
 //   npm run bench:stores -- [seconds] [rounds]
 
@@ -46,7 +46,7 @@ if (theirs === undefined) {
 running.use(theirs)
 const peers = [ours, theirs]
 
-// First, while nobody has grown by other work.
+// Measure this first, before other work increases memory use.
 await ours.peakMiB()
 const before = await ours.peakMiB()
 const sockets = await pausedUploads(ours, 50, 40_000_000)
@@ -54,7 +54,8 @@ await pause(1_000)
 const peak = await ours.peakMiB()
 for (const socket of sockets) socket.destroy()
 say(
-  `50 uploads paused after 40 MB: ${Math.round(peak)} MiB (before: ${Math.round(before)})   ${peak < 512 ? 'reached' : 'MISSED '} < 512 MiB`,
+  `50 uploads paused after 40 MB: ${Math.round(peak)} MiB (before: ${Math.round(before)})   ` +
+    `${peak < 512 ? 'reached' : 'MISSED '} < 512 MiB`,
 )
 say('time from the last byte of a streamed upload to its 201')
 for (const size of [64, 256, 1024]) {
@@ -120,7 +121,7 @@ async function compare(name: string, load: (peer: Peer) => Promise<{ operations:
   )
 }
 
-/** Streams a blob in one PATCH and ends it; milliseconds from the PATCH's last byte to the 201. */
+/** Streams a blob in one PATCH and completes it. Returns milliseconds from the last byte of the PATCH to the 201. */
 async function lastByteTo201(peer: Peer, size: number): Promise<number> {
   const client = ociClient(peer.url, peer.headers.Authorization)
   const started = await client.request('POST', '/v2/bench/push/blobs/uploads/')
@@ -132,7 +133,7 @@ async function lastByteTo201(peer: Peer, size: number): Promise<number> {
     const sent = request(location, { method: 'PATCH', headers: { ...peer.headers } }, (answer) => {
       answer.resume()
       if (answer.statusCode === 202) resolve(answer.headers.location ?? '')
-      else reject(new Error(`PATCH answered ${answer.statusCode}`))
+      else reject(new Error(`PATCH returned ${answer.statusCode}`))
     })
     sent.on('error', reject)
     const stream = async () => {
@@ -147,11 +148,11 @@ async function lastByteTo201(peer: Peer, size: number): Promise<number> {
   })
   const separator = patched.includes('?') ? '&' : '?'
   const ended = await client.request('PUT', `${patched}${separator}digest=sha256:${hash.digest('hex')}`)
-  if (ended.status !== 201) throw new Error(`PUT answered ${ended.status}: ${await ended.text()}`)
+  if (ended.status !== 201) throw new Error(`PUT returned ${ended.status}: ${await ended.text()}`)
   return performance.now() - lastMs
 }
 
-/** What one push and one pull of each size ask of the store. */
+/** Counts the requests to the store for one push and one pull of each size. */
 async function countRequests(): Promise<void> {
   await using stack = new AsyncDisposableStack()
   const proxy = stack.use(await startStoreProxy(minio))
@@ -183,7 +184,7 @@ async function countRequests(): Promise<void> {
   }
 }
 
-/** Uploads that sent so many bytes and then stand still. Resolves when the server has taken them all. */
+/** Starts uploads that send this many bytes and then pause. Resolves when the server has received all of them. */
 async function pausedUploads(peer: Peer, count: number, bytes: number) {
   const client = ociClient(peer.url, peer.headers.Authorization)
   const chunk = randomBytes(100_000)

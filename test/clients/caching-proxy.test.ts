@@ -1,4 +1,5 @@
-// I9: a shared cache in front of Portolan (a real nginx with proxy_cache) never serves one caller's answer to another.
+// I9: a shared cache in front of Portolan (a real nginx with proxy_cache) never serves one caller's response to
+// another.
 
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
@@ -16,7 +17,9 @@ import { testDirectory } from '../support/region.ts'
 const skip = missing('nginx')
 const basic = (name: string) => `Basic ${btoa(`${name}:${name}-password`)}`
 
-/** nginx that caches whatever the upstream lets it; with `ignoring`, also what the upstream forbids. */
+/**
+ * Starts nginx as a cache. It caches what the upstream permits and, with `ignoring`, also what the upstream forbids.
+ */
 async function startCache(t: TestContext, options: { upstream: string; ignoring: string }): Promise<string> {
   const port = await freePort()
   const url = `http://127.0.0.1:${port}`
@@ -37,7 +40,7 @@ async function startCache(t: TestContext, options: { upstream: string; ignoring:
   return url
 }
 
-test("I9: behind a shared cache nobody sees what another was allowed to pull, nor another's refusal", {
+test("I9: a shared cache never serves one caller's content or rejection to another", {
   skip,
 }, async (t) => {
   const htpasswd = join(await testDirectory(t), 'htpasswd')
@@ -73,7 +76,7 @@ test("I9: behind a shared cache nobody sees what another was allowed to pull, no
     assert.deepEqual(await status(url, basic('mallory')), { status: 401, cache: 'MISS' }, path)
     assert.deepEqual(await status(url), { status: 401, cache: 'MISS' }, path)
   }
-  // The same cache, told to ignore what we say, does leak: it is our headers that hold it back.
+  // The same cache leaks if it ignores the response headers of Portolan. This proves that the headers prevent the leak.
   const leaking = await startCache(t, {
     upstream: portolan.host,
     ignoring: 'proxy_ignore_headers Cache-Control Vary;',

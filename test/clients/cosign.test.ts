@@ -1,4 +1,4 @@
-// cosign 2.5: signatures as tags, read, changed and written back.
+// cosign 2.5 reads, changes and rewrites signatures as tags.
 
 import assert from 'node:assert/strict'
 import { join } from 'node:path'
@@ -14,7 +14,7 @@ const cosign = findDebianCosign()
 const crane = findTool('crane')
 
 test('cosign 2.5 signs and verifies', {
-  skip: !(cosign && crane) && 'cosign 2.5 or crane is not here (.ci/install)',
+  skip: !(cosign && crane) && 'cosign 2.5 or crane is missing (.ci/install)',
 }, async (t) => {
   const directory = await testDirectory(t)
   await using portolan = await startPortolan()

@@ -1,4 +1,4 @@
-// The container tools of Debian, as they are: docker engine, ctr, skopeo, podman, buildah.
+// The container tools of Debian, unmodified: docker engine, ctr, skopeo, podman, buildah.
 
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
@@ -14,7 +14,7 @@ import { testDirectory } from '../support/region.ts'
 
 const PASSWORD = 'client-password'
 const isRoot = process.getuid?.() === 0
-const skipEngine = missing('dockerd', 'docker') || (!isRoot && 'the engine needs root')
+const skipEngine = missing('dockerd', 'docker') || (!isRoot && 'the engine requires root')
 
 function scratch(stack: AsyncDisposableStack): Promise<string> {
   return testDirectory({ after: (fn) => void stack.defer(async () => void (await (fn as () => unknown)())) })
@@ -152,7 +152,7 @@ for (const auth of [false, true]) {
         )
       })
 
-      test('ctr pulls by containerd, pushes what it pulled, and finds the same digest', {
+      test('ctr pulls with containerd, pushes the image again, and finds the same digest', {
         skip: missing('ctr'),
       }, async () => {
         const layout = await makeLayout(join(home, 'ctr'))

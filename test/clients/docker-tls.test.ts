@@ -1,5 +1,5 @@
-// docker over TLS through a real nginx, with a private CA, under a name that is not loopback: the engine takes every
-// name on 127/8 for insecure, so that would prove nothing. The name is on ::1, in a mount namespace with its own
+// docker over TLS through a real nginx, with a private CA and a name that is not loopback. The engine treats every name
+// on 127/8 as insecure, so such a name would prove nothing. The name resolves to ::1 in a mount namespace with its own
 // /etc/hosts and /etc/docker/certs.d.
 
 import assert from 'node:assert/strict'
@@ -20,7 +20,7 @@ const PASSWORD = 'client-password'
 const skip =
   missing('dockerd', 'docker', 'nginx', 'openssl', 'unshare') || (process.getuid?.() !== 0 && 'needs root')
 
-/** A CA and a certificate of the name, as PEM files in the directory. */
+/** Creates a CA and a certificate for the name, as PEM files in the directory. */
 async function makeCertificates(directory: string): Promise<void> {
   const openssl = (...args: string[]) => command('openssl', args, { cwd: directory })
   await openssl(
@@ -74,7 +74,7 @@ async function makeCertificates(directory: string): Promise<void> {
   )
 }
 
-/** nginx as the README says, on ::1. */
+/** Starts nginx as described in the README, on ::1. */
 async function startNginx(
   t: TestContext,
   directory: string,
@@ -119,7 +119,7 @@ http {
   )
 }
 
-test('docker logs in, pushes and pulls over TLS with a private CA, and refuses a certificate it does not know', {
+test('docker logs in, pushes and pulls over TLS with a private CA, and rejects an unknown certificate', {
   skip,
 }, async (t) => {
   const directory = await testDirectory(t)

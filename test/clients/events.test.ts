@@ -1,5 +1,5 @@
-// A docker push, seen by everybody who wants to hear of it: kcat on a real Kafka, the SSE feed, and webhooks in all three
-// formats, one of them received by a program written for distribution's notifications.
+// A docker push is visible to all kinds of consumers: kcat on a real Kafka, the SSE feed, and webhooks in all three
+// formats. One webhook receiver is a program built on distribution's notifications package.
 
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
@@ -24,7 +24,7 @@ const skip =
 const PATIENCE_MS = 30_000
 const PUSH = 'dev.portolan.registry.push.v1'
 
-/** The program written for distribution's notifications: what it took, line by line. */
+/** Starts the receiver built on distribution's notifications package. It prints one line for each accepted event. */
 async function startReceiver(stack: AsyncDisposableStack) {
   const child = spawn(receiver ?? '', { stdio: ['ignore', 'pipe', 'inherit'] })
   stack.defer(() => void child.kill('SIGKILL'))
@@ -37,7 +37,7 @@ async function startReceiver(stack: AsyncDisposableStack) {
   return { url: `http://127.0.0.1:${port}/`, lines }
 }
 
-/** Any HTTP server: what it was sent. */
+/** Starts an HTTP server that records its requests. */
 async function startSink(stack: AsyncDisposableStack) {
   const received: { headers: IncomingHttpHeaders; body: string }[] = []
   const server = createServer((request, response) => {
@@ -58,7 +58,7 @@ async function startSink(stack: AsyncDisposableStack) {
   return { url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/`, received }
 }
 
-test('a docker push is seen in kcat, in the SSE feed and at signed webhooks in three formats', {
+test('a docker push reaches kcat, the SSE feed, and signed webhooks in three formats', {
   skip,
 }, async () => {
   await using stack = new AsyncDisposableStack()
@@ -132,11 +132,11 @@ test('a docker push is seen in kcat, in the SSE feed and at signed webhooks in t
     assert.ok(headers.includes(`${name}=`), name)
   assert.equal((JSON.parse(value) as { digest: string }).digest, digest)
 
-  await eventually('the feed to bring it', () => streamed.includes(digest), PATIENCE_MS)
+  await eventually('the feed to contain the push', () => streamed.includes(digest), PATIENCE_MS)
   assert.match(streamed, new RegExp(`event: ${PUSH}`))
 
   await eventually(
-    'the receivers to have it',
+    'the receivers to have the push',
     () =>
       distribution.lines().length > 0 && Object.values(sinks).every(({ received }) => received.length > 0),
     PATIENCE_MS,

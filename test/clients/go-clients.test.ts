@@ -1,4 +1,4 @@
-// Clients built from the Go module proxy: crane, oras, regctl. Each pushes, pulls, compares, deletes.
+// Clients built from the Go module proxy: crane, oras, regctl. Each pushes, pulls, compares and deletes.
 
 import assert from 'node:assert/strict'
 import { readFile, writeFile } from 'node:fs/promises'
@@ -71,7 +71,7 @@ for (const auth of [false, true]) {
       await assert.rejects(run(crane, ['digest', `${image}:v1`]), /404|MANIFEST_UNKNOWN|NAME_UNKNOWN/)
     })
 
-    test('oras pushes an artifact, attaches to it and discovers what is attached', async () => {
+    test('oras pushes an artifact, attaches another to it and discovers it', async () => {
       const artifact = `${portolan.host}/oras/artifact:v1`
       await writeFile(join(home, 'hello.txt'), 'hello')
       await writeFile(join(home, 'sbom.json'), '{}')
@@ -97,7 +97,7 @@ for (const auth of [false, true]) {
       await assert.rejects(command(oras, ['manifest', 'fetch', plain, ...login, artifact], at))
     })
 
-    test('regctl copies in small chunks, mounts, lists referrers and removes a tag without its siblings', async () => {
+    test('regctl copies in chunks, mounts, lists referrers and removes one tag without its siblings', async () => {
       const layout = await makeLayout(join(home, 'regctl'), 3_000_000)
       const image = `${portolan.host}/regctl/app`
       await run(regctl, ['registry', 'set', '--blob-chunk', '500000', '--blob-max', '600000', portolan.host])
@@ -119,7 +119,7 @@ for (const auth of [false, true]) {
     })
 
     if (!auth) return
-    test('whoever has not logged in may pull but not push', async () => {
+    test('an anonymous client can pull but not push', async () => {
       const layout = await makeLayout(join(home, 'anonymous'))
       await run(crane, ['push', layout.directory, `${portolan.host}/public/app:v1`, '--insecure'])
       const nobody = { env: { HOME: '/nonexistent', DOCKER_CONFIG: '/nonexistent' } }

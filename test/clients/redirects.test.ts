@@ -1,4 +1,4 @@
-// Real clients pull through redirects: from Portolan with accounts, the blobs from a real S3 server.
+// Real clients pull through redirects: Portolan with accounts, blobs from a real S3 server.
 
 import assert from 'node:assert/strict'
 import { writeFile } from 'node:fs/promises'
@@ -30,7 +30,7 @@ async function setUp(t: TestContext) {
     await startPortolan({
       env: {
         ...server.env,
-        // crane refuses to be sent from a public name to a private address.
+        // crane refuses a redirect from a public name to a private address.
         PORTOLAN_S3_ENDPOINT: proxy.url.replace('127.0.0.1', 'localhost'),
         PORTOLAN_REDIRECT: 'on',
         PORTOLAN_REDIRECT_BYTES_MIN: '0',
@@ -47,7 +47,7 @@ async function setUp(t: TestContext) {
   const image = `${portolan.host}/team/app:v1`
   await command(crane, ['push', layout.directory, image], { env: { DOCKER_CONFIG: directory } })
   proxy.heal()
-  /** Pulls that clients made at the store itself, by our links. */
+  /** The pulls that clients made directly from the store through links. */
   const linked = () => proxy.requests.filter(({ query }) => query.includes('X-Amz-Signature')).length
   return { directory, portolan, layout, image, linked, stack }
 }

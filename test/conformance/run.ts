@@ -1,6 +1,6 @@
-// The OCI conformance suite in every shape that matters: both versions of the specification, sparse manifests, with
-// and without authentication, straight and through a balancer over two nodes. Nothing may fail and nothing may be
-// skipped; a run whose result file is missing has failed, because the suite exits 0 when it did not understand its
+// Runs the OCI conformance suite in all relevant configurations: both versions of the specification, sparse manifests,
+// with and without authentication, direct and through a load balancer over two nodes. No test may fail or be skipped. A
+// run without a result file counts as failed, because the suite exits with 0 if it did not understand its
 // configuration.
 
 import { execFile } from 'node:child_process'
@@ -14,7 +14,7 @@ import { findTool } from '../support/parts/tools.ts'
 import { type PortolanProcess, startPortolan } from '../support/portolan-process.ts'
 
 const RUN_TIMEOUT_MS = 120_000
-/** Fewer assertions than this mean that the suite did not run what it should have. */
+/** With fewer tests than this, the suite did not run completely. */
 const TESTS_MIN = 800
 const ACCOUNT = { name: 'conformance', password: 'conformance-password' }
 
@@ -23,7 +23,7 @@ interface Shape {
   readonly sparse: boolean
   readonly auth: boolean
   readonly nodes: 1 | 2
-  /** On a real S3 server instead of files; with redirects every blob is fetched from there. */
+  /** Use a real S3 server instead of files. With redirects, every blob is fetched from that server. */
   readonly s3?: 'redirects off' | 'redirects on'
 }
 
@@ -36,7 +36,7 @@ const shapes: Shape[] = [false, true].flatMap((auth) =>
 )
 for (const version of ['1.1', 'dev'] as const) {
   shapes.push({ version, sparse: false, auth: true, nodes: 2, s3: 'redirects off' })
-  // The suite sends its Authorization on to where it is redirected, which no real client does and S3 refuses.
+  // The suite forwards its Authorization header on redirects. No real client does this, and S3 rejects it.
   shapes.push({ version, sparse: false, auth: false, nodes: 2, s3: 'redirects on' })
 }
 const withoutS3 = withoutStore('minio')
@@ -85,8 +85,8 @@ async function inShape(shape: Shape, htpasswd: string): Promise<Counts> {
     ...store?.env,
     ...(shape.s3 === 'redirects on' && {
       PORTOLAN_REDIRECT: 'on',
-      // The next version wants Docker-Content-Digest on a blob's last answer, which no store sends behind a link: there
-      // only large blobs go by one, as in production.
+      // The next version requires Docker-Content-Digest on the final response for a blob. No store sends this header,
+      // so only large blobs are redirected there, as in production.
       ...(shape.version === '1.1' && { PORTOLAN_REDIRECT_BYTES_MIN: '0' }),
     }),
     PORTOLAN_SPARSE: shape.sparse ? 'all' : 'none',
@@ -96,14 +96,14 @@ async function inShape(shape: Shape, htpasswd: string): Promise<Counts> {
     }),
   }
   const first = running.use(await startPortolan({ env }))
-  // Awaited here: what runs is stopped when this function is left.
+  // Awaited here, because leaving this function stops the servers.
   if (shape.nodes === 1) return await conform(shape, first.host)
   const second = running.use(await secondNode(first, env))
   const balancer = running.use(await startBalancer([portOf(first), portOf(second)]))
   return await conform(shape, balancer.host)
 }
 
-/** Another API process on the first one's database and blobs. */
+/** Starts another API process on the database and blobs of the first. */
 async function secondNode(first: PortolanProcess, env: Record<string, string>): Promise<PortolanProcess> {
   const data = join(first.dataDir, 'eu', 'postgres')
   const password = (await readFile(join(data, 'password'), 'utf8')).trim()

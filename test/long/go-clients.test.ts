@@ -1,4 +1,4 @@
-// Clients that are slow to build: cosign 3, which writes signatures as referrers, and helm.
+// Clients that take long to build: cosign 3, which writes signatures as referrers, and helm.
 
 import assert from 'node:assert/strict'
 import { mkdir } from 'node:fs/promises'
@@ -15,7 +15,7 @@ const cosign = findTool('cosign')
 const crane = findTool('crane')
 const helm = findTool('helm')
 
-test('cosign 3 signs and verifies, by referrers and without a fallback tag', {
+test('cosign 3 signs and verifies with referrers and without a fallback tag', {
   skip: !(cosign && crane) && 'cosign 3 or crane is not built',
 }, async (t) => {
   const directory = await testDirectory(t)

@@ -145,7 +145,7 @@ describe('S3 behind a faulty proxy', { skip: withoutStore('minio') }, () => {
     { kind: 'status', status: 500, code: 'InternalError' },
     { kind: 'black hole' },
   ] as const satisfies Harm[]) {
-    test(`${harm.kind}${'code' in harm ? ` ${harm.code}` : ''}: the part is sent again, the blob is complete`, async () => {
+    test(`${harm.kind}${'code' in harm ? ` ${harm.code}` : ''} on a part: it is sent again`, async () => {
       const bytes = randomBytes(11 * MIB)
       first(1, isPart, harm)
       await client.pushBlob('a/b', bytes)

@@ -27,7 +27,7 @@ test('stress: no stale read in a million beside writers with every kind of trans
   await stop()
   const { hits, secondReads } = reader.counts()
   t.diagnostic(
-    `${reads} reads, ${hits} from memory, ${secondReads} second statements, ${acknowledged()} acknowledged writes, ${stale} stale`,
+    `${reads} reads, ${hits} cached, ${secondReads} second statements, ${acknowledged()} writes, ${stale} stale`,
   )
   assert.equal(stale, 0)
   assert.ok(hits > 1_000, 'the cache served reads')
