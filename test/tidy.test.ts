@@ -1,6 +1,6 @@
-// The tree's own rules, as tests: layers, one owner per package, no state at module scope, prose at the head of every
-// file, documents that equal the code they describe. A rule is a function from a file to complaints, and each is
-// shown a bad example first: a rule that cannot complain is worth nothing.
+// The rules of the tree as tests: layers, one owner for each package, no state at module scope, a header comment in
+// each file, documents that match the code they describe. A rule is a function from a file to complaints. Each rule is
+// first tested on a bad example, because a rule that cannot fail is useless.
 
 import assert from 'node:assert/strict'
 import { glob, readFile, stat } from 'node:fs/promises'
@@ -21,28 +21,28 @@ const root = join(import.meta.dirname, '..')
 
 type Rule = (source: Source) => string[]
 
-/** Longer than this needs a sentence. */
+/** A longer file needs an entry with a reason in LONG_FILES. */
 const LINES_MAX = 400
 const LONG_FILES: Readonly<Record<string, string>> = {}
 
 const rules: Readonly<Record<string, { rule: Rule; bad: Source }>> = {
-  'the core stands on nothing': {
+  'the core imports no other layer': {
     rule: floors,
     bad: file('shared/oci/x.ts', "import a from '#shared/db/connect.ts'"),
   },
-  'an adapter knows another one only for a reason': {
+  'an adapter imports another adapter only with a listed reason': {
     rule: floors,
     bad: file('shared/outbound/x.ts', "import { a } from '../db/connect.ts'"),
   },
-  'the region opens adapters and knows no use-case': {
+  'the region opens adapters and imports no use case': {
     rule: floors,
     bad: file('shared/region.ts', "import { a } from './registry/pull.ts'"),
   },
-  'use-cases stand on each other only downwards': {
+  'use cases import each other only downwards': {
     rule: floors,
     bad: file('shared/registry/x.ts', "import { a } from '../replication/receive-events.ts'"),
   },
-  'use-cases take what they use, and of the region its type': {
+  'use cases get their dependencies as arguments, and import only the type of the region': {
     rule: floors,
     bad: file('shared/webhooks/x.ts', "import { openRegion } from '../region.ts'"),
   },
@@ -50,7 +50,7 @@ const rules: Readonly<Record<string, { rule: Rule; bad: Source }>> = {
     rule: floors,
     bad: file('services/api/x.ts', "import a from '../janitor/service.ts'"),
   },
-  'routes call use-cases, not tables': {
+  'routes call use cases, not tables': {
     rule: floors,
     bad: file('services/api/v2/x.ts', "import { type A, b } from '#shared/db/tags.ts'"),
   },
@@ -58,11 +58,11 @@ const rules: Readonly<Record<string, { rule: Rule; bad: Source }>> = {
     rule: ownerComplaints,
     bad: file('services/api/x.ts', "import pg from 'pg'"),
   },
-  'a package without an owner is not imported': {
+  'a package without an owner may not be imported': {
     rule: ownerComplaints,
     bad: file('services/api/x.ts', "import leftPad from 'left-pad'"),
   },
-  'what reaches out of the process has its floors': {
+  'modules for I/O are limited to certain layers': {
     rule: ownerComplaints,
     bad: file('shared/registry/x.ts', "import { readFile } from 'node:fs/promises'"),
   },
@@ -70,31 +70,31 @@ const rules: Readonly<Record<string, { rule: Rule; bad: Source }>> = {
     rule: ownerComplaints,
     bad: file('shared/events/x.ts', "import { connect } from 'node:net'"),
   },
-  'the core asks neither the clock nor chance': {
+  'the core uses neither the clock nor randomness': {
     rule: purityComplaints,
     bad: file('shared/convergence/x.ts', 'const at = Date.now()'),
   },
-  'nothing lives at module scope': {
+  'no state at module scope': {
     rule: moduleState,
     bad: file('shared/db/x.ts', 'const cache = new Map()'),
   },
-  'the environment is read in one place': {
+  'only one place reads the environment': {
     rule: environment,
     bad: file('shared/db/x.ts', 'process.env.HOME'),
   },
-  'every file opens with prose': {
+  'every file opens with a header comment': {
     rule: header,
     bad: file('shared/db/x.ts', "import x from './y.ts'\n"),
   },
-  'files are one idea long': {
+  'files have a bounded length': {
     rule: length,
     bad: file('shared/db/x.ts', '// a\n'.repeat(LINES_MAX + 1)),
   },
-  'nothing is left lying about': {
+  'no leftovers such as open tasks or debug output': {
     rule: leftovers,
     bad: file('shared/db/x.ts', `// ${'TO'}DO later`),
   },
-  'names say something': { rule: names, bad: file('shared/db/utils.ts', '') },
+  'file names are meaningful': { rule: names, bad: file('shared/db/utils.ts', '') },
 }
 
 function file(path: string, text: string): Source {
@@ -137,7 +137,7 @@ function leftovers({ path, text }: Source): string[] {
 
 function names({ path }: Source): string[] {
   return /(?:^|\/)(?:utils?|helpers?|types|common|index|misc)\.ts$/.test(path)
-    ? ['has a name that says nothing']
+    ? ['has a meaningless name']
     : []
 }
 
@@ -151,7 +151,7 @@ for await (const path of glob('{services,shared,test}/**/*.{ts,js}', {
 describe('tidy', () => {
   for (const [name, { rule, bad }] of Object.entries(rules)) {
     test(name, () => {
-      assert.notDeepEqual(rule(bad), [], 'the rule must refuse its bad example')
+      assert.notDeepEqual(rule(bad), [], 'the rule must reject its bad example')
       const complaints = sources.flatMap((source) =>
         rule(source).map((complaint) => `${source.path}: ${complaint}`),
       )
@@ -159,7 +159,7 @@ describe('tidy', () => {
     })
   }
 
-  test('every exception of a floor is still needed', () => {
+  test('every exception to the layers is still needed', () => {
     const used = new Set(sources.flatMap(floorComplaints).map(({ excused }) => excused))
     assert.deepEqual(
       EXCEPTIONS.filter((exception) => !used.has(exception)),
@@ -167,7 +167,7 @@ describe('tidy', () => {
     )
   })
 
-  test('every file of shared/ that does something has its test, or a test that names it and reaches it', () => {
+  test('every file of shared/ with code has a test of its own path, or a test that names and imports it', () => {
     assert.deepEqual(untested(sources), [])
     const lone = file('shared/db/x.ts', 'export const a = 1')
     const claims = file('test/other.test.ts', '// tests: shared/db/x.ts\n')
@@ -177,10 +177,14 @@ describe('tidy', () => {
     )
     const gone = file('test/other.test.ts', '// tests: shared/db/y.ts\n')
     assert.equal(untested([lone]).length, 1, 'no test')
-    assert.equal(untested([lone, claims]).length, 1, 'a test that only claims')
-    assert.equal(untested([lone, gone]).length, 2, 'a test of what does not exist')
+    assert.equal(untested([lone, claims]).length, 1, 'a test that names the file but does not import it')
+    assert.equal(untested([lone, gone]).length, 2, 'a test that names a missing file')
     assert.deepEqual(untested([lone, reaches]), [])
-    assert.deepEqual(untested([file('shared/db/x.ts', 'export interface A {}')]), [], 'types do nothing')
+    assert.deepEqual(
+      untested([file('shared/db/x.ts', 'export interface A {}')]),
+      [],
+      'a file with only types needs no test',
+    )
   })
 
   test('no line of a README is over 120 columns', async () => {
@@ -189,14 +193,14 @@ describe('tidy', () => {
       cwd: root,
     })) {
       const lines = (await readFile(join(root, path), 'utf8')).split('\n')
-      // A table's row cannot be broken.
+      // A row of a table cannot be wrapped.
       for (const [index, line] of lines.entries())
         if (line.length > 120 && !line.startsWith('|')) wide.push(`${path}:${index + 1}`)
     }
     assert.deepEqual(wide, [])
   })
 
-  test('the top level is what it should be', async () => {
+  test('the top level has the expected entries', async () => {
     const visible = [
       'LICENSE',
       'README.md',
@@ -211,12 +215,12 @@ describe('tidy', () => {
     for (const folder of ['services', 'shared', 'test']) await stat(join(root, folder, 'README.md'))
   })
 
-  test('the lockfile names no registry', async () => {
+  test('the lockfile does not name a registry', async () => {
     const lock = await readFile(join(root, 'package-lock.json'), 'utf8')
     assert.doesNotMatch(lock, /"resolved": "https?:/)
   })
 
-  test('the READMEs have the configuration and the errors as they are', async () => {
+  test('the READMEs list the current configuration and errors', async () => {
     const readme = await readFile(join(root, 'README.md'), 'utf8')
     const errors = Object.entries(errorTable).map(
       ([code, { status, message }]) => `| \`${code}\` | ${status} | ${message} |`,
@@ -237,7 +241,7 @@ function between(text: string, name: string): string | undefined {
   return new RegExp(`<!-- ${name} -->\\n([\\s\\S]*?)\\n<!-- /${name} -->`).exec(text)?.[1]
 }
 
-/** Files of shared/ with neither a test at the same path nor one that says `// tests: <file>` and reaches it. */
+/** Files of shared/ that have neither a test at the same path nor one that says `// tests: <file>` and imports it. */
 function untested(all: readonly Source[]): string[] {
   const byPath = new Map(all.map((source) => [source.path, source]))
   const named = all.flatMap(({ path, text }) =>
@@ -261,7 +265,9 @@ function untested(all: readonly Source[]): string[] {
   return [...missing, ...absent]
 }
 
-/** All that a file imports, directly or not, and the programs that it names: `services/main.ts`. */
+/**
+ * All files that a file imports, directly or indirectly, and the programs that it names, such as `services/main.ts`.
+ */
 function reached(path: string, byPath: ReadonlyMap<string, Source>, seen = new Set<string>()): Set<string> {
   const source = byPath.get(path)
   if (source === undefined || seen.has(path)) return seen

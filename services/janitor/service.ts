@@ -1,7 +1,7 @@
-// The janitor: all periodic and destructive work, in one place that is easy to audit. It encrypts secrets that are
-// still stored in clear text, removes expired uploads, removes bytes that no row references, and checks blobs for
-// damage. In a region one janitor works at a time: the process that holds the lease. Each task is bounded per run and
-// continues in the next run.
+// The janitor: all periodic and destructive work, in one place that is easy to audit. It seals secrets that are still
+// stored in clear text, removes expired uploads, removes bytes that no row references, and checks blobs for damage. In
+// a region one janitor works at a time: the process that holds the lease. Each task is bounded per run and continues in
+// the next run.
 
 import { withLease } from '#shared/db/lease.ts'
 import { sealStoredSecrets } from '#shared/db/seal-stored-secrets.ts'

@@ -22,9 +22,7 @@ const LEASE = 'kafka-publisher'
 const LEASE_PAUSE_MS = 1_000
 const PAGE_ROWS_MAX = 500
 const PAGE_BYTES_MAX = 700_000
-/**
- * The sequencer wakes the publisher. If another relay moved the outbox, the publisher polls the log at this interval.
- */
+/** Polling interval. The sequencer wakes the publisher earlier, unless another relay moved the outbox. */
 const IDLE_PAUSE_MS = 50
 /** Under load, lets a batch grow large enough to be worth its round trips. */
 const BUSY_PAUSE_MS = 8

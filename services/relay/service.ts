@@ -1,4 +1,5 @@
-// The relay: moves the outbox into the region's event log, in order and within milliseconds, and numbers the events.
+// The relay: numbers the events of the outbox and moves them to the region's event log, in order and within
+// milliseconds.
 //
 // It polls the outbox often while pushes arrive and rarely when none do. The poll takes no lock and no transaction ID,
 // so it changes nothing that pulls depend on. Several relays may run: the one that holds the lock moves rows, and the

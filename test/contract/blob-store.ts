@@ -109,7 +109,7 @@ export function blobStoreContract(
       assert.deepEqual(await store.list('', 10), [])
     })
 
-    test('a digest with an algorithm other than the one used on the way is computed at completion', async (t) => {
+    test('a digest with a different algorithm than the upload used is computed at completion', async (t) => {
       const store = await open(t)
       const bytes = randomBytes(1000)
       const { object } = await store.complete(await append(store, EMPTY_SESSION, bytes), {

@@ -67,7 +67,7 @@ async function startOnDatabase(t: TestContext, env: Record<string, string> = {})
   })
 }
 
-test('it starts in an empty directory, serves both loopback families, drains, and keeps its data', async (t) => {
+test('Portolan starts in an empty directory, serves both loopback families, drains, and keeps its data', async (t) => {
   const dataDir = await testDirectory(t)
   const image = testImage()
   {

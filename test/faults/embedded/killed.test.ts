@@ -35,7 +35,7 @@ test('kill -9 of the owner ends Postgres too, and the next start recovers commit
   await execute(again.url, 'select * from kept')
 })
 
-test('a start right after kill -9 of all processes waits for busy backends, three times of three', async (t) => {
+test('a start right after kill -9 of all processes waits for busy backends, in three of three rounds', async (t) => {
   const directory = await testDirectory(t)
   for (let round = 0; round < 3; round++) {
     const owner = await spawnOwner(t, directory)

@@ -1,6 +1,6 @@
-// A receiver of registry notifications, written against distribution's own package: the types that its consumers use.
-// It refuses what distribution would not send (another media type, a field it does not know) and prints one line for
-// each event it took.
+// A receiver of registry notifications, built on distribution's own package and therefore on the types that its
+// consumers use. It rejects requests that distribution would not send (another media type, an unknown field) and prints
+// one line for each accepted event.
 package main
 
 import (
