@@ -84,7 +84,7 @@ export async function removeOrphans(
     await blobs.remove(orphans)
     removed += orphans.length
   }
-  if (removed > 0) region.log.info({ removed }, 'removed orphaned objects')
+  if (removed > 0) region.log.info({ removed }, 'removed orphans')
   return removed
 }
 
