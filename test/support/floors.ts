@@ -67,10 +67,10 @@ const DOWNWARDS: Readonly<Record<string, string>> = {
 
 /** Routes that query tables directly instead of calling a use case. */
 const ROUTES_WITH_TABLES: Readonly<Record<string, string>> = {
-  'services/api/admin/deliveries.ts': 'the list of deliveries is a table, and nothing else is done with it',
-  'services/api/admin/event-pages.ts': 'the feed is pages of the log, and nothing else is done with them',
-  'services/api/admin/regions.ts': 'the row of the region is all it shows',
-  'services/api/peer/log.ts': 'a note of where the reader stands',
+  'services/api/admin/deliveries.ts': 'the list of deliveries returns rows unchanged',
+  'services/api/admin/event-pages.ts': 'the feed returns pages of the log unchanged',
+  'services/api/admin/regions.ts': 'shows only the row of the region',
+  'services/api/peer/log.ts': 'records the position of the reader',
 }
 
 export interface Complaint {

@@ -76,7 +76,7 @@ export async function testNode(t: Cleanup, options: TestRegionOptions = {}): Pro
   const opened = await testRegion(t, options)
   const { routes } = options
   const api = await startApi(opened.region, { registry: opened.region, ...(routes && { routes }) })
-  // Hooks run in the order they were added, and the API has to end before what it stands on.
+  // Hooks run in the order they were added, and the API must stop before the region it uses.
   const stop = async () => api[Symbol.asyncDispose]()
   const dispose = opened.region[Symbol.asyncDispose].bind(opened.region)
   opened.region[Symbol.asyncDispose] = async () => {
