@@ -1,5 +1,5 @@
-// Large blobs that a real nginx sends (PORTOLAN_REDIRECT=accel), with the configuration that we document: whole, by
-// range and HEAD, from files and from a real S3 server. Nobody but nginx is told where the bytes are.
+// Large blobs sent by a real nginx (PORTOLAN_REDIRECT=accel) with the documented configuration: complete, by range and
+// HEAD, from files and from a real S3 server. Only nginx learns where the bytes are.
 
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
@@ -50,7 +50,7 @@ async function nodeBehindNginx(
   return { node, direct: ociClient(node.url), behind: ociClient(url, TOKEN) }
 }
 
-/** What it answered through nginx, and that these bytes did not pass Portolan. */
+/** Checks the responses through nginx, and that the bytes did not pass through Portolan. */
 async function pullsThroughNginx({ node, direct, behind }: Behind): Promise<void> {
   const bytes = randomBytes(2 * MIB)
   const digest = sha256(bytes)
@@ -88,10 +88,10 @@ async function pullsThroughNginx({ node, direct, behind }: Behind): Promise<void
     assert.equal(part.headers.get('content-range'), `bytes ${from}-${to - 1}/${bytes.length}`)
     assert.ok(part.body.equals(bytes.subarray(from, to)), range)
   }
-  assert.equal(sent(), 0, 'nginx sent all of it')
+  assert.equal(sent(), 0, 'nginx sent all bytes')
   const head = await behind.request('HEAD', path)
   assert.deepEqual(facts(head), [200, String(bytes.length), ...about])
-  // What nginx would make something else of is ours: the answers are those without nginx.
+  // Portolan handles requests that nginx would interpret differently. The responses equal those without nginx.
   for (const headers of [
     { Range: 'bytes=0-9,20-29' },
     { Range: 'bytes=99999999-' },
@@ -108,7 +108,7 @@ async function pullsThroughNginx({ node, direct, behind }: Behind): Promise<void
   const small = randomBytes(1000)
   await direct.pushBlob('a/b', small)
   assert.ok((await behind.get(`/v2/a/b/blobs/${sha256(small)}`)).body.equals(small))
-  assert.equal((await behind.get(`/v2/other/blobs/${digest}`)).status, 404, 'not of another repository')
+  assert.equal((await behind.get(`/v2/other/blobs/${digest}`)).status, 404, 'not in another repository')
   assert.doesNotMatch(node.logLines.join(''), /X-Amz|portolan-blobs/)
 }
 
@@ -121,11 +121,11 @@ describe('nginx sends large blobs', { skip: missing('nginx') }, () => {
     await direct.pushBlob('a/b', lost)
     const [key = ''] = (await node.region.db.rows(keyOf, { digest: sha256(lost) })).map(({ key }) => key)
     const internal = `/portolan-blobs/file/${key.slice(0, 2)}/${key}`
-    assert.equal((await behind.get(internal)).status, 404, 'no client asks for it by itself')
+    assert.equal((await behind.get(internal)).status, 404, 'clients cannot request the internal path')
     await rm(join(node.region.config.dataDir, 'eu', 'blobs', key.slice(0, 2), key))
     const answer = await behind.get(`/v2/a/b/blobs/${sha256(lost)}`)
     assert.equal(answer.status, 404)
-    assert.match(answer.body.toString(), /BLOB_UNKNOWN/, 'found by us, not by nginx')
+    assert.match(answer.body.toString(), /BLOB_UNKNOWN/, 'detected by Portolan, not by nginx')
   })
 
   test('from an object store, which never sees the client’s token', {
@@ -138,7 +138,7 @@ describe('nginx sends large blobs', { skip: missing('nginx') }, () => {
     await pullsThroughNginx(await nodeBehindNginx(t, { env, storeUrl: server.url }))
   })
 
-  test('a client that comes past nginx is served by Portolan and never told the path, whatever it claims to be', async (t) => {
+  test('Portolan serves a client that bypasses nginx and never reveals the path, despite forged headers', async (t) => {
     const { node, direct } = await nodeBehindNginx(t, {})
     const bytes = randomBytes(2 * MIB)
     await direct.pushBlob('a/b', bytes)

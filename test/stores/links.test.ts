@@ -64,7 +64,7 @@ test('the signature equals that of the SDK for every kind of endpoint and creden
   }
 })
 
-test('our own GETs are signed as the SDK signs them, for every kind of place and credentials', async () => {
+test('signed GETs equal those of the SDK for every kind of endpoint and credentials', async () => {
   for (const endpoint of [undefined, 'http://minio.example:9000', 'https://s3.example.com:8443'] as const) {
     for (const pathStyle of [false, true]) {
       for (const sessionToken of [undefined, 'token/with+signs==']) {
@@ -92,7 +92,7 @@ test('our own GETs are signed as the SDK signs them, for every kind of place and
   }
 })
 
-/** The headers that the SDK sends to get an object, without those that say who it is. */
+/** Returns the headers that the SDK sends to get an object, without those that identify the SDK. */
 async function signedBySdk(
   name: string,
   {

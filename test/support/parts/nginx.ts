@@ -1,4 +1,4 @@
-// A real nginx for one test, with the text of its http block.
+// Runs a real nginx for one test, with a given http block.
 
 import { spawn } from 'node:child_process'
 import { writeFile } from 'node:fs/promises'
@@ -7,7 +7,7 @@ import { eventually } from '../eventually.ts'
 import type { Cleanup } from '../postgres.ts'
 import { testDirectory } from '../region.ts'
 
-/** Resolves when `url` answers through it. `http` is told a directory that nginx may write to. */
+/** Resolves when nginx answers at `url`. `http` gets a directory that nginx may write to. */
 export async function startNginx(
   t: Cleanup,
   options: { url: string; http: (directory: string) => string },
