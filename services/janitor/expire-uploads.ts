@@ -7,7 +7,7 @@ import type { RegionWithStores } from '#shared/region.ts'
 import { abandonUpload } from '#shared/registry/commit-upload.ts'
 
 const BATCH = 500
-/** Rows removed in one run, most of them of sessions that ended by themselves; what is left waits for the next. */
+/** The most rows removed in one run, mostly of sessions that had already ended. The next run continues. */
 const RUN_MAX = 1_000_000
 
 /**

@@ -1,9 +1,10 @@
 // Checks blobs for damage, a bounded number in each run, cycling through the blobs in digest order.
 //
-// Pulls of whole blobs find damage by themselves; this finds it in what is rarely pulled, or only in ranges. Files are
-// read and hashed, and so are rows of the database. Of an object store only the size is asked: services like S3 scrub their own disks, and reading all of
-// a bucket costs money. A run ends after RUN_BYTES_MAX or RUN_BLOBS_MAX; one blob may be larger than that and is read
-// whole. At 288 runs a day, 72 GB a day are read.
+// Pulls of whole blobs detect damage themselves. The scrub detects it in blobs that are rarely pulled, or pulled only
+// in ranges. Blobs in files and in rows of the database are read and hashed. For an object store only the size is
+// checked: services like S3 scrub their own disks, and reading a whole bucket costs money. A run ends after
+// RUN_BYTES_MAX or RUN_BLOBS_MAX. A single blob may exceed the byte limit and is still read whole. 288 runs a day read
+// 72 GB a day.
 //
 // A scrub begins at a random digest, so that a process restarted every night still covers all blobs over time. Each run
 // first rechecks blobs marked as damaged: an operator may have restored a file or mounted a missing volume.

@@ -4,11 +4,10 @@
 // old bytes; after it, the new ones. The old bytes are kept for a short time for readers that have just read the old
 // row. The rows record what remains, so after a crash you run the command again. A copy whose row was not switched is
 // an orphan that the janitor removes. A blob whose bytes do not match its digest stays in its store and is reported.
+// The caller holds a lease. The lease is checked immediately before each switch of a row and each removal, so a run
+// that was frozen while another took over changes nothing when it resumes.
 //
-// The caller holds a lease. It is asked for right before each switch of a row and each removal: a run that was frozen
-// until another one took over changes nothing when it wakes.
-//
-// Small blobs stay in the database, unless PORTOLAN_INLINE_BYTES_MAX is 0: then they are moved to the store as well.
+// Small blobs stay in the database. If PORTOLAN_INLINE_BYTES_MAX is 0, they are moved to the store too.
 
 import { EMPTY_SESSION, StoreError } from '#shared/blobs/blob-store.ts'
 import { claimStore } from '#shared/blobs/store-owner.ts'
@@ -45,9 +44,9 @@ export interface MoveOptions {
 }
 
 /**
- * Moves everything that is not where new blobs go.
- * @throws StoreOwnerError before anything is copied when one of the stores is not this database's
- * @throws LeaseLostError when the lease is lost; nothing is switched or removed after that
+ * Moves all blobs that are not where new blobs are written.
+ * @throws StoreOwnerError before anything is copied, if one of the stores does not belong to this database
+ * @throws LeaseLostError if the lease is lost; nothing is switched or removed after that
  */
 export async function moveAllBlobs(region: RegionWithStores, options: MoveOptions): Promise<MoveResult> {
   const { signal } = options

@@ -86,9 +86,9 @@ export interface PushOptions {
   seconds: number
   /** Total pushes per second. If undefined, as fast as possible. */
   rate?: number
-  /** Bytes by PATCH and an empty PUT (the default), as docker does, or by the PUT, as others do. */
+  /** Send the bytes by PATCH with an empty PUT, like docker (the default), or in the PUT, like other clients. */
   way?: 'patch' | 'put'
-  /** A manifest under this tag instead of a blob. */
+  /** Push a manifest under this tag instead of a blob. */
   tag?: string
 }
 

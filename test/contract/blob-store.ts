@@ -52,8 +52,8 @@ async function received(store: BlobStore, key: string, start: number, end: numbe
 }
 
 /**
- * `marker: false`: nobody else can own the store, so there is no marker to write. `mib`: what a mebibyte is to a store of
- * small objects.
+ * With `marker: false`, no other owner is possible, so the store has no marker. `mib` scales the sizes down for a store
+ * of small objects: the number of bytes used as one MiB.
  */
 export function blobStoreContract(
   name: string,
@@ -63,7 +63,7 @@ export function blobStoreContract(
   const noMarker = options.marker === false
   const MIB = options.mib ?? 1024 * 1024
   const SIZES = [1, 65_535, MIB / 2 - 1, MIB / 2, MIB / 2 + 1, 5 * MIB + 3, 40 * MIB]
-  describe(`${name} keeps the promises of a BlobStore`, () => {
+  describe(`${name} implements the BlobStore contract`, () => {
     for (const size of SIZES) {
       test(`${size} bytes in one attempt are returned unchanged and not read at completion`, async (t) => {
         const store = await open(t)
@@ -304,7 +304,7 @@ export function blobStoreContract(
       assert.deepEqual(keys, [...new Set(keys)].sort())
     })
 
-    test('the marker is written once unless it is replaced, and is no object', {
+    test('the marker is written once unless replaced, and is not an object', {
       skip: noMarker,
     }, async (t) => {
       const store = await open(t)
@@ -319,7 +319,7 @@ export function blobStoreContract(
       assert.equal((await store.list('', 10)).length, 1)
     })
 
-    test('of several that claim a store at once one owns it, and each of them reads the same', {
+    test('of several concurrent claims of a store one wins, and all read the same marker', {
       skip: noMarker,
     }, async (t) => {
       const store = await open(t)

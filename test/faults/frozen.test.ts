@@ -49,7 +49,7 @@ describe('a frozen process', { skip: process.platform !== 'linux' && 'reads /pro
     assert.equal(events.filter(({ type }) => type.includes('.tag.set.')).length, 3)
   })
 
-  test('an API process frozen in the middle of a push does not block the repository for the others', async (t) => {
+  test('an API process frozen in a push does not block the repository for others', async (t) => {
     const node = await storeNode(t)
     const client = ociClient(node.url)
     const [first, second, third] = [testImage(), testImage(), testImage()]
@@ -83,7 +83,7 @@ describe('a frozen process', { skip: process.platform !== 'linux' && 'reads /pro
     )
   })
 
-  test('a janitor frozen in the middle of its work leaves it to another', async (t) => {
+  test('another janitor takes over from a frozen janitor', async (t) => {
     const node = await storeNode(t, {
       env: { PORTOLAN_SWEEP_SECONDS: '1', PORTOLAN_ORPHAN_GRACE_SECONDS: '60' },
     })
@@ -104,7 +104,7 @@ describe('a frozen process', { skip: process.platform !== 'linux' && 'reads /pro
     await eventually('the other janitor to sweep', gone, GO_ON_MS_MAX)
   })
 
-  test('deliveries that a frozen sender has taken are sent by another', async (t) => {
+  test('another sender sends the deliveries claimed by a frozen sender', async (t) => {
     const node = await storeNode(t)
     const client = ociClient(node.url)
     const ids: string[] = []
@@ -136,7 +136,7 @@ describe('a frozen process', { skip: process.platform !== 'linux' && 'reads /pro
   })
 })
 
-test('eight pushes that a held lock blocks are answered 503 and empty the pool for nobody', async (t) => {
+test('pushes that wait for a held lock do not exhaust the pool, and return 503', async (t) => {
   const node = await storeNode(t)
   const client = ociClient(node.url)
   const image = testImage()

@@ -75,7 +75,7 @@ test('a region moves to S3 during pulls and pushes, despite a failed run, and lo
     /killed/,
   )
   const left = await sumBlobsElsewhere(died.region.db, ['s3'])
-  assert.ok(left.blobs > 0 && left.blobs < blobs.length, `${left.blobs} are left`)
+  assert.ok(left.blobs > 0 && left.blobs < blobs.length, `${left.blobs} blobs remain`)
   const result = await moveAllBlobs(died.region, { keepOldMs: 50, signal: forever, held: HELD })
   assert.deepEqual(result.failed, [])
   assert.equal(result.blobs, left.blobs)
@@ -114,7 +114,11 @@ test('a corrupt file is reported and not moved, and the others move', { skip }, 
     [sha256(victim)],
   )
   assert.equal((await sumBlobsElsewhere(after.region.db, ['s3'])).blobs, 1)
-  assert.equal((await after.region.blobs.list('', 100)).length, blobs.length - 1, 'no copy of it is kept')
+  assert.equal(
+    (await after.region.blobs.list('', 100)).length,
+    blobs.length - 1,
+    'no copy of the corrupt file is kept',
+  )
 })
 
 test('the command shows progress, exits with 0, and rejects a store that new blobs do not go to', {
@@ -165,7 +169,7 @@ test('a run that has lost its lease switches no row and removes no bytes, old or
   assert.ok(copies < blobs.length, 'the run ends soon')
   assert.deepEqual(await before.region.blobs.list('', 100), old)
   const left = await sumBlobsElsewhere(after.region.db, ['s3'])
-  assert.ok(left.blobs >= blobs.length - 3, `${left.blobs} are left`)
+  assert.ok(left.blobs >= blobs.length - 3, `${left.blobs} blobs remain`)
   for (const bytes of blobs) {
     const { body } = await ociClient(after.url).get(`/v2/a/b/blobs/${sha256(bytes)}`)
     assert.equal(sha256(body), sha256(bytes))

@@ -124,7 +124,7 @@ async function verify(
     parameters: [],
   })
   await eventually(
-    'what the dead left to be swept',
+    'the leftovers of the killed process to be swept',
     async () => {
       const { blobs, smallBlobs } = node.region
       const left = [...(await blobs.list('', 1_000)), ...(await smallBlobs.store.list('', 1_000))]

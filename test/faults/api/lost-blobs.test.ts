@@ -66,7 +66,7 @@ for (const [name, size] of Object.entries(SIZES)) {
 
       if (harm !== 'flipped') {
         for (const [way, upload] of Object.entries(UPLOADS)) {
-          test(`is repaired by ${way} although nobody pulled it before`, async (t) => {
+          test(`is repaired by ${way} without a pull before`, async (t) => {
             const node = await storeNode(t)
             const client = ociClient(node.url)
             const bytes = randomBytes(size)
@@ -79,7 +79,7 @@ for (const [name, size] of Object.entries(SIZES)) {
           })
         }
 
-        test('is no longer there for HEAD, so docker sends it', async (t) => {
+        test('is absent for HEAD, so docker uploads it again', async (t) => {
           const node = await storeNode(t)
           const bytes = randomBytes(size)
           await ociClient(node.url).pushBlob('a', bytes)
@@ -94,7 +94,7 @@ for (const [name, size] of Object.entries(SIZES)) {
   }
 }
 
-test('a flipped large blob never leaves whole, whichever way all of it is asked for', async (t) => {
+test('a corrupt large blob is never sent complete, however a client requests all of it', async (t) => {
   const node = await storeNode(t)
   const bytes = randomBytes(SIZES.large)
   await ociClient(node.url).pushBlob('a', bytes)
@@ -112,7 +112,7 @@ test('a flipped large blob never leaves whole, whichever way all of it is asked 
   assert.equal(markedLines(node).length, 1)
 })
 
-test('a manifest that names a damaged blob is refused with its digest, and taken after the upload', async (t) => {
+test('a manifest with a damaged blob is rejected with its digest, and accepted after the upload', async (t) => {
   const node = await storeNode(t)
   const client = ociClient(node.url)
   const image = testImage({}, randomBytes(SIZES.large))
@@ -128,7 +128,7 @@ test('a manifest that names a damaged blob is refused with its digest, and taken
   assert.equal((await client.pushManifest('a', 'v2', image)).status, 201)
 })
 
-test('a damaged blob may be deleted from its repository', async (t) => {
+test('a damaged blob can be deleted from its repository', async (t) => {
   const node = await storeNode(t)
   const client = ociClient(node.url)
   const bytes = randomBytes(SIZES.large)
@@ -138,7 +138,7 @@ test('a damaged blob may be deleted from its repository', async (t) => {
   assert.equal((await client.request('DELETE', `/v2/a/blobs/${sha256(bytes)}`)).status, 202)
 })
 
-test('many uploads repair one blob at once: all are answered 201, one object is left', async (t) => {
+test('concurrent uploads repair one blob: all return 201, and one object remains', async (t) => {
   const first = await storeNode(t)
   const second = await storeNode(t, { sharing: first })
   const bytes = randomBytes(200_000)
@@ -158,7 +158,7 @@ test('many uploads repair one blob at once: all are answered 201, one object is 
   }
 })
 
-test('a store that is not there marks nothing: pulls are 503, and all is well when it is back', async (t) => {
+test('an unavailable store marks no blob: pulls return 503 and work again when it is back', async (t) => {
   const node = await storeNode(t)
   const blobs = { small: randomBytes(SIZES.small), large: randomBytes(SIZES.large) }
   for (const bytes of Object.values(blobs)) await ociClient(node.url).pushBlob('a', bytes)
@@ -175,7 +175,7 @@ test('a store that is not there marks nothing: pulls are 503, and all is well wh
   assert.deepEqual(markedLines(node), [])
 })
 
-test('a duplicate upload leaves a sound blob where it is', async (t) => {
+test('a duplicate upload does not replace a sound blob', async (t) => {
   const node = await storeNode(t)
   const bytes = randomBytes(SIZES.large)
   await ociClient(node.url).pushBlob('a', bytes)

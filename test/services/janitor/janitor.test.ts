@@ -16,7 +16,7 @@ import { storeNode } from '../../support/region.ts'
 
 const signal = new AbortController().signal
 
-test('an upload that rested too long is unknown at once, and its bytes go with its row', async (t) => {
+test('an expired upload is unknown immediately, and its bytes are removed with its row', async (t) => {
   const node = await storeNode(t)
   const client = ociClient(node.url)
   const location = (await client.request('POST', '/v2/a/blobs/uploads/')).headers.get('location') ?? ''
@@ -34,7 +34,7 @@ test('an upload that rested too long is unknown at once, and its bytes go with i
   assert.equal((await client.request('GET', other)).status, 204)
 })
 
-test('bytes that no row names go after their grace; what a blob, a session or youth protects stays', async (t) => {
+test('unreferenced bytes are removed after the grace time; blobs, sessions and recent bytes are kept', async (t) => {
   const node = await storeNode(t)
   const client = ociClient(node.url)
   const sweep = createOrphanSweep(node.region)
@@ -51,7 +51,7 @@ test('bytes that no row names go after their grace; what a blob, a session or yo
   assert.equal((await client.request('PUT', `${location}?digest=${sha256('a session')}`)).status, 201)
 })
 
-test('a janitor that has lost its lease ends no upload and removes no bytes', async (t) => {
+test('a janitor that has lost its lease removes no upload and no bytes', async (t) => {
   const node = await storeNode(t)
   const { region } = node
   const client = ociClient(node.url)
@@ -85,7 +85,7 @@ test('a janitor that has lost its lease ends no upload and removes no bytes', as
   assert.equal((await region.blobs.list('', 10)).length, 2)
 })
 
-test('the janitor does both by itself, and one at a time works in a region', async (t) => {
+test('the janitor runs these tasks periodically, and only one janitor works in a region', async (t) => {
   const node = await storeNode(t, {
     env: { PORTOLAN_SWEEP_SECONDS: '1', PORTOLAN_ORPHAN_GRACE_SECONDS: '1' },
   })

@@ -46,7 +46,7 @@ test('a sweep may remove a tenth of the store or ten objects, but not more than 
   assert.equal(judge(0, 0, 0), undefined)
 })
 
-test('a sweep that would take more than a tenth removes nothing and says so once, until somebody lets it through', async (t) => {
+test('a sweep of more than a tenth removes nothing and logs one line, until an operator allows it', async (t) => {
   const node = await storeNode(t)
   const { region, logLines } = node
   for (let count = 0; count < 20; count++)
@@ -88,7 +88,7 @@ test('a sweep that would take more than a tenth removes nothing and says so once
   assert.match(await region.metrics.text(), /portolan_sweep_blocked\{reason="share"\} 0/)
 })
 
-test('what gets its row between the count and the removal stays', async (t) => {
+test('an object that gets its row between the count and the removal is kept', async (t) => {
   const { region } = await storeNode(t)
   await orphans(region, 3)
   await ageBlobs(region)
@@ -120,7 +120,7 @@ for (const [what, offMs] of [
   ['ahead', 10 * DAY_MS],
   ['behind', -10 * DAY_MS],
 ] as const) {
-  test(`a janitor whose clock is ${what} leaves an attempt in flight and removes what is old`, async (t) => {
+  test(`a janitor whose clock is ${what} keeps an upload in flight and removes old orphans`, async (t) => {
     const node = await storeNode(t)
     const client = ociClient(node.url)
     await orphans(node.region, 2)
@@ -146,7 +146,7 @@ for (const [what, offMs] of [
   })
 }
 
-test('a body that arrives for longer than the grace time is known by a row, and by none when it has arrived', async (t) => {
+test('a body that takes longer than the grace time to arrive has a row until it has arrived', async (t) => {
   const node = await storeNode(t, { env: { PORTOLAN_ORPHAN_GRACE_SECONDS: '1' } })
   const { region } = node
   const client = ociClient(node.url)
