@@ -1,21 +1,21 @@
-// Removing bytes of small blobs that no blob row names: what is left when a process dies between a commit that kept an
-// earlier upload's bytes and the removal of its own, or while a blob moves to a store.
+// Removes bytes of small blobs that no blob row references. They are left behind if a process dies between a commit
+// that kept an earlier upload's bytes and the removal of its own bytes, or while a blob moves to a store.
 //
-// Bytes and the row that names them are made in one statement, in this database. So no marker has to say whose the bytes
-// are, and no restore can separate the two: unlike a sweep of a store (sweep-orphans.ts) this one needs no limits. It
-// looks at a bounded number of rows in each run, round and round in the order of their keys.
+// The bytes and the row that references them are written by one statement in this database. No marker is therefore
+// needed to identify the owner, and a restore cannot separate the two. Unlike the sweep of a store (sweep-orphans.ts),
+// this sweep needs no limits. Each run examines a bounded number of rows, cycling through them in key order.
 
 import { listBlobBytes, sweepBlobBytes } from '#shared/db/blob-bytes.ts'
 import type { Held } from '#shared/db/lease.ts'
 import type { RegionWithStores } from '#shared/region.ts'
 
 const PAGE = 1_000
-/** Rows looked at in one run. */
+/** The most rows examined in one run. */
 const RUN_MAX = 100_000
 
 /**
- * Each call is one run; returns how many rows it removed.
- * @throws LeaseLostError before the next rows are removed after the lease was lost
+ * Each call of the returned function performs one run and returns the number of rows removed.
+ * @throws LeaseLostError if the lease is lost; nothing more is removed
  */
 export function createRowSweep(
   region: RegionWithStores,
@@ -36,7 +36,7 @@ export function createRowSweep(
       after = page.length < PAGE ? '' : (until ?? '')
       if (after === '') break
     }
-    if (removed > 0) region.log.info({ removed }, 'bytes of small blobs that no row names were removed')
+    if (removed > 0) region.log.info({ removed }, 'removed orphaned bytes of small blobs')
     return removed
   }
 }

@@ -5,7 +5,7 @@ import { eventually } from '../support/eventually.ts'
 
 const LOOK_MS = 1_000
 
-/** Looks once per share given; returns how often the heap had been collected after each. */
+/** Performs one check for each given share. Returns the number of collections so far after each check. */
 function collectionsAfter(t: TestContext, shares: readonly number[]): number[] {
   t.mock.timers.enable({ apis: ['setInterval'] })
   const left = [...shares]
@@ -23,18 +23,18 @@ function collectionsAfter(t: TestContext, shares: readonly number[]): number[] {
   })
 }
 
-test('the heap is collected once after two quiet looks, and again only after the process was busy', (t) => {
+test('the heap is collected once after two quiet checks, and again only after the process was busy', (t) => {
   assert.deepEqual(
     collectionsAfter(t, [0.9, 0.01, 0.01, 0.01, 0.01, 0.6, 0.01, 0.01, 0.01]),
     [0, 0, 1, 1, 1, 1, 1, 2, 2],
   )
 })
 
-test('a process that is never quiet for two looks is not stopped', (t) => {
+test('a process that is never quiet for two checks is not stopped', (t) => {
   assert.deepEqual(collectionsAfter(t, [0.01, 0.2, 0.01, 0.2, 0.01]), [0, 0, 0, 0, 0])
 })
 
-test('the real collection takes garbage back', async () => {
+test('the real collection frees garbage', async () => {
   let garbage: unknown[] | undefined = Array.from({ length: 400_000 }, (_, index) => ({ index }))
   const before = process.memoryUsage().heapUsed
   assert.equal(garbage.length, 400_000)

@@ -146,7 +146,7 @@ const OWNERS: Readonly<Record<string, RegExp>> = {
 const BUILTINS: Readonly<Record<string, RegExp>> = {
   'node:crypto': /./,
   'node:util': /./,
-  // The one way to V8's collector without a flag on every command line.
+  // The only way to reach V8's garbage collector without a flag on every command line.
   'node:vm': /^services\/idle-memory\.ts$/,
 }
 const NETWORK = /^node:(child_process|dns|http|https|http2|net|tls|dgram)(\/|$)/

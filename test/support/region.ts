@@ -86,7 +86,7 @@ export async function testNode(t: Cleanup, options: TestRegionOptions = {}): Pro
   return { ...opened, url: `http://127.0.0.1:${api.port}`, port: api.port, stop }
 }
 
-/** A node that keeps no blob in its database: for tests of what happens to bytes in a store, however few they are. */
+/** Starts a node that keeps no blobs in its database, for tests of small blobs in a store. */
 export function storeNode(t: Cleanup, options: TestRegionOptions = {}): Promise<TestNode> {
   return testNode(t, { ...options, env: { PORTOLAN_INLINE_BYTES_MAX: '0', ...options.env } })
 }
