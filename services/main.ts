@@ -1,13 +1,13 @@
 // The entry point. It resolves the service names, loads the configuration, opens the region, starts the services, waits
 // for a stop request, and drains.
 //
-//   main.ts [world]          regions eu and us behind one port, for a look; only if nothing is configured
-//   main.ts all              one whole region in this process
-//   main.ts api janitor      some of its services
-//   main.ts move-blobs --to s3   moves the region's blobs to another store and ends
-//   main.ts adopt-store --yes    makes the store that is configured this database's and ends
-//   main.ts sweep --yes          removes what no row names, whatever the sweep's limits say, and ends
-//   main.ts --print-config   the effective configuration, secrets masked
+//   main.ts [world]              the regions eu and us behind one port, for a demo; only if nothing is configured
+//   main.ts all                  all services of a region in this process
+//   main.ts api janitor          some of the services
+//   main.ts move-blobs --to s3   moves the region's blobs to another store and exits
+//   main.ts adopt-store --yes    assigns the configured store to this database and exits
+//   main.ts sweep --yes          removes objects that no row references, ignoring the sweep limits, and exits
+//   main.ts --print-config       prints the effective configuration with secrets masked
 //
 // The process runs until SIGINT, SIGTERM or SIGHUP, until something it depends on fails, or until the npm that started
 // it exits (see stop-request.ts). An OperatorError prints one sentence to standard error and exits with code 1. A bug
@@ -101,7 +101,8 @@ async function main(): Promise<void> {
     return
   }
   using stop = stopRequest(process.env)
-  // Before a database is made or a schema changed: a port in use and a missing file of accounts are told at once.
+  // Checked before a database is created or a schema is changed, so that a port in use or a missing accounts file
+  // is reported immediately.
   if (names.includes('api') && !isApiChild(config)) {
     await requireFree(config.listen)
     await (await import('./api/open-auth.ts')).requireAccounts(config)
@@ -170,9 +171,9 @@ function commandLine(args: readonly string[]) {
   }
   const alone = positionals.find((name) => commands.includes(name))
   if (alone !== undefined && positionals.length > 1)
-    throw new OperatorError(`${alone} runs alone: start the services in other processes.`)
+    throw new OperatorError(`${alone} runs alone. Start the services in other processes.`)
   if (positionals.includes('world') && positionals.length > 1)
-    throw new OperatorError('world runs alone: it starts the services of its regions itself.')
+    throw new OperatorError('world runs alone. It starts the services of its regions itself.')
   const all = positionals.length === 0 || positionals.includes('all')
   return {
     positionals,

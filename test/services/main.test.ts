@@ -120,7 +120,7 @@ test('an error that an operator can fix is one clear sentence and exit code 1', 
     [
       ['apy'],
       {},
-      /^Unknown service "apy"\. The nearest is api\. Choose from all, api, relay, webhooks, janitor/,
+      /^Unknown service "apy"\. The nearest is api\. Choose from world, all, api, relay, webhooks, replicator, janitor/,
     ],
     [['move-blob'], {}, /^Unknown service "move-blob"\. The nearest is move-blobs/],
     [['--print-confg'], {}, /^Unknown option "--print-confg"\. The nearest is --print-config/],

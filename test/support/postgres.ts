@@ -41,7 +41,7 @@ export async function makeTemplate(url: string): Promise<string> {
   return name
 }
 
-/** The URL of a fresh, migrated database of a region. */
+/** Returns the URL of a new, migrated database of a region. */
 export async function testDatabase(t: Cleanup, region = TEST_REGION): Promise<string> {
   const { url, template } = server()
   const name = `test_${randomBytes(8).toString('hex')}`
