@@ -1,6 +1,7 @@
 // The entry: names of services -> configuration -> region -> services -> wait -> drain.
 //
-//   main.ts [all]            one whole region in this process
+//   main.ts [world]          regions eu and us behind one port, for a look; only if nothing is configured
+//   main.ts all              one whole region in this process
 //   main.ts api janitor      some of its services
 //   main.ts move-blobs --to s3   moves the region's blobs to another store and ends
 //   main.ts adopt-store --yes    makes the store that is configured this database's and ends
@@ -32,15 +33,23 @@ const SERVICES: Readonly<Record<string, () => Promise<Start>>> = Object.freeze({
     const { startApi } = await import('./api/service.ts')
     return (region) => {
       if (region.config.processes > 1) return startApiProcesses(region, process.env)
-      return startApi(region, { reusePort: region.config.child })
+      return startApi(region, { reusePort: isApiChild(region.config) })
     }
   },
   relay: async () => (await import('./relay/service.ts')).startRelay,
   webhooks: async () => (await import('./webhooks/service.ts')).startWebhooks,
+  replicator: async () => (await import('./replicator/service.ts')).startReplicator,
   janitor: async () => (await import('./janitor/service.ts')).startJanitor,
 })
 
-type Options = { 'print-config'?: boolean; to?: string; yes?: boolean }
+type Options = {
+  'print-config'?: boolean
+  to?: string
+  yes?: boolean
+  regions?: string
+  port?: string
+  kafka?: string
+}
 
 /** What runs alone and ends: returns the exit code. */
 const COMMANDS: Readonly<
@@ -64,13 +73,25 @@ const OPTIONS = Object.freeze({
   'print-config': { type: 'boolean' },
   to: { type: 'string' },
   yes: { type: 'boolean' },
+  regions: { type: 'string' },
+  port: { type: 'string' },
+  kafka: { type: 'string' },
 } as const)
 
 async function main(): Promise<void> {
-  const { values, names, command } = commandLine(process.argv.slice(2))
+  const { values, names, positionals, command } = commandLine(process.argv.slice(2))
   if (values['print-config']) {
     process.stdout.write(`${printConfig(process.env)}\n`)
     return
+  }
+  if (positionals.length === 0 || positionals.includes('world')) {
+    const { configuresRegion, runWorld } = await import('./world/command.ts')
+    const configured = positionals.length === 0 ? configuresRegion(process.env) : undefined
+    if (configured === undefined) {
+      using stop = stopRequest(process.env)
+      return runWorld(values, process.env, stop.requested)
+    }
+    process.stdout.write(`${configured} is set, so this is one region and not a world.\n`)
   }
   const config = loadConfig(process.env)
   if (command !== undefined) {
@@ -79,7 +100,7 @@ async function main(): Promise<void> {
   }
   using stop = stopRequest(process.env)
   // Before a database is made or a schema changed: a port in use and a missing file of accounts are told at once.
-  if (names.includes('api') && !config.child) {
+  if (names.includes('api') && !isApiChild(config)) {
     await requireFree(config.listen)
     await (await import('./api/open-auth.ts')).requireAccounts(config)
   }
@@ -108,7 +129,8 @@ async function main(): Promise<void> {
   }
   starting[Symbol.dispose]()
   using _memory = giveBackIdleMemory()
-  if (config.child) running.use((await import('./processes.ts')).joinParent(region, stop.request))
+  if (config.child !== undefined)
+    running.use((await import('./processes.ts')).joinParent(region, stop.request))
   else process.stdout.write(greeting(config, port))
   const reason = await Promise.race([stop.requested, region.failed])
   if (reason instanceof Error) throw reason
@@ -137,7 +159,7 @@ function commandLine(args: readonly string[]) {
     }
   }
   const commands = Object.keys(COMMANDS)
-  const known = ['all', ...Object.keys(SERVICES), ...commands]
+  const known = ['world', 'all', ...Object.keys(SERVICES), ...commands]
   for (const name of positionals) {
     if (known.includes(name)) continue
     throw new OperatorError(
@@ -147,12 +169,19 @@ function commandLine(args: readonly string[]) {
   const alone = positionals.find((name) => commands.includes(name))
   if (alone !== undefined && positionals.length > 1)
     throw new OperatorError(`${alone} runs alone: start the services in other processes.`)
+  if (positionals.includes('world') && positionals.length > 1)
+    throw new OperatorError('world runs alone: it starts the services of its regions itself.')
   const all = positionals.length === 0 || positionals.includes('all')
   return {
+    positionals,
     command: alone === undefined ? undefined : COMMANDS[alone],
     names: all ? Object.keys(SERVICES) : [...new Set(positionals)],
     values: values as Options,
   }
+}
+
+function isApiChild({ child }: Config): boolean {
+  return child === 'api' || child === 'api-embedded'
 }
 
 try {

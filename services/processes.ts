@@ -50,7 +50,7 @@ export async function startApiProcesses(
         PORTOLAN_DATABASE_URL_FILE: undefined,
         PORTOLAN_METRICS_LISTEN: 'off',
         PORTOLAN_PROCESSES: '1',
-        PORTOLAN_CHILD: config.database.embedded ? 'embedded' : 'true',
+        PORTOLAN_CHILD: config.database.embedded ? 'api-embedded' : 'api',
       },
       // A group of their own: Ctrl-C reaches this process, which drains them in order.
       detached: true,

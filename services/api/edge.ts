@@ -5,6 +5,8 @@ import { createAddressMatcher } from '#shared/auth/challenge.ts'
 import { createPeerVerifier, type PeerVerifier } from '#shared/auth/peer-signature.ts'
 import type { Auth } from '#shared/auth/token-service.ts'
 import type { Config } from '#shared/config/load.ts'
+import { createPeerContent, type PeerContent } from '#shared/peers/peer-content.ts'
+import { peerAddresses } from '#shared/peers/peer-request.ts'
 import type { Region } from '#shared/region.ts'
 import { createPullCounter, type PullCounter } from '#shared/registry/pull-counter.ts'
 import { openRegistry, type Registry } from '#shared/registry/registry.ts'
@@ -21,6 +23,8 @@ export interface Edge {
   readonly auth: Auth | undefined
   /** Who other regions are; undefined: there are none. */
   readonly peers: PeerVerifier | undefined
+  /** Content of other regions; undefined: this region is alone. */
+  readonly content: PeerContent | undefined
   readonly rateGuard: RateGuard
   /** Who else sends a pull of so many bytes to a client at this address; undefined: nobody does. */
   readonly redirects: (bytes: number, address: string) => 'link' | 'proxy' | undefined
@@ -61,6 +65,7 @@ export async function openEdge(region: Region, options: EdgeOptions = {}): Promi
       config.peerKeys === undefined
         ? undefined
         : createPeerVerifier({ region: config.region, keys: config.peerKeys }),
+    content: contentOf(config),
     rateGuard,
     redirects: redirectRule(config),
     pulls: pullSeconds === 0 ? undefined : createPullCounter(),
@@ -71,6 +76,11 @@ export async function openEdge(region: Region, options: EdgeOptions = {}): Promi
     peerNotes: new Map(),
     [Symbol.asyncDispose]: () => stack.disposeAsync(),
   }
+}
+
+function contentOf(config: Config): PeerContent | undefined {
+  const addresses = peerAddresses(config)
+  return addresses.length === 0 ? undefined : createPeerContent(addresses)
 }
 
 function redirectRule({ redirect }: Config): Edge['redirects'] {

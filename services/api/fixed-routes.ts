@@ -2,6 +2,7 @@
 // v2/dispatch.ts, those of /api/v1 in admin/routes.ts.
 
 import { live, ready } from './health.ts'
+import { peerBlob, peerManifest } from './peer/content.ts'
 import { peerLog } from './peer/log.ts'
 import type { Declared, FixedPath, Methods } from './route.ts'
 import { token } from './token.ts'
@@ -21,5 +22,11 @@ export const fixedRoutes: readonly FixedRoute[] = Object.freeze([
   { name: 'live', url: '/livez', methods: { GET: LIVE, HEAD: LIVE } },
   { name: 'ready', url: '/readyz', methods: { GET: READY, HEAD: READY } },
   { name: 'token', url: '/token', methods: { GET: TOKEN, POST: TOKEN } },
+  { name: 'peer-blob', url: '/peer/v1/blobs/:id', methods: { GET: { need: 'peer', handle: peerBlob } } },
+  {
+    name: 'peer-manifest',
+    url: '/peer/v1/manifests/:id',
+    methods: { GET: { need: 'peer', handle: peerManifest } },
+  },
   { name: 'peer-log', url: '/peer/v1/log', methods: { GET: { need: 'peer', handle: peerLog } } },
 ])

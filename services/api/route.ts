@@ -48,8 +48,10 @@ export function refusedRoute(name: string, path: unknown, refusal: RegistryError
   return { name, path, methods: NO_METHODS, refusal }
 }
 
-/** What a fixed route is told of its target: the query, undecoded. */
+/** What a fixed route is told of its target, undecoded. */
 export interface FixedPath {
+  /** The first parameter of its URL; empty if it has none. */
+  readonly id: string
   readonly query: string
 }
 
@@ -63,11 +65,12 @@ export function fixedMatch<Of extends Needed>(
   url: string,
 ): Match<Of> {
   const literal = url.replaceAll('.', '\\.')
-  const pattern = new RegExp(`^${literal.replace(/\*$/, '.*').replaceAll(/:[a-z]+/g, '[^/]*')}$`)
+  const pattern = new RegExp(`^${literal.replace(/\*$/, '.*').replaceAll(/:[a-z]+/g, '([^/]*)')}$`)
   return (target) => {
     const mark = target.indexOf('?')
-    if (!pattern.test(mark === -1 ? target : target.slice(0, mark))) return unknownRoute()
-    const path: FixedPath = { query: mark === -1 ? '' : target.slice(mark + 1) }
+    const found = pattern.exec(mark === -1 ? target : target.slice(0, mark))
+    if (found === null) return unknownRoute()
+    const path: FixedPath = { id: found[1] ?? '', query: mark === -1 ? '' : target.slice(mark + 1) }
     return { name, path, methods }
   }
 }

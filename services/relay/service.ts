@@ -28,9 +28,13 @@ export async function startRelay(region: Region): Promise<Service> {
   const stopping = new AbortController()
   await using opened = new AsyncDisposableStack()
   let publishing: Publishing | undefined
-  if (region.config.kafka !== undefined) {
+  const { name, log } = region
+  const { kafka, peerKeys } = region.config
+  if (kafka !== undefined) {
     const { openKafka } = await import('#shared/bus/open-kafka.ts')
-    publishing = opened.use(startPublishing(region, opened.use(openKafka(region.config.kafka, region))))
+    publishing = opened.use(
+      startPublishing(region, opened.use(openKafka(kafka, { name, log, keys: peerKeys }))),
+    )
   }
   const sequencing = sequence(region, { signal: stopping.signal, onMoved: () => publishing?.wake() })
   const trimming = startLoop({

@@ -74,7 +74,7 @@ export function createInOrder(options: InOrderOptions): InOrder {
   async function fill(shard: number, until: ShardPosition): Promise<ShardPosition> {
     let restarts = 0
     for (let at = await position(shard); ; ) {
-      const { events, gone } = await options.pages.page([at])
+      const { events, gone } = await options.pages.page([at], { mayWait: false })
       const [oldest] = gone
       if (oldest !== undefined) {
         if (++restarts > RESTARTS_MAX) throw new BusError(`shard ${shard} is trimmed faster than it is read`)

@@ -43,6 +43,7 @@ import { type Bus, BusError, type SubscribeOptions, type Subscription } from './
 import { asBusError, deadline, quietly } from './deadline.ts'
 import { handOver } from './hand-over.ts'
 import { makeTopic, readOffsets, type TopicOptions } from './kafka-topic.ts'
+import { isSigned, signRecord } from './record-signature.ts'
 
 const CONNECT_TIMEOUT_MS = 3_000
 const REQUEST_TIMEOUT_MS = 10_000
@@ -77,6 +78,8 @@ export interface KafkaBusOptions {
         readonly password: string
       }
     | undefined
+  /** Keys that regions share; undefined: records are neither signed nor judged. The first signs what is published. */
+  readonly keys?: readonly string[] | undefined
   /** Lines of the library, for whoever looks for a fault. */
   onLine?(line: string): void
 }
@@ -163,10 +166,14 @@ export function createKafkaBus(options: KafkaBusOptions): KafkaBus {
     }
   }
 
+  const [signing] = options.keys ?? []
+  const recordOf = (event: CloudEvent): KafkaRecord =>
+    signing === undefined ? toKafkaRecord(event) : signRecord(toKafkaRecord(event), signing)
+
   return {
     publish(events) {
       const publishing = sending.then(async () => {
-        for (const batch of recordBatches(events.map(toKafkaRecord))) await send(batch)
+        for (const batch of recordBatches(events.map(recordOf))) await send(batch)
       })
       sending = publishing.catch(() => {})
       return publishing.catch((thrown: unknown) => {
@@ -174,7 +181,7 @@ export function createKafkaBus(options: KafkaBusOptions): KafkaBus {
       })
     },
 
-    subscribe: (subscribing) => subscribeTo(reader, topic, subscribing),
+    subscribe: (subscribing) => subscribeTo(reader, { topic, keys: options.keys }, subscribing),
 
     lag: (group) =>
       withAdmin('asking Kafka for offsets', async (admin) => {
@@ -252,7 +259,7 @@ function unanswered(records: readonly KafkaRecord[], answered: readonly RecordMe
 
 function subscribeTo(
   client: (signal: AbortSignal) => Kafka,
-  topic: string,
+  { topic, keys }: Pick<KafkaBusOptions, 'topic' | 'keys'>,
   options: SubscribeOptions,
 ): Subscription {
   const stopping = new AbortController()
@@ -268,11 +275,11 @@ function subscribeTo(
     if (last === undefined || !(await wanted())) return
     const events: CloudEvent[] = []
     for (const message of batch.messages) {
-      const event = fromKafkaRecord(message)
+      const genuine = keys === undefined || isSigned(message, keys)
+      const event = genuine ? fromKafkaRecord(message) : undefined
       if (event === undefined) {
-        options.onProblem(
-          new BusError(`partition ${batch.partition} offset ${message.offset} holds no event`),
-        )
+        const what = genuine ? 'no event' : 'what no region has signed'
+        options.onProblem(new BusError(`partition ${batch.partition} offset ${message.offset} holds ${what}`))
       } else events.push(event)
     }
     // A handler that takes its time must not cost the membership; what this says is heard by the heartbeat below.

@@ -68,9 +68,10 @@ function follow(following: {
     if (at.size < SHARDS) {
       for (let shard = 0; shard < SHARDS; shard++) at.set(shard, await options.position(shard))
     }
+    // While a shard is with the handler, the others are only looked at: waiting for them would hold it up.
     const free = [...at.values()].filter(({ shard }) => !busy.has(shard))
     if (free.length === 0) return false
-    const { events, gone } = await pages.page(free)
+    const { events, gone } = await pages.page(free, { mayWait: busy.size === 0 })
     for (const oldest of gone) {
       options.onProblem(new BusError(`the log no longer holds the next events of shard ${oldest.shard}`))
       // The hole shows in the numbers: whoever keeps its position sees what it missed.

@@ -9,7 +9,7 @@ import { createKafkaBus, type KafkaBus } from './kafka-bus.ts'
 /** @throws OperatorError when the file of the authority cannot be read */
 export function openKafka(
   config: KafkaConfig,
-  context: { readonly name: string; readonly log: Log },
+  context: { readonly name: string; readonly log: Log; readonly keys?: readonly string[] | undefined },
 ): KafkaBus {
   const { brokers, topic, tls, caFile, sasl } = config
   return createKafkaBus({
@@ -18,6 +18,7 @@ export function openKafka(
     clientId: `portolan-${context.name}`,
     tls: tls ? { ca: caFile === undefined ? undefined : authority(caFile) } : undefined,
     sasl,
+    keys: context.keys,
     onLine: (line) => context.log.debug({ line }, 'kafkajs'),
   })
 }

@@ -32,12 +32,16 @@ export const kafkaVariables = Object.freeze({
   PORTOLAN_KAFKA_PASSWORD: secret(plain, 'Password of that account.'),
 })
 
-export interface KafkaConfig {
+export interface KafkaConfig extends KafkaConnection {
   /** host:port of each. */
   readonly brokers: readonly string[]
   readonly topic: string
   /** undefined: as many as there are brokers, up to three. */
   readonly replicas: number | undefined
+}
+
+/** How brokers are reached: this region's, and those of other regions. */
+export interface KafkaConnection {
   readonly tls: boolean
   readonly caFile: string | undefined
   readonly sasl:
@@ -51,21 +55,28 @@ export interface KafkaConfig {
 
 /** undefined: readers use the log. */
 export function kafkaConfig(values: Values<typeof kafkaVariables>, region: string): KafkaConfig | undefined {
-  const { PORTOLAN_KAFKA_USERNAME: username, PORTOLAN_KAFKA_PASSWORD: password } = values
   const list = values.PORTOLAN_KAFKA_BROKERS ?? []
   if (list.length === 0) return undefined
+  return {
+    brokers: list,
+    topic: values.PORTOLAN_KAFKA_TOPIC ?? topicOf(region),
+    replicas: values.PORTOLAN_KAFKA_REPLICAS,
+    ...kafkaConnection(values),
+  }
+}
+
+export function kafkaConnection(values: Values<typeof kafkaVariables>): KafkaConnection {
+  const { PORTOLAN_KAFKA_USERNAME: username, PORTOLAN_KAFKA_PASSWORD: password } = values
   const sasl =
     username === undefined || password === undefined
       ? undefined
       : { mechanism: values.PORTOLAN_KAFKA_SASL, username, password }
-  return {
-    brokers: list,
-    topic: values.PORTOLAN_KAFKA_TOPIC ?? `portolan.${region}.events`,
-    replicas: values.PORTOLAN_KAFKA_REPLICAS,
-    tls: values.PORTOLAN_KAFKA_TLS,
-    caFile: values.PORTOLAN_KAFKA_CA_FILE,
-    sasl,
-  }
+  return { tls: values.PORTOLAN_KAFKA_TLS, caFile: values.PORTOLAN_KAFKA_CA_FILE, sasl }
+}
+
+/** The topic of a region that does not name another. */
+export function topicOf(region: string): string {
+  return `portolan.${region}.events`
 }
 
 export function kafkaProblems(

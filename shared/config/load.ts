@@ -11,10 +11,10 @@ import { blobProblems, blobVariables, type StoresConfig, storesConfig } from './
 import { type DatabaseConfig, databaseConfig, databaseVariables, embeddedProblems } from './database.ts'
 import { type EventsConfig, eventsConfig, eventVariables } from './events.ts'
 import { type JanitorConfig, janitorConfig, janitorVariables } from './janitor.ts'
-import { type KafkaConfig, kafkaConfig, kafkaProblems, kafkaVariables } from './kafka.ts'
+import { type KafkaConfig, kafkaConfig, kafkaConnection, kafkaProblems, kafkaVariables } from './kafka.ts'
 import { type ByteLimits, limitsConfig, limitVariables, type RegistryLimits } from './limits.ts'
 import { ConfigValueError } from './parsers.ts'
-import { peerVariables } from './peers.ts'
+import { type PeersConfig, peerProblems, peersConfig, peerVariables } from './peers.ts'
 import { type ServerConfig, serverConfig, serverVariables } from './server.ts'
 import { nearest, nearlyBegins } from './spelling.ts'
 import type { Parsed, Values, Variable } from './variable.ts'
@@ -26,7 +26,7 @@ export const concerns = Object.freeze({
   'Database and embedded parts': databaseVariables,
   Blobs: blobVariables,
   Kafka: kafkaVariables,
-  'Shared keys': peerVariables,
+  'Other regions': peerVariables,
   'Accounts and access': authVariables,
   Limits: limitVariables,
   Events: eventVariables,
@@ -50,22 +50,21 @@ export const variables = Object.freeze({
 export type VariableName = keyof typeof variables
 export type Environment = Readonly<Record<string, string | undefined>>
 
-export interface Config extends ServerConfig, StoresConfig {
+export interface Config extends ServerConfig, StoresConfig, PeersConfig {
   readonly database: DatabaseConfig
   /** undefined: readers use the log. */
   readonly kafka: KafkaConfig | undefined
-  /** Secrets that regions share; the first signs. undefined: no other region may ask. */
-  readonly peerKeys: readonly string[] | undefined
-  /** Keys that seal secrets in the database; the first seals. undefined: the data directory may hold one. */
-  readonly secretsKeys: readonly string[] | undefined
   readonly auth: AuthConfig
   readonly registry: RegistryLimits
   readonly bytes: ByteLimits
   readonly events: EventsConfig
   readonly webhooks: WebhooksConfig
   readonly janitor: JanitorConfig
-  /** True in one of several API processes that share the port; set by their parent. */
-  readonly child: boolean
+  /**
+   * Set by a parent process: `api` in one of several API processes that share the port, `api-embedded` if the parent runs
+   * their database, `region` in a region of a world.
+   */
+  readonly child: 'api' | 'api-embedded' | 'region' | undefined
 }
 
 export class ConfigError extends OperatorError {
@@ -80,7 +79,7 @@ export class ConfigError extends OperatorError {
   }
 }
 
-/** Not for operators: how a parent tells its API processes what they are. `embedded`: it runs their database. */
+/** Not for operators: how a parent tells its processes what they are. */
 const CHILD = 'PORTOLAN_CHILD'
 const PREFIX = 'PORTOLAN_'
 
@@ -106,6 +105,7 @@ export function readConfig(environment: Environment): {
     ...embeddedProblems(values, isSet),
     ...blobProblems(values, isSet),
     ...kafkaProblems(values, isSet),
+    ...peerProblems(values, isSet),
     ...authProblems(values, isSet),
   )
   if (problems.length > 0) throw new ConfigError(problems)
@@ -118,16 +118,15 @@ function build(values: Values<typeof variables>, child: string | undefined): Con
   return {
     ...server,
     ...storesConfig(values),
+    ...peersConfig(values, kafkaConnection(values)),
     ...limitsConfig(values),
-    database: databaseConfig(values, { byParent: child === 'embedded' }),
+    database: databaseConfig(values, { byParent: child === 'api-embedded' }),
     kafka: kafkaConfig(values, server.region),
-    peerKeys: values.PORTOLAN_PEER_KEYS,
-    secretsKeys: values.PORTOLAN_SECRETS_KEY,
     auth,
     events: eventsConfig(values),
     webhooks: webhooksConfig(values, { listen: server.listen, authenticated: auth.mode !== 'none' }),
     janitor: janitorConfig(values),
-    child: child !== undefined,
+    child: child === 'api' || child === 'api-embedded' || child === 'region' ? child : undefined,
   }
 }
 

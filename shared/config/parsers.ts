@@ -112,6 +112,27 @@ export function regionName(text: string): string {
   return text
 }
 
+const REGIONS_MAX = 16
+
+/** `name=value,name=value`, each name a region's and given once. */
+export function byRegion<T>(parse: (text: string) => T): (text: string) => ReadonlyMap<string, T> {
+  return (text) => {
+    const all = new Map<string, T>()
+    for (const part of text.split(',')) {
+      const [, name = '', value = ''] = /^\s*([^=]+)=(.*?)\s*$/.exec(part) ?? []
+      try {
+        regionName(name)
+      } catch {
+        throw new ConfigValueError(`holds "${part.trim()}", which is not <region>=<value>`)
+      }
+      if (all.has(name)) throw new ConfigValueError(`names "${name}" twice`)
+      all.set(name, parse(value))
+    }
+    if (all.size > REGIONS_MAX) throw new ConfigValueError(`names more than ${REGIONS_MAX} regions`)
+    return all
+  }
+}
+
 export function databaseUrl(text: string): string {
   if (!/^postgres(?:ql)?:\/\//.test(text) || !URL.canParse(text)) {
     throw new ConfigValueError('is not a postgres:// URL')

@@ -135,6 +135,24 @@ export async function repositoriesWithBlob(
   return (await db.rows(homes, options)).map(({ name }) => name)
 }
 
+const linked = statement<{ digest: Digest }>(
+  'blob-link',
+  `select m.digest
+   from repository as r
+   join membership as m on m.repository_id = r.id and m.kind = 'blob' and m.digest = :digest
+   where r.name = :repository
+     and (m.alive_h, m.alive_origin) > (m.dead_h, m.dead_origin)
+     and (m.alive_h, m.alive_origin) > (r.dead_h, r.dead_origin)`,
+)
+
+/** Whether the repository links the blob, be its bytes here or not. */
+export async function isBlobLinked(
+  db: Queryable,
+  options: { repository: RepositoryName; digest: Digest },
+): Promise<boolean> {
+  return (await maybe(db, linked, options)) !== undefined
+}
+
 const count = statement<{ count: number }>('count-manifests', `select count(*) as count from manifest`)
 
 /** Manifests stored, for metrics: a scan, to be asked rarely. */

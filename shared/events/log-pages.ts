@@ -12,8 +12,11 @@ export interface LogPage {
 }
 
 export interface LogPages {
-  /** Events after each position. At most one position for each shard. */
-  page(after: readonly ShardPosition[]): Promise<LogPage>
+  /**
+   * Events after each position. At most one position for each shard. `mayWait`: an empty page may come late, when there
+   * is something or after a while; the caller has nothing else to read.
+   */
+  page(after: readonly ShardPosition[], options?: { mayWait: boolean }): Promise<LogPage>
   /** How many events come after these positions. */
   lag(after: readonly ShardPosition[]): Promise<number>
 }

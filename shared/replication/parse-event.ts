@@ -139,7 +139,7 @@ function repositoryOf(data: Fields, { shard }: EventId): string {
   return repository
 }
 
-function writeVersion(data: Fields, { origin }: EventId, nowMs: number): Version {
+export function writeVersion(data: Fields, { origin }: EventId, nowMs: number): Version {
   const version = versionOf(data.version, 'version')
   if (version.origin !== origin)
     throw new BadEventError(`a write of ${version.origin} in the log of ${origin}`)
@@ -188,7 +188,7 @@ function writtenOf(value: unknown, name: string): Written {
 const H = /^(0|[1-9][0-9]{0,17}|[1-8][0-9]{18})$/
 const ORIGIN = /^([a-z][a-z0-9-]{0,31})?$/
 
-function versionOf(value: unknown, name: string): Version {
+export function versionOf(value: unknown, name: string): Version {
   const { h, origin } = fieldsOf(value, name)
   if (typeof h !== 'string' || !H.test(h) || typeof origin !== 'string' || !ORIGIN.test(origin))
     throw new BadEventError(`\`${name}\` is no version`)
@@ -222,7 +222,7 @@ function digestOf(data: Fields): Digest {
   return digest
 }
 
-function textOf(fields: Fields, name: string): string {
+export function textOf(fields: Fields, name: string): string {
   const value = fields[name]
   if (typeof value !== 'string') throw new BadEventError(`\`${name}\` is no text`)
   return value
@@ -239,7 +239,7 @@ function listOf(value: unknown, name: string): readonly unknown[] {
   return value
 }
 
-function fieldsOf(value: unknown, name: string): Fields {
+export function fieldsOf(value: unknown, name: string): Fields {
   if (typeof value !== 'object' || value === null || Array.isArray(value))
     throw new BadEventError(`\`${name}\` is no object`)
   return value as Fields

@@ -41,6 +41,27 @@ export interface Applier {
   apply(transaction: Queryable, batch: { shard: number; events: readonly TakenEvent[] }): Promise<void>
 }
 
+/** One applier of several that know different types. Each gets its events in order. */
+export function combined(appliers: readonly Applier[]): Applier {
+  const of = (applier: Applier, events: readonly TakenEvent[]) =>
+    events.filter(({ event }) => applier.types.has(event.type))
+  return {
+    types: new Set(appliers.flatMap(({ types }) => [...types])),
+    async prepare(db, events) {
+      const bad = await Promise.all(
+        appliers.map((applier) => applier.prepare?.(db, of(applier, events)) ?? []),
+      )
+      return new Map(bad.flatMap((one) => [...one]))
+    },
+    async apply(transaction, { shard, events }) {
+      for (const applier of appliers) {
+        const own = of(applier, events)
+        if (own.length > 0) await applier.apply(transaction, { shard, events: own })
+      }
+    },
+  }
+}
+
 export interface Taken {
   readonly applied: number
   readonly parked: number
@@ -149,5 +170,18 @@ export async function applyParked(db: Database, applier: Applier): Promise<numbe
       if (reason !== undefined) await parkEvent(transaction, { id, type: event.type, event, reason })
     }
     return events.length
+  })
+}
+
+/**
+ * Goes on behind events that the origin no longer has. They are missing here until the regions are compared, which the
+ * caller tells.
+ */
+export async function skipTrimmed(db: Database, to: EventId): Promise<void> {
+  await db.transaction(async (transaction) => {
+    const at = await lockPlaceAtPeer(transaction, to)
+    if (arrival(at, to) === 'repeated') return
+    if (to.epoch > at.epoch) await keepPeerEpoch(transaction, { origin: to.origin, ...at })
+    await movePlaceAtPeer(transaction, to)
   })
 }

@@ -16,7 +16,7 @@ import { simulate } from './world.ts'
 
 /** Of the histories that `npm test` runs; more of them with SIMULATION_SQL. */
 const HISTORIES = Number(process.env.SIMULATION_SQL ?? 30)
-const SEED = Number(process.env.SIMULATION_SEED ?? 20 * Math.floor(Math.random() * 10 ** 8))
+const SEED = Number(process.env.SIMULATION_SEED ?? 706_000)
 const EVERY = 20
 
 test('real databases end as the simulated regions do', async (t) => {

@@ -41,13 +41,15 @@ export async function makeTemplate(url: string): Promise<string> {
   return name
 }
 
-/** The URL of a fresh, migrated database. */
-export async function testDatabase(t: Cleanup): Promise<string> {
+/** The URL of a fresh, migrated database of a region. */
+export async function testDatabase(t: Cleanup, region = TEST_REGION): Promise<string> {
   const { url, template } = server()
   const name = `test_${randomBytes(8).toString('hex')}`
   await execute(url, `create database ${name} template ${template} strategy file_copy`)
   later(t, () => execute(url, `drop database if exists ${name} with (force)`))
-  return withDatabase(url, name)
+  const own = withDatabase(url, name)
+  if (region !== TEST_REGION) await execute(own, `update region set name = '${region}'`)
+  return own
 }
 
 /** The URL of a fresh database without any tables. */

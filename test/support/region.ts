@@ -34,7 +34,7 @@ export async function testRegion(t: Cleanup, options: TestRegionOptions = {}): P
   const { env, sharing, routes: _ofApi, ...regionOptions } = options
   const logLines: string[] = []
   const config = loadConfig({
-    PORTOLAN_DATABASE_URL: sharing?.region.databaseUrl ?? (await testDatabase(t)),
+    PORTOLAN_DATABASE_URL: sharing?.region.databaseUrl ?? (await testDatabase(t, env?.PORTOLAN_REGION)),
     PORTOLAN_DATA_DIR: sharing?.region.config.dataDir ?? (await testDirectory(t)),
     PORTOLAN_LISTEN: '127.0.0.1:0',
     PORTOLAN_METRICS_LISTEN: 'off',

@@ -6,7 +6,7 @@ import { spawn } from 'node:child_process'
 import { glob } from 'node:fs/promises'
 import { join } from 'node:path'
 
-const ELSEWHERE = ['clients', 'conformance', 'bench', 'faults', 'kafka', 'long', 'stores']
+const ELSEWHERE = ['clients', 'conformance', 'bench', 'faults', 'kafka', 'long', 'stores', 'world']
 const root = join(import.meta.dirname, '..', '..')
 
 const wanted = process.argv.slice(2).filter((argument) => !argument.startsWith('--'))

@@ -35,6 +35,7 @@ import {
 } from '../exchange.ts'
 import { SinkClosedError, writableSink } from '../writable-sink.ts'
 import { handedToProxy, redirectedToStore } from './elsewhere.ts'
+import { getRemoteBlob } from './remote-blob.ts'
 
 interface BlobPath {
   readonly name: RepositoryName
@@ -45,10 +46,21 @@ export async function getBlob(exchange: Exchange, path: BlobPath): Promise<void>
   const { registry, request } = exchange
   const digest = requireDigest(path.digest)
   const blob = await findBlob(registry, { repository: path.name, digest })
-  if (blob === undefined) return getManifestAsBlob(exchange, { name: path.name, digest })
-  const headers = blobHeaders(digest)
-  if (hasEntityTag(request.headers['if-none-match'], digest)) return sendEmpty(exchange, 304, headers)
+  if (blob === undefined) {
+    const asked = { repository: path.name, digest, headers: blobHeaders(digest) }
+    if (await getRemoteBlob(exchange, asked)) return
+    return getManifestAsBlob(exchange, { name: path.name, digest })
+  }
+  if (hasEntityTag(request.headers['if-none-match'], digest))
+    return sendEmpty(exchange, 304, blobHeaders(digest))
   if (await redirectedToStore(exchange, blob)) return
+  return serveBlob(exchange, blob)
+}
+
+/** The bytes, or the ranges that are asked for. */
+export async function serveBlob(exchange: Exchange, blob: FoundBlob): Promise<void> {
+  const { digest } = blob
+  const headers = blobHeaders(digest)
   const ranges = rangesOf(exchange, { digest, size: blob.size })
   if (await handedToProxy(exchange, blob, { headers, ranges })) return
   if (ranges === 'whole') return sendWhole(exchange, blob, headers)

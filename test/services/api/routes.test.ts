@@ -22,6 +22,7 @@ import { testRegion } from '../../support/region.ts'
 
 const KEY = 'first-key-of-the-regions-0123456789'
 const UUID = '00000000-0000-0000-0000-000000000000'
+const DIGEST = `sha256:${'0'.repeat(64)}`
 const image = testImage()
 
 const targets: Readonly<Record<string, string>> = {
@@ -48,6 +49,8 @@ const targets: Readonly<Record<string, string>> = {
   'webhook-test': `/api/v1/webhooks/${UUID}/test`,
   'webhook-replay': `/api/v1/webhooks/${UUID}/replay`,
   'webhook-redeliver': `/api/v1/webhooks/${UUID}/redeliver`,
+  'peer-blob': `/peer/v1/blobs/${DIGEST}?repository=never/there`,
+  'peer-manifest': `/peer/v1/manifests/${DIGEST}?repository=never/there`,
   'peer-log': '/peer/v1/log?after=0:1:0',
 }
 

@@ -210,3 +210,31 @@ test('an invalid value is one problem, not also a missing one', () => {
     1,
   )
 })
+
+test('other regions are names with addresses, need the shared key, and are not this region', () => {
+  const keys = { PORTOLAN_PEER_KEYS: 'a-key-of-more-than-32-characters-0123' }
+  assert.deepEqual(loadConfig({}).peers, [])
+  const { peers } = loadConfig({
+    ...keys,
+    PORTOLAN_PEERS: 'us=https://us.example, ap=http://ap.example:5000/',
+    PORTOLAN_PEERS_KAFKA: 'us=k1:9093+k2:9093',
+  })
+  assert.deepEqual(
+    peers.map(({ name, url, kafka }) => [name, url, kafka?.topic, kafka?.brokers]),
+    [
+      ['ap', 'http://ap.example:5000', undefined, undefined],
+      ['us', 'https://us.example', 'portolan.us.events', ['k1:9093', 'k2:9093']],
+    ],
+  )
+  const one = (text: string, more: Record<string, string> = keys) =>
+    problems({ PORTOLAN_PEERS: text, ...more })
+  assert.match(one('us=https://us.example', {})[0] ?? '', /needs PORTOLAN_PEER_KEYS/)
+  assert.match(one('eu=https://eu.example')[0] ?? '', /is this region/)
+  assert.match(one('us=https://a.example,us=https://b.example')[0] ?? '', /names "us" twice/)
+  for (const wrong of ['us', 'US=https://us.example', 'us=us.example', 'us=https://us.example/v2', 'us='])
+    assert.equal(one(wrong).length, 1, wrong)
+  assert.match(
+    problems({ ...keys, PORTOLAN_PEERS_KAFKA: 'us=k1:9093' })[0] ?? '',
+    /which PORTOLAN_PEERS does not/,
+  )
+})

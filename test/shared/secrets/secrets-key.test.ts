@@ -1,3 +1,5 @@
+// tests: shared/secrets/key-file.ts
+
 import assert from 'node:assert/strict'
 import { readdir, stat, writeFile } from 'node:fs/promises'
 import { test } from 'node:test'

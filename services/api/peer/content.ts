@@ -1,0 +1,45 @@
+// Content for other regions: GET /peer/v1/blobs/<digest>?repository=<name> and GET /peer/v1/manifests/<digest>?repository=<name>.
+//
+// Answers only what this region has itself and what that repository shows here now: never what it would have to fetch,
+// so a question between regions never travels on. Blobs take ranges as pulls do.
+
+import { RegistryError } from '#shared/errors.ts'
+import { type Digest, parseDigest } from '#shared/oci/digest.ts'
+import { parseQuery } from '#shared/oci/query.ts'
+import { parseRepositoryName, type RepositoryName } from '#shared/oci/reference.ts'
+import { findBlob, pullManifest } from '#shared/registry/pull.ts'
+import { type Exchange, registryHeaders, sendBytes } from '../exchange.ts'
+import { serveBlob } from '../v2/blobs.ts'
+
+interface ContentPath {
+  readonly id: string
+  readonly query: string
+}
+
+export async function peerBlob(exchange: Exchange, path: ContentPath): Promise<void> {
+  const asked = askedFor(path)
+  const blob = await findBlob(exchange.registry, asked)
+  if (blob === undefined) throw new RegistryError('BLOB_UNKNOWN', { details: [{ digest: asked.digest }] })
+  await serveBlob(exchange, blob)
+}
+
+export async function peerManifest(exchange: Exchange, path: ContentPath): Promise<void> {
+  const { repository, digest } = askedFor(path)
+  const { bytes, mediaType } = await pullManifest(exchange.registry, {
+    repository,
+    reference: { kind: 'digest', digest },
+  })
+  sendBytes(exchange, {
+    status: 200,
+    headers: { ...registryHeaders(), 'Content-Type': mediaType, 'Docker-Content-Digest': digest },
+    body: bytes,
+  })
+}
+
+function askedFor({ id, query }: ContentPath): { repository: RepositoryName; digest: Digest } {
+  const digest = parseDigest(id)
+  if (digest === undefined) throw new RegistryError('DIGEST_INVALID')
+  const repository = parseRepositoryName(parseQuery(query).get('repository') ?? '')
+  if (repository === undefined) throw new RegistryError('NAME_INVALID')
+  return { repository, digest }
+}
