@@ -30,6 +30,11 @@ function complaints({ type, data }: Pick<CloudEvent, 'type' | 'data'>): string[]
   return validate(data) ? [] : [`${type}: ${ajv.errorsText(validate.errors)}`]
 }
 
+/** Written when regions disagreed: test/shared/replication/apply.test.ts has them written. */
+const OF_SEVERAL_REGIONS = new Set(
+  ['tag.conflict', 'delete.conflict'].map((type) => `${TYPE_PREFIX}${type}.v1`),
+)
+
 test('everything a registry does is an event of a published type that fits its schema', async (t) => {
   const node = await testNode(t, { env: { PORTOLAN_EVENTS_PULL_SECONDS: '1' } })
   const relay = await startRelay(node.region)
@@ -56,7 +61,7 @@ test('everything a registry does is an event of a published type that fits its s
   assert.deepEqual(problems, [])
   assert.deepEqual(
     new Set(events.map(({ type }) => type)),
-    new Set(validators.keys()),
+    new Set(validators.keys()).difference(OF_SEVERAL_REGIONS),
     'each type was written',
   )
   const listed = (await (await fetch(`${node.url}/api/v1/schemas`)).json()) as { types: { schema: string }[] }
