@@ -42,7 +42,7 @@ test('A9: what a token allows is what its scopes say, to the letter', () => {
       fc.constantFrom(alice, ANONYMOUS),
       fc.boolean(),
       (scopes, repository, actions, actor, anonymousPull) => {
-        // The reference model, spelled out.
+        // The reference model, written out in full.
         const inToken = (action: string) =>
           scopes.some(
             (one) =>

@@ -21,7 +21,7 @@ test('T4: what is wrong is told by its line and never by its hash', () => {
     ['alice:{SHA}abc', /line 1/],
     [`:${hash('10')}`, /no account name/],
     ['nocolon', /no account name/],
-    [`alice:${hash('10')}\nalice:${hash('10')}`, /line 2 .*second time/],
+    [`alice:${hash('10')}\nalice:${hash('10')}`, /line 2 .*repeats the account/],
     [`${'x'.repeat(256)}:${hash('10')}`, /no account name/],
   ]
   for (const [text, message] of wrong) {

@@ -20,7 +20,7 @@ function memoryStore() {
   }
 }
 
-test('over a hundred days each key is known a day before it signs, and verifies for as long as its tokens live', async () => {
+test('for a hundred days each key is published a day before it signs, and outlives its tokens', async () => {
   const store = memoryStore()
   const clock = { nowMs: 1_800_000_000_000 }
   const nodes = [1, 2].map(() => createKeyRing({ store, nowMs: () => clock.nowMs }))

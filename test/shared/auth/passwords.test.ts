@@ -31,7 +31,7 @@ async function setUp(t: TestContext, compare?: (password: string, hash: string) 
 
 const tooMany = (error: unknown) => error instanceof RegistryError && error.code === 'TOOMANYREQUESTS'
 
-test('a right password is accepted, a wrong one and an unknown name are not, whatever letter the hash has', async (t) => {
+test('only a right password of a known name is accepted, whatever letter the hash has', async (t) => {
   const { check } = await setUp(t)
   assert.equal((await check('alice', 'secret'))?.name, 'alice')
   assert.equal(await check('alice', 'wrong'), undefined)
@@ -47,7 +47,7 @@ test('T3: an unknown account costs the same hashes as a known one, at the same c
   const cost = (index: number) => hashes[index]?.hash.slice(0, 7)
   assert.equal(cost(0), '$2b$04$')
   assert.equal(cost(1), cost(0))
-  // The dummy hash is one that bcrypt really computes with: a malformed one would return at once.
+  // bcrypt really computes the dummy hash. A malformed one would return at once.
   assert.equal(hashes[1]?.hash.length, 60)
 })
 
@@ -101,7 +101,7 @@ test('T4: a storm of logins computes two hashes at a time, keeps some waiting, a
   for (const outcome of refused) assert.ok(outcome.status === 'rejected' && tooMany(outcome.reason))
 })
 
-/** As many tries with different wrong passwords as cost nothing, and one more. */
+/** Makes as many attempts with different wrong passwords as are free, and one more. */
 async function failOften(
   check: (name: string, password: string, address?: string) => Promise<unknown>,
   address?: string,
@@ -243,7 +243,7 @@ test('T4: somebody who comes as a hash ends does not pass those in line', async 
   const first = [1, 2, 3].map((index) => check(`user${index}`, 'x', `10.0.0.${index}`))
   while (ends.length < 2) await turn()
   const newcomers: Promise<unknown>[] = []
-  // Each newcomer arrives some microtasks after the end of a hash: one of them finds the place between two hands.
+  // Each newcomer arrives some microtasks after a hash ends, so one of them arrives while the slot changes hands.
   for (let delay = 0; delay < 20; delay++) {
     newcomers.push(
       (async () => {

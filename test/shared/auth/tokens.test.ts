@@ -34,7 +34,7 @@ const encode = (value: unknown) =>
 const decode = (segment = '') =>
   JSON.parse(Buffer.from(segment, 'base64url').toString()) as Record<string, unknown>
 
-/** Whatever tries to reach the network ends the test. */
+/** Fails the test if anything tries to reach the network. */
 function trapNetwork(t: TestContext): void {
   const trap = () => assert.fail('something was fetched')
   t.mock.method(globalThis, 'fetch', trap)

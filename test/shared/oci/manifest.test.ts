@@ -74,7 +74,7 @@ test('foreign layers may be absent; their urls lead to web servers only', () => 
   refused({ ...image, layers: [{ ...layer, urls: ['gopher://x'] }] })
 })
 
-test('what real builders push is accepted: nested and empty indexes, no layers, null lists, unknown fields, data', () => {
+test('what real builders push is accepted: nested and empty indexes, no layers, null lists, unknown fields', () => {
   assert.equal(parse({ ...index, manifests: [] }).references.length, 0)
   assert.equal(parse({ ...index, manifests: null }).references.length, 0)
   assert.equal(

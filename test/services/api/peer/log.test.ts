@@ -49,7 +49,7 @@ test('A14: without a signature, with an account, with a wrong key: refused, befo
     const answer = await fetch(node.url + target, { headers })
     assert.equal(answer.status, 401, authorization)
   }
-  await assert.rejects(pages({ key: 'x'.repeat(40) }).page(everything), /answered 401.*key is not known/)
+  await assert.rejects(pages({ key: 'x'.repeat(40) }).page(everything), /answered 401.*key is unknown/)
   await assert.rejects(pages({ to: 'asia' }).page(everything), /answered 401.*for region asia/)
   const headers = signPeerRequest(
     { method: 'GET', target, from: 'us', to: 'eu' },
