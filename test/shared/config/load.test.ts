@@ -81,10 +81,10 @@ test("Kafka is its brokers; the topic is the region's, and how to sign in is ask
   for (const wrong of ['kafka', 'k1:9092,', 'http://k1:9092', 'k1:99999'])
     assert.match(problems({ PORTOLAN_KAFKA_BROKERS: wrong })[0] ?? '', /host:port/, wrong)
   assert.match(problems({ ...brokers, PORTOLAN_KAFKA_TOPIC: 'a/b' })[0] ?? '', /not a valid topic name/)
-  assert.match(problems({ ...brokers, PORTOLAN_KAFKA_USERNAME: 'u' })[0] ?? '', /need each other/)
+  assert.match(problems({ ...brokers, PORTOLAN_KAFKA_USERNAME: 'u' })[0] ?? '', /must be set together/)
   const account = { ...brokers, PORTOLAN_KAFKA_USERNAME: 'u', PORTOLAN_KAFKA_PASSWORD: 'p' }
   assert.equal(loadConfig(account).kafka?.sasl?.mechanism, 'scram-sha-512')
-  assert.match(problems({ ...account, PORTOLAN_KAFKA_SASL: 'plain' })[0] ?? '', /needs PORTOLAN_KAFKA_TLS/)
+  assert.match(problems({ ...account, PORTOLAN_KAFKA_SASL: 'plain' })[0] ?? '', /requires PORTOLAN_KAFKA_TLS/)
   assert.match(problems({ ...brokers, PORTOLAN_KAFKA_CA_FILE: '/ca' })[0] ?? '', /needs PORTOLAN_KAFKA_TLS/)
 })
 
@@ -182,7 +182,7 @@ test('contradictions are reported together with invalid values', () => {
     /SECRETS_KEY/,
     /forbid needs PORTOLAN_KAFKA_BROKERS/,
     /S3_BUCKET/,
-    /need each/,
+    /must be set together/,
     /LISTEN/,
   ]
   for (const part of expected)

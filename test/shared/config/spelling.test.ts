@@ -3,7 +3,7 @@ import { test } from 'node:test'
 import { type ConfigError, loadConfig, variables } from '#shared/config/load.ts'
 import { nearest, nearlyBegins } from '#shared/config/spelling.ts'
 
-/** One slip of the hand each. */
+/** Each has one typing mistake. */
 const slips: ((name: string) => string)[] = [
   (name) => name.slice(0, -1),
   (name) => `${name}S`,
