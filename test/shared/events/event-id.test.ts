@@ -28,7 +28,7 @@ test('R8: the next number is next, an earlier one or epoch is a repetition, ever
     [1, 6, 'repeated'],
     [1, 900, 'repeated'],
     [2, 7, 'gap'],
-    // Whether the old epoch has more is for the log to say.
+    // Only the log knows whether the old epoch has more events.
     [3, 1, 'gap'],
     [3, 6, 'gap'],
   ]

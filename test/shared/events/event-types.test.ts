@@ -1,5 +1,5 @@
-// Every event that a registry writes fits the published schema of its type, and every event that was ever released still
-// does: test/contract/events/ is only ever added to.
+// Every event that a registry writes fits the published schema of its type, and so does every event of earlier
+// releases: files in test/contract/events/ are only ever added.
 
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'

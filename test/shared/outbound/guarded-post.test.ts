@@ -1,4 +1,4 @@
-// S1: an address that somebody else chose is no way into our network.
+// S1: an address that a user chose gives no access to our network.
 
 import assert from 'node:assert/strict'
 import { once } from 'node:events'

@@ -36,8 +36,11 @@ test('what the file sealed still opens after a key was configured, which seals f
   assert.equal(later?.keyId, createSealer([KEY]).keyId)
 })
 
-test('a file that holds no key is told in one sentence', async (t) => {
+test('a file that holds no key is reported clearly', async (t) => {
   const directory = await testDirectory(t)
   await writeFile(secretsKeyPath(directory), 'short\n')
-  await assert.rejects(openSealer({ configured: undefined, directory, mayMake: true }), /holds no key.*\.$/)
+  await assert.rejects(
+    openSealer({ configured: undefined, directory, mayMake: true }),
+    /does not hold a key.*\.$/,
+  )
 })
