@@ -2,9 +2,9 @@
 // however that process ends. A lock is never stale, and nobody has to decide whether a process id still means the same
 // process.
 //
-// Node has no file locks. SQLite, which Node includes, uses them on every system (fcntl, LockFileEx), and they also work
-// across containers that share the directory. The lock is an exclusive transaction on an empty database that is never
-// written. Nothing else in this process may open the database file: closing it would drop the lock
+// Node has no file locks. SQLite, which Node includes, uses them on every system (fcntl, LockFileEx). They also
+// work across containers that share the directory. The lock is an exclusive transaction on an empty database that is
+// never written. Nothing else in this process may open the database file: closing it would drop the lock
 // (https://sqlite.org/howtocorrupt.html, 2.2). A file next to it names the owner for people; nothing depends on it.
 
 import { readFile, rename, writeFile } from 'node:fs/promises'

@@ -148,8 +148,8 @@ export const eventTypes: Readonly<Record<string, EventType>> = Object.freeze({
   },
   'delete.conflict.v1': {
     meaning:
-      'Notification: a delete in another region removed `count` writes of this region that it had not seen. The first ' +
-      'ten are listed. Sent by the region that made these writes.',
+      'Notification: a delete in another region removed `count` writes of this region that it had not seen. The ' +
+      'first ten are listed. Sent by the region that made these writes.',
     required: ['repository', 'death', 'count', 'killed'],
     properties: {
       repository: text,

@@ -98,7 +98,7 @@ test('an outage is one line when it begins and one when it ends, whatever runs a
     .filter(({ route }) => route === undefined)
     .map(({ msg }) => msg)
   assert.deepEqual(trouble, [
-    'the database is out of reach: what needs it waits or answers 503',
+    'the database is unreachable: requests wait or are answered 503',
     'the database is back',
   ])
 })

@@ -1,4 +1,4 @@
-// Following a log through a bus that cannot be trusted: rules R8 and R9, and the watchdog.
+// Follows a log through an unreliable bus: rules R8 and R9, and the watchdog.
 // tests: shared/bus/in-order.ts, shared/registry/log-pages.ts
 
 import assert from 'node:assert/strict'
@@ -14,7 +14,7 @@ import { fillLog } from '../../support/log-writer.ts'
 import { testRegion } from '../../support/region.ts'
 import { createUnrulyBus, type Unruly } from '../../support/unruly-bus.ts'
 
-/** Repeatable randomness; the seed is printed. */
+/** Reproducible randomness. The seed is printed. */
 function seeded(t: TestContext): () => number {
   let state = Math.floor(Math.random() * 2 ** 31)
   t.diagnostic(`seed ${state}`)
@@ -55,7 +55,7 @@ test('R8: a bus that drops, repeats and reorders: every event once, in order', a
   const bus = unruly(region, { drop: 0.05, repeat: 0.2, shuffle: true, random: seeded(t) })
   const { reader, follow } = following(region, { bus, quietMs: 60_000 })
   for (let round = 0; round < 10; round++) await fillLog(region, { count: 400 })
-  // What was dropped at the very end has nothing behind it that would show the hole.
+  // If the very last events are dropped, no later event reveals the gap.
   await fillLog(region, { count: 80 })
   await eventually('nearly all', () => reader.count() > 3_900)
   await follow[Symbol.asyncDispose]()
@@ -94,7 +94,7 @@ test('R9: a bus that keeps quiet is built anew twice, then the log is read, then
   const bus = unruly(region, { random: () => 0.5 })
   bus.quiet = true
   const { reader, follow, ways } = following(region, { bus, quietMs: 50, retryBusMs: 300 })
-  // Nothing to deliver is no reason.
+  // A bus with nothing to deliver is not quiet.
   await new Promise((resolve) => setTimeout(resolve, 400))
   assert.equal(follow.rebuilds, 0)
   assert.equal(follow.way, 'bus')
@@ -138,7 +138,7 @@ test('a handler that fails is asked again with the same events, from where its o
   const { reader, follow } = following(region, {
     position: async (shard) => ({ shard, epoch: 1, seq: recorded.get(shard) ?? 0 }),
     async handle(batch) {
-      // The first time it is recorded although it seems to fail: a lost connection at commit.
+      // The first failure still records the events: a connection that was lost at commit.
       const fails = failures++ < 5
       if (!fails || failures === 1) {
         reader.batches.push(batch)

@@ -7,7 +7,7 @@ const quiet: Seen = { nowMs: 0, hasBus: true, brought: 0, underWay: 0, lag: 5 }
 
 const [started] = looks([{}], firstWay(quiet)) as [WayState]
 
-/** Looks one after the other; the states they lead to. */
+/** Runs consecutive checks and returns the resulting states. */
 function looks(seen: readonly Partial<Seen>[], from: WayState = started): WayState[] {
   const states: WayState[] = []
   for (const one of seen) states.push(nextWay(states.at(-1) ?? from, { ...quiet, ...one }, limits).state)

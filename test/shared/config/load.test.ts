@@ -109,7 +109,8 @@ test('internal paths go to nginx alone: it must be named, and nobody else with i
   assert.match(problems(accel)[0] ?? '', /needs nginx's address in PORTOLAN_TRUSTED_PROXIES/)
   for (const everybody of ['0.0.0.0/0', '::/0'])
     assert.deepEqual(problems({ ...accel, PORTOLAN_TRUSTED_PROXIES: `10.0.0.1,${everybody}` }), [
-      `PORTOLAN_REDIRECT=accel with PORTOLAN_TRUSTED_PROXIES=${everybody} would tell every client internal paths: name nginx alone`,
+      `PORTOLAN_REDIRECT=accel with PORTOLAN_TRUSTED_PROXIES=${everybody} would reveal internal paths to every client: ` +
+        "list only nginx's address",
     ])
   assert.equal(loadConfig({ ...accel, PORTOLAN_TRUSTED_PROXIES: '10.0.0.1' }).redirect.by, 'proxy')
 })

@@ -39,7 +39,7 @@ test('lines come out whole and in order, soon and at the end', async (t) => {
   await eventually('all lines', async () => (await readFile(path, 'utf8')) === whole)
 })
 
-test('a full disk drops lines and ends nothing; once there is space, logging resumes and reports the loss', async (t) => {
+test('a full disk drops lines and ends nothing; with space again, logging resumes and reports the loss', async (t) => {
   const disk = await smallDisk(t, 2 ** 20)
   if (disk === undefined) return
   const path = join(disk.directory, 'log')

@@ -1,4 +1,4 @@
-// What another region's events do here: rules R4 and R8.
+// Effects of another region's events here: rules R4 and R8.
 // tests: shared/db/places-at-peers.ts
 
 import assert from 'node:assert/strict'
@@ -31,18 +31,18 @@ function recorder() {
 
 const from = { origin: 'us', shard: 2 }
 
-test('R8: what comes again is dropped, what leaves a hole is refused whole, and the cursor moves with the effect', async (t) => {
+test('R8: duplicates are dropped, a batch with a gap is refused, and the cursor moves with the effect', async (t) => {
   const { region } = await testRegion(t)
   const { db } = region
   const { seen, applier } = recorder()
   const receive = (...events: CloudEvent[]) => receiveEvents(db, { ...from, events, applier })
   assert.deepEqual(await receive(event(1), event(2)), { applied: 2, parked: 0, repeated: 0 })
   assert.deepEqual(await receive(event(1), event(2), event(3)), { applied: 1, parked: 0, repeated: 2 })
-  await assert.rejects(receive(event(4), event(6)), /us:1:2:6 leaves a hole/)
+  await assert.rejects(receive(event(4), event(6)), /us:1:2:6 leaves a gap/)
   assert.deepEqual(await placeAtPeer(db, from), { shard: 2, epoch: 1, seq: 3 })
   await receive(event(4), event(1, { epoch: 2 }))
   assert.deepEqual(await placeAtPeer(db, from), { shard: 2, epoch: 2, seq: 1 })
-  await assert.rejects(receive(event(2, { epoch: 3 })), /leaves a hole/)
+  await assert.rejects(receive(event(2, { epoch: 3 })), /leaves a gap/)
   assert.deepEqual(await receive(event(5)), { applied: 0, parked: 0, repeated: 1 })
   assert.deepEqual(seen.slice(0, 3), ['us:1:2:1', 'us:1:2:2', 'us:1:2:3'])
   assert.deepEqual(seen.slice(-2), ['us:1:2:4', 'us:2:2:1'])

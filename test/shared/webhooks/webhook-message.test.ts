@@ -70,7 +70,7 @@ test('binary CloudEvents carry attributes as headers, escaped as the HTTP bindin
 })
 
 test('the signature is the documented one: HMAC-SHA256 over id, timestamp and body', () => {
-  // The example of the Standard Webhooks specification's libraries.
+  // The example from the libraries of the Standard Webhooks specification.
   const headers = signatureHeaders({
     id: 'msg_p5jXN8AQM9LWM0D4loKWxJek',
     secrets: ['whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw'],

@@ -41,7 +41,7 @@ test('a secret that is replaced signs beside the new one for a day', () => {
   assert.deepEqual(changedFields(before, { secret: before.secret }, 0), { secret: before.secret })
 })
 
-test('fuzz: whatever a row holds, reading it throws nothing, says nothing of the value, and what is read is matched', () => {
+test('fuzz: reading any row throws nothing and reveals no value, and what is read is matched', () => {
   const whole = hook({ headers: { 'X-A': 'b' } })
   const field = fc.constantFrom(...Object.keys(whole), 'unknown', '__proto__', 'toString')
   const value = fc.oneof(

@@ -159,7 +159,7 @@ test('a peer that answers wrongly, too much, elsewhere or never is an error, not
     await assert.rejects(pages.page(everything), PeerError, name)
   }
   const nobody = remoteLogPages({ url: 'http://127.0.0.1:1', from: 'us', to: 'eu', key: KEY, waitSeconds: 0 })
-  await assert.rejects(nobody.page(everything), /eu could not be asked/)
+  await assert.rejects(nobody.page(everything), /eu could not be reached/)
 })
 
 test('a reader that waits ends with the process', async (t) => {
