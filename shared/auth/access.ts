@@ -30,7 +30,7 @@ export type Need =
   | { readonly kind: 'admin' }
 
 export interface AccessPolicy {
-  /** True: no request needs a credential. For a registry that serves only its own machine. */
+  /** True if authentication is off: no request needs a credential. */
   readonly open: boolean
   readonly anonymousPull: boolean
 }

@@ -1,5 +1,6 @@
 // A process opens only what its services need. The webhook sender and the relay need only the database, so an
-// unreachable object store or a missing accounts file does not affect them. tests: shared/region-database.ts
+// unreachable object store or a missing accounts file does not affect them.
+// tests: shared/region-database.ts
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

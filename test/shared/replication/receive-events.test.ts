@@ -93,7 +93,7 @@ test("another origin's event in the batch is refused", async (t) => {
   const events = [event(1, { origin: 'asia' })]
   await assert.rejects(
     receiveEvents(region.db, { ...from, events, applier: applierOf([], () => {}) }),
-    /no event of shard 2 of us/,
+    /not an event of shard 2 of us/,
   )
 })
 
