@@ -13,7 +13,7 @@ export const databaseVariables = Object.freeze({
   PORTOLAN_DATABASE_CONNECTIONS: variable(
     integer({ min: 2, max: 100 }),
     '8',
-    'Database connections of each process for writes. Reads use half as many more. More connections than the ' +
+    'Database connections of each process for writes. Reads use another half as many. More connections than the ' +
       'database has cores mostly add waiting.',
   ),
   PORTOLAN_EMBEDDED: variable(
