@@ -12,7 +12,7 @@
 // the
 //   session had expired stopped the consumer for good.
 // - Handler errors never reach kafkajs (hand-over.ts). A consumer that has stopped for good is replaced.
-// - The topic is created before anybody subscribes, and subscribing is retried until the topic exists.
+// - The topic is created before any reader subscribes, and subscribing is retried until the topic exists.
 // - fromBeginning is set. Without it, a position that retention has passed would jump to the end.
 // - A consumer is stopped only after it has started. One that is still joining would join anyway.
 // - If a consumer is stopped while its brokers are down, it would look for them until its retries are used up. So it is

@@ -10,7 +10,7 @@ export interface Query {
   /** Returns the value, or the last one if there are several; undefined if absent. */
   get(name: string): string | undefined
   getAll(name: string): readonly string[]
-  /** Each name with its value, the last one where there are several. */
+  /** Returns each name with its value, or with the last one if there are several. */
   toObject(): Record<string, string>
 }
 

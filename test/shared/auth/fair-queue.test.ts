@@ -36,7 +36,7 @@ test('origins take turns, each in its own order', async () => {
   assert.deepEqual(await Promise.all(all), ['a1', 'a2', 'a3', 'b1', 'b2', 'c1'])
 })
 
-test('a line has a bound of its own, and a full queue takes from the longest line', async () => {
+test('each line is bounded, and a full queue takes from the longest line', async () => {
   const { run, started, finish } = setUp({ waitingMax: 4, waitingPerOriginMax: 3 })
   const flood = Promise.all(['a1', 'a2', 'a3', 'a4', 'a5'].map((name) => run('a', name)))
   const others = Promise.all([run('b', 'b1'), run('c', 'c1'), run('d', 'd1'), run('e', 'e1')])
@@ -47,7 +47,7 @@ test('a line has a bound of its own, and a full queue takes from the longest lin
   assert.deepEqual(started, ['a1', 'a2', 'b1', 'c1', 'd1'])
 })
 
-test('work that fails gives its place on', async () => {
+test('work that fails releases its slot', async () => {
   const queue = createFairQueue({ atOnce: 1, waitingMax: 2, waitingPerOriginMax: 2 })
   const failing = queue.run('a', async () => {
     throw new Error('no')

@@ -34,11 +34,11 @@ function why(work: () => unknown): string {
   return 'accepted'
 }
 
-test('a signed request is known by its region', () => {
+test('the signature identifies the region', () => {
   assert.equal(verifier().verify(request()), 'us')
 })
 
-test('A14: nothing of a request may be changed, and nothing may be left out', () => {
+test('A14: no part of a request can be changed or left out', () => {
   const { verify } = verifier()
   const good = request()
   const { headers } = good
@@ -75,7 +75,7 @@ test('A14: nothing of a request may be changed, and nothing may be left out', ()
   assert.equal(verify(good), 'us', 'what was refused has not used it up')
 })
 
-test('A14: a request is good once, for one region, within a minute of its time', () => {
+test('A14: a request is valid once, for one region, within a minute of its timestamp', () => {
   const { verify } = verifier()
   const one = request()
   assert.equal(verify(one), 'us')
@@ -100,7 +100,7 @@ test('A14: a request is good once, for one region, within a minute of its time',
   for (const off of [-60, 0, 60]) assert.equal(verify(request({ nowSeconds: NOW_SECONDS + off })), 'us')
 })
 
-test('keys are exchanged without a moment in which regions refuse each other', () => {
+test('keys are rotated without a moment in which regions refuse each other', () => {
   const next = 'n'.repeat(32)
   const accepts = (keys: string[], signedBy: string) =>
     why(() => verifier(keys).verify(request({ key: signedBy }))) === 'accepted'

@@ -30,7 +30,7 @@ function complaints({ type, data }: Pick<CloudEvent, 'type' | 'data'>): string[]
   return validate(data) ? [] : [`${type}: ${ajv.errorsText(validate.errors)}`]
 }
 
-test('everything a registry does is an event of a published type that fits its schema', async (t) => {
+test('every write of a registry is an event of a published type that fits its schema', async (t) => {
   const node = await testNode(t, { env: { PORTOLAN_EVENTS_PULL_SECONDS: '1' } })
   const relay = await startRelay(node.region)
   const client = ociClient(node.url)
@@ -69,7 +69,7 @@ test('everything a registry does is an event of a published type that fits its s
   await relay[Symbol.asyncDispose]()
 })
 
-test('R5: every event that was released still fits, and is told in every format', async () => {
+test('R5: every event of earlier releases still fits, and converts to every format', async () => {
   const files = await readdir(corpus)
   const told = new Set<string>()
   for (const file of files) {
@@ -81,7 +81,7 @@ test('R5: every event that was released still fits, and is told in every format'
   assert.deepEqual(told, new Set(validators.keys()), 'each type has an example')
 })
 
-test('the check sees an event that lost a field, and a type without a schema', () => {
+test('the check detects an event that lost a field, and a type without a schema', () => {
   const data = {
     repository: 'a',
     digest: `sha256:${'0'.repeat(64)}`,

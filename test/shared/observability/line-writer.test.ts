@@ -27,7 +27,7 @@ function writerTo(t: TestContext, path: string, waitingBytesMax = 2 ** 20) {
   return writer
 }
 
-test('lines come out whole and in order, soon and at the end', async (t) => {
+test('lines are written whole and in order, after a short time and at exit', async (t) => {
   const path = join(await testDirectory(t), 'log')
   const writer = writerTo(t, path)
   writer.write('first\n')
@@ -59,7 +59,7 @@ test('a full disk drops lines and ends nothing; with space again, logging resume
   for (const line of lines) assert.match(line, /^(before|after|x{99}|dropped \d+)$/, 'whole')
 })
 
-test('a process whose log cannot be written runs on, and ends when it is told to', async () => {
+test('a process whose log cannot be written keeps running, and ends when it is stopped', async () => {
   const source = `
     import { createLog } from '#shared/observability/log.ts'
     const { log, [Symbol.dispose]: end } = createLog({ level: 'info' })

@@ -48,14 +48,14 @@ test('R8: duplicates are dropped, a batch with a gap is refused, and the cursor 
   assert.deepEqual(seen.slice(-2), ['us:1:2:4', 'us:2:2:1'])
 })
 
-test('R8: an event whose effect fails moves nothing', async (t) => {
+test('R8: an event whose effect fails does not move the cursor', async (t) => {
   const { region } = await testRegion(t)
   const applier = applierOf(['known'], () => Promise.reject(new Error('no')))
   await assert.rejects(receiveEvents(region.db, { ...from, events: [event(1)], applier }), /no/)
   assert.deepEqual(await placeAtPeer(region.db, from), { shard: 2, epoch: 1, seq: 0 })
 })
 
-test('R8: several at once apply each event once', async (t) => {
+test('R8: concurrent receivers apply each event once', async (t) => {
   const { region } = await testRegion(t)
   const { seen, applier } = recorder()
   const events = Array.from({ length: 20 }, (_, index) => event(index + 1))
@@ -69,7 +69,7 @@ test('R8: several at once apply each event once', async (t) => {
   )
 })
 
-test('R4: an unknown type is parked and the rest goes on; a later release applies it, once and in order', async (t) => {
+test('R4: an unknown type is parked and the rest continues; a later release applies it once, in order', async (t) => {
   const { region } = await testRegion(t)
   const { db } = region
   const { seen, applier } = recorder()
