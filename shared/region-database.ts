@@ -22,7 +22,7 @@ import type { Log } from './observability/log.ts'
 
 /** Keys whose last result is cached: a tag or digest each, a few hundred bytes. */
 const LOOKUP_ENTRIES_MAX = 200_000
-/** Pages of lists that are kept: a hundred names are some 10 KB. */
+/** Cached pages of lists: a hundred names are about 10 KB. */
 const PAGE_ENTRIES_MAX = 4_000
 const PAGE_BYTES_MAX = 16 * 1024 * 1024
 

@@ -22,7 +22,7 @@ import { makeDurableDirectory } from './embedded/durable-directory.ts'
 import { OperatorError } from './errors.ts'
 import type { Log } from './observability/log.ts'
 
-/** Of one blob in the database, whoever sends it: they are read and written whole. */
+/** The size limit of one blob in the database, because such blobs are read and written whole. */
 const ROW_BYTES_MAX = 1024 * 1024
 
 export interface RegionStores {
@@ -99,7 +99,7 @@ export async function openRegionStores(config: Config, context: RegionStoresCont
     await watchOlderReleases({
       db,
       migration: 'small-blobs',
-      onError: (error) => context.logFailure(error, 'nodes of older releases could not be looked for'),
+      onError: (error) => context.logFailure(error, 'could not check for nodes of older releases'),
     }),
   )
   const { inlineBytesMax } = config

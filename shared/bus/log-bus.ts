@@ -69,7 +69,7 @@ function follow(following: {
     if (at.size < SHARDS) {
       for (let shard = 0; shard < SHARDS; shard++) at.set(shard, await options.position(shard))
     }
-    // While a shard is with the handler, the others are only looked at: waiting for them would hold it up.
+    // While a shard is being handled, the others are polled without waiting: waiting for them would hold that shard up.
     const free = [...at.values()].filter(({ shard }) => !busy.has(shard))
     if (free.length === 0) return false
     const { events, gone } = await pages.page(free, { mayWait: busy.size === 0 })

@@ -15,8 +15,8 @@ export const blobVariables = Object.freeze({
   PORTOLAN_INLINE_BYTES_MAX: variable(
     bytes({ min: 0, max: 256 * KIB }),
     '16KiB',
-    'Blobs of at most this size, such as image configs and signatures, are kept in the database: one commit each, and no ' +
-      'request to the store. 0 keeps none there.',
+    'Blobs up to this size, such as image configs and signatures, are stored in the database. Each costs one commit ' +
+      'and no request to the store. `0` stores none there.',
   ),
   PORTOLAN_S3_BUCKET: optional(
     plain,
@@ -136,7 +136,7 @@ export interface StoresConfig {
   readonly blobs: BlobsConfig
   /** Every configured store, including `blobs`. */
   readonly stores: readonly BlobsConfig[]
-  /** Smaller blobs and ones of just this size go into the database; 0: none. */
+  /** Blobs up to this size are stored in the database. 0: none. */
   readonly inlineBytesMax: number
   readonly storeTimeoutSeconds: number
   readonly redirect: {

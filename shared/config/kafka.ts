@@ -74,7 +74,7 @@ export function kafkaConnection(values: Values<typeof kafkaVariables>): KafkaCon
   return { tls: values.PORTOLAN_KAFKA_TLS, caFile: values.PORTOLAN_KAFKA_CA_FILE, sasl }
 }
 
-/** The topic of a region that does not name another. */
+/** Returns the default topic of a region. */
 export function topicOf(region: string): string {
   return `portolan.${region}.events`
 }

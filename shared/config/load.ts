@@ -61,8 +61,8 @@ export interface Config extends ServerConfig, StoresConfig, PeersConfig {
   readonly webhooks: WebhooksConfig
   readonly janitor: JanitorConfig
   /**
-   * Set by a parent process: `api` in one of several API processes that share the port, `api-embedded` if the parent runs
-   * their database, `region` in a region of a world.
+   * Set by a parent process. `api`: one of several API processes that share the port. `api-embedded`: the same, and the
+   * parent runs their database. `region`: a region of a world.
    */
   readonly child: 'api' | 'api-embedded' | 'region' | undefined
 }

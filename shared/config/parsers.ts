@@ -114,7 +114,7 @@ export function regionName(text: string): string {
 
 const REGIONS_MAX = 16
 
-/** `name=value,name=value`, each name a region's and given once. */
+/** `name=value,name=value`. Each name is a region's and occurs once. */
 export function byRegion<T>(parse: (text: string) => T): (text: string) => ReadonlyMap<string, T> {
   return (text) => {
     const all = new Map<string, T>()

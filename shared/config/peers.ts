@@ -7,8 +7,8 @@ import { optional, type Parsed, secret, type Values } from './variable.ts'
 export const peerVariables = Object.freeze({
   PORTOLAN_PEERS: optional(
     byRegion(publicUrl),
-    'Other regions: `us=https://us.example,ap=https://ap.example`. This region follows each, and each may follow this ' +
-      'one. If unset, there are no other regions.',
+    'Other regions: `us=https://us.example,ap=https://ap.example`. This region follows each, and each may follow ' +
+      'this one. If unset, there are no other regions.',
   ),
   PORTOLAN_PEERS_KAFKA: optional(
     byRegion((text) => brokers(text.replaceAll('+', ','))),

@@ -160,7 +160,7 @@ export const eventTypes: Readonly<Record<string, EventType>> = Object.freeze({
         items: {
           type: 'object',
           required: ['subject', 'digest', 'version'],
-          // A tag or the digest of a manifest.
+          // A tag, or the digest of a manifest.
           properties: { subject: text, digest, version },
         },
       },

@@ -121,7 +121,7 @@ function isItsFault(thrown: unknown): boolean {
   return thrown instanceof BadEventError || meansBadData(thrown)
 }
 
-/** Applies the events together, or each by itself. How many were parked. */
+/** Applies the events together or, if that fails, one by one. Returns how many were parked. */
 async function applyAll(
   transaction: Queryable,
   { shard, events, applier }: { shard: number; events: readonly TakenEvent[]; applier: Applier },
@@ -148,7 +148,7 @@ async function applyAll(
   return parked
 }
 
-/** Applies parked events whose types are known by now, a bounded number; how many. To be called until it is 0. */
+/** Applies a bounded number of parked events whose types are known by now. Returns how many; call it until it is 0. */
 export async function applyParked(db: Database, applier: Applier): Promise<number> {
   const found = await parkedEvents(db, { types: [...applier.types], limit: UNPARK_BATCH })
   const events = found.map(({ event, origin, epoch, shard, seq }) => ({
