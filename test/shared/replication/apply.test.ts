@@ -214,7 +214,7 @@ test('an invalid event is parked with the reason and has no effect; the others a
   assert.ok(put && set)
   const farAhead = String(BigInt(Date.now() + 11 * 366 * 86_400_000) << 16n)
   const hostile: [reason: RegExp, event: CloudEvent, data: Record<string, unknown>][] = [
-    [/`repository` is no name/, put, { repository: '../etc' }],
+    [/`repository` is not a valid repository name/, put, { repository: '../etc' }],
     [
       /is not of shard/,
       put,
