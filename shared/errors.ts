@@ -1,17 +1,17 @@
-// The closed table of errors a client can see, and the one class that carries them.
+// The closed table of errors that clients can see, and the class that carries them.
 //
-// Kinds of failure are told apart by type, never by text: a RegistryError is expected and is rendered to the
-// client as the OCI error envelope (distribution-spec "Error Codes"); an OperatorError is a sentence for whoever starts or
-// runs Portolan; an operating error (network, SQLSTATE, file system) is retried or becomes UNAVAILABLE where it is
-// handled; anything else is a bug and answers UNKNOWN with nothing of its inside. The README's table is compared with
-// this one by test/tidy.test.ts.
+// Errors are distinguished by type, never by text. A RegistryError is expected and is sent to the client as the OCI
+// error envelope (distribution-spec, "Error Codes"). An OperatorError is a message for whoever starts or runs Portolan.
+// An operational error (network, SQLSTATE, file system) is retried, or becomes UNAVAILABLE where it is handled.
+// Anything else is a bug: the client gets UNKNOWN without internal details. test/tidy.test.ts compares the README's
+// table with this one.
 
 export const errorTable = {
   BLOB_UNKNOWN: { status: 404, message: 'blob unknown to this repository' },
   BLOB_UPLOAD_INVALID: { status: 400, message: 'blob upload invalid' },
   BLOB_UPLOAD_UNKNOWN: { status: 404, message: 'blob upload unknown to this repository' },
   DENIED: { status: 403, message: 'requested access to the resource is denied' },
-  DIGEST_INVALID: { status: 400, message: 'digest is malformed, unsupported, or not that of the content' },
+  DIGEST_INVALID: { status: 400, message: 'digest is malformed, unsupported, or does not match the content' },
   MANIFEST_BLOB_UNKNOWN: { status: 404, message: 'manifest references content unknown to this repository' },
   MANIFEST_INVALID: { status: 400, message: 'manifest invalid' },
   MANIFEST_UNKNOWN: { status: 404, message: 'manifest unknown to this repository' },
@@ -19,31 +19,31 @@ export const errorTable = {
   NAME_UNKNOWN: { status: 404, message: 'repository unknown to this registry' },
   NOT_FOUND: { status: 404, message: 'no such resource' },
   PAGINATION_NUMBER_INVALID: { status: 400, message: 'page size invalid' },
-  POSITION_GONE: { status: 410, message: 'the events behind this position are no longer kept' },
-  PRECONDITION_FAILED: { status: 412, message: 'the condition given in the request does not hold' },
+  POSITION_GONE: { status: 410, message: 'the events after this position are no longer kept' },
+  PRECONDITION_FAILED: { status: 412, message: 'a precondition of the request is not met' },
   RANGE_INVALID: { status: 416, message: 'range invalid' },
   REQUEST_INVALID: { status: 400, message: 'request malformed' },
-  SIZE_INVALID: { status: 400, message: 'length of the content does not match what was announced' },
+  SIZE_INVALID: { status: 400, message: 'length of the content does not match the announced length' },
   TAG_INVALID: { status: 400, message: 'tag invalid' },
   TOOMANYREQUESTS: { status: 429, message: 'too many requests' },
   UNAUTHORIZED: { status: 401, message: 'authentication required' },
-  UNAVAILABLE: { status: 503, message: 'a part this request needs is out of reach; try again' },
-  UNKNOWN: { status: 500, message: 'an unexpected error happened; the log has it under the request id' },
+  UNAVAILABLE: { status: 503, message: 'a service that this request needs is unavailable; try again' },
+  UNKNOWN: { status: 500, message: 'an unexpected error occurred; the log has details under the request id' },
   UNSUPPORTED: { status: 405, message: 'the operation is unsupported' },
 } as const satisfies Record<string, { status: number; message: string }>
 
 export type ErrorCode = keyof typeof errorTable
 
 export interface ErrorOptions {
-  /** Replaces the table's sentence. Never holds a secret, never echoes more than 256 bytes of input. */
+  /** Replaces the table's message. Never contains a secret, never echoes more than 256 bytes of input. */
   message?: string
   /** One envelope entry per detail; absent means one entry without detail. */
   details?: readonly unknown[]
-  /** Replaces the table's status where the protocol wants another (413 for size, 401 with scopes ...). */
+  /** Replaces the table's status where the protocol requires another (413 for size, 401 with scopes ...). */
   status?: number
   /** Extra response headers (WWW-Authenticate, Retry-After, Allow, Range). */
   headers?: Readonly<Record<string, string>>
-  /** True when the request's body was not read to its end: the connection is closed after the answer. */
+  /** True if the request's body was not read to its end. The connection is then closed after the response. */
   closeConnection?: boolean
   cause?: unknown
 }
@@ -70,16 +70,16 @@ export class RegistryError extends Error {
 }
 
 /**
- * What an operator can mend: the message says what is wrong and what to do, without secrets. It ends a start or a command
- * with the sentence alone and exit code 1; the cause is for the log.
+ * An error that an operator can fix. The message says what is wrong and what to do, without secrets. It ends a start or
+ * a command with that message alone and exit code 1. The cause is only logged.
  */
 export class OperatorError extends Error {
   override readonly name: string = 'OperatorError'
 }
 
-/** Any thrown value as an Error, keeping what was thrown as its cause. */
+/** Returns any thrown value as an Error. A value that is not an Error becomes the cause. */
 export function toError(thrown: unknown): Error {
   return thrown instanceof Error
     ? thrown
-    : new Error('a value that is no Error was thrown', { cause: thrown })
+    : new Error('a value that is not an Error was thrown', { cause: thrown })
 }

@@ -1,6 +1,6 @@
-// Named places between two durable steps, where a test may stop the process. In production they are never set and
-// cost a function call that does nothing; they exist so that "nothing acknowledged is lost" is shown step by step
-// (test/faults/api/crash.test.ts kills a node at each of them under load).
+// Named places between two durable steps, at which a test can stop the process. They are never set in production, where
+// each costs one call of an empty function. They let a test show step by step that nothing acknowledged is lost:
+// test/faults/api/crash.test.ts kills a node at each of them under load.
 
 export const FAILPOINTS = [
   'attempt-durable',
@@ -18,7 +18,7 @@ export const FAILPOINTS = [
 
 export type Failpoint = (typeof FAILPOINTS)[number]
 
-/** Called when a durable step is done and the next has not begun. */
+/** Called after one durable step and before the next. */
 export type ReachFailpoint = (failpoint: Failpoint) => void
 
 export const noFailpoints: ReachFailpoint = () => {}

@@ -1,5 +1,6 @@
-// A bounded periodic loop: what workers are made of. One run at a time, a jittered pause between runs, a longer one
-// after failures, and an end that waits for the run under way. Events may wake it early; it never depends on them.
+// A bounded periodic loop, on which workers are built. Only one run is active at a time. The pause between runs has
+// jitter and grows after failures. Disposing waits for the current run. Events may wake the loop early, but it never
+// depends on them.
 
 import { pause } from './pause.ts'
 
@@ -8,10 +9,10 @@ const BACKOFF_MAX = 8
 export interface LoopOptions {
   /** Pause between two runs. */
   everyMs: number
-  /** One run; must be idempotent, bounded, and stop soon when the signal aborts. */
+  /** One run. It must be idempotent and bounded, and stop soon after the signal aborts. */
   run(signal: AbortSignal): Promise<void>
   onError(error: unknown): void
-  /** Test seam: 0 to 1. */
+  /** Test seam: returns 0 to 1. */
   random?: () => number
 }
 
@@ -38,7 +39,7 @@ export function startLoop(options: LoopOptions): Loop {
         onError(thrown)
       }
       sleeping = new AbortController()
-      // Between half and one and a half: nodes that started together drift apart.
+      // Between half and one and a half times the interval, so that nodes that start together drift apart.
       const delayMs = everyMs * (0.5 + random()) * Math.max(1, failures)
       await pause(delayMs, { signal: AbortSignal.any([stopping.signal, sleeping.signal]) })
     }

@@ -1,9 +1,9 @@
-// A pause between two pieces of work, which a signal ends early. Loops look at the signal themselves when it returns, so
-// an abort is no error here; anything else is. A pause holds no process that has nothing else to do, unless it is told to.
+// A pause between two pieces of work that a signal can end early. An abort is not an error here, because loops check
+// the signal themselves afterwards; any other failure is thrown. By default a pause does not keep the process alive.
 
 import { setTimeout as timeout } from 'node:timers/promises'
 
-/** Resolves after `ms`, or as soon as the signal aborts. `ref`: the process does not end meanwhile. */
+/** Resolves after `ms`, or as soon as the signal aborts. `ref`: the pause keeps the process alive. */
 export async function pause(
   ms: number,
   options: { signal?: AbortSignal | undefined; ref?: boolean } = {},

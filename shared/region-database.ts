@@ -1,7 +1,9 @@
-// A region's database, opened: the embedded one started or the given one reached, its schema brought up to date, pools for
-// writes and for reads, and the connection that answers lookups. Its absence is told once, whatever fails by it.
+// Opens a region's database: starts the embedded one or connects to the configured one, updates its schema, and opens
+// the pools for writes and for reads, and the connection for lookups. An outage is logged once, however many operations
+// fail.
 //
-// Everything is put on the caller's stack as soon as it is open, so a start that fails half-way leaves nothing behind.
+// Each part is registered on the caller's stack as soon as it is open, so a start that fails midway leaves nothing
+// behind.
 
 import { join } from 'node:path'
 import type { Config } from './config/load.ts'
@@ -18,30 +20,32 @@ import type { Queryable } from './db/statement.ts'
 import { startEmbeddedPostgres } from './embedded/postgres.ts'
 import type { Log } from './observability/log.ts'
 
-/** Keys whose last answer is kept: a tag or digest each, some hundred bytes. */
+/** Keys whose last result is cached: a tag or digest each, a few hundred bytes. */
 const LOOKUP_ENTRIES_MAX = 200_000
-/** Pages of lists that are kept: a hundred names are some 10 KB. */
+/** Cached pages of lists: a hundred names are about 10 KB. */
 const PAGE_ENTRIES_MAX = 4_000
 const PAGE_BYTES_MAX = 16 * 1024 * 1024
 
 export interface RegionDatabase {
-  /** Where the database is: given, or the embedded one's. */
+  /** The configured URL, or the embedded database's. */
   readonly url: string
-  /** For writes, and for reads that belong to one. */
+  /** For writes, and for reads that belong to a write. */
   readonly db: Database
-  /** For reads, on connections that no write can keep from them. */
+  /** For reads. Writes cannot use up its connections. */
   readonly reads: Queryable
-  /** Resolves when the embedded database is lost for good. */
+  /** Resolves if the embedded database is lost for good. */
   readonly failed: Promise<Error>
-  /** Logs work that failed and will be tried again; the database's absence is told once, whatever fails by it. */
+  /**
+   * Logs work that failed and will be retried. An outage of the database is logged once, however many operations fail.
+   */
   readonly logFailure: (error: unknown, sentence: string) => void
-  /** True from a failure until the database has answered again for a moment. */
+  /** True from a failure until the database has responded again for a moment. */
   inTrouble(): boolean
-  /** Connects what answers reads. From then on no release that cannot read this schema starts, and none may change it. */
+  /** Connects the readers. From then on, no release that cannot read this schema starts, and none may change it. */
   openReaders(): Promise<RegionReaders>
 }
 
-/** Exact reads at the speed of memory (db/snapshot-reader.ts). Lists have a connection of their own: no pull waits for one. */
+/** Exact reads at memory speed (db/snapshot-reader.ts). Lists use a separate connection, so no pull waits for one. */
 export interface RegionReaders {
   readonly lookups: SnapshotReader<Lookup, Found>
   readonly pages: SnapshotReader<PageKey, NamePage>
@@ -54,7 +58,7 @@ export interface RegionDatabaseContext {
   readonly opened: AsyncDisposableStack
 }
 
-/** @throws OperatorError when the database cannot be reached or its schema cannot be used */
+/** @throws OperatorError if the database cannot be reached or its schema cannot be used */
 export async function openRegionDatabase(
   config: Config,
   { directory, log, opened }: RegionDatabaseContext,
@@ -70,7 +74,7 @@ export async function openRegionDatabase(
     onRaised: (raised) =>
       log.warn(
         { epoch: raised },
-        'the database was restored or taken over: the epoch is raised, orphans stay for seven days',
+        'the database was restored or failed over: the epoch is raised, and orphaned bytes are kept for seven days',
       ),
   })
   const pools = {
@@ -95,7 +99,7 @@ export async function openRegionDatabase(
           url,
           entriesMax: LOOKUP_ENTRIES_MAX,
           onError,
-          // This connection lives as long as the node serves: it is what tells a newer release that an older one runs.
+          // This connection lives as long as the node serves. It tells a newer release that an older one is running.
           prepare: async (client) => {
             await checkServer(client)
             await holdSchema(client, migrations.length)
@@ -128,16 +132,15 @@ async function databaseOf(
   return opened.use(
     await startEmbeddedPostgres({
       directory: join(directory, 'postgres'),
-      onRestart: (reason) => log.error({ reason }, 'the embedded Postgres ended and is started again'),
+      onRestart: (reason) => log.error({ reason }, 'the embedded Postgres ended and is being restarted'),
     }),
   )
 }
 
 function outageLines(log: Log): Pick<OutageOptions, 'onLost' | 'onBack' | 'onBroken'> {
   return {
-    onLost: (error) =>
-      log.error({ error }, 'the database is out of reach: what needs it waits or answers 503'),
+    onLost: (error) => log.error({ error }, 'the database is unreachable: requests wait or are answered 503'),
     onBack: (seconds) => log.info({ seconds }, 'the database is back'),
-    onBroken: (error) => log.warn({ error }, 'a connection to the database was lost; others can be made'),
+    onBroken: (error) => log.warn({ error }, 'a connection to the database was lost; new ones can be opened'),
   }
 }

@@ -1,8 +1,9 @@
-// A region's blob stores, opened: the store for new blobs, those that rows may still name, who owns them, and the volumes
-// whose free space uploads must leave. A process opens them when its first service needs bytes; a relay never does.
+// Opens a region's blob stores: the store for new blobs, other stores that rows may still name, the check of who owns
+// them, and the volumes on which uploads must leave free space. A process opens them when its first service needs
+// bytes; a relay never does.
 //
-// A store that is set up wrongly or is somebody else's ends the start with a sentence. One that is away for the moment or
-// full does not: it is waited for.
+// If a store is misconfigured or belongs to another database, the start fails with an error. If it is temporarily
+// unreachable or full, the process starts and waits for it.
 
 import { join } from 'node:path'
 import { type BlobStore, StoreError, type StoreOwner } from './blobs/blob-store.ts'
@@ -21,36 +22,36 @@ import { makeDurableDirectory } from './embedded/durable-directory.ts'
 import { OperatorError } from './errors.ts'
 import type { Log } from './observability/log.ts'
 
-/** Of one blob in the database, whoever sends it: they are read and written whole. */
+/** The size limit of one blob in the database, because such blobs are read and written whole. */
 const ROW_BYTES_MAX = 1024 * 1024
 
 export interface RegionStores {
-  /** Where new blobs go. */
+  /** The store for new blobs. */
   readonly blobs: BlobStore
-  /** Where rows may say that blobs are. */
+  /** All stores that rows may name. */
   readonly stores: BlobStores
-  /** The blobs that are rows of the database. */
+  /** Blobs that are stored as rows of the database. */
   readonly smallBlobs: {
     readonly store: BlobStore
-    /** The size up to which a pushed blob becomes one; -1: none does. */
+    /** The size up to which a pushed blob becomes a row. -1: none does. */
     bytesMax(): number
   }
-  /** Nodes that know neither small blobs nor sessions without a row. */
+  /** Nodes of releases that support neither small blobs nor sessions without a row. */
   readonly olderReleases: Pick<OlderReleases, 'retired'>
-  /** This database, as markers of stores name it. */
+  /** This database, as markers in stores name it. */
   readonly owner: StoreOwner
-  /** Whether `blobs` is this database's. */
+  /** Whether `blobs` belongs to this database. */
   readonly ownership: Ownership
   readonly volumes: Volumes
   /**
-   * To be awaited by everything that writes rows for a client.
-   * @throws StoreError 'full' when the embedded database's volume is below the floor
+   * Must be awaited before every write of rows for a client.
+   * @throws StoreError 'full' if the embedded database's volume is below the minimum of free space
    */
   requireDatabaseRoom(): Promise<void>
 }
 
 export interface OpenedStores extends RegionStores, AsyncDisposable {
-  /** What the look at the start found; undefined: the store can be used. */
+  /** What the check at the start found. undefined: the store can be used. */
   readonly found: StoreError | undefined
 }
 
@@ -61,11 +62,13 @@ export interface RegionStoresContext {
   readonly reads: Queryable
   readonly log: Log
   readonly logFailure: (error: unknown, sentence: string) => void
-  /** Opens them without asking whose they are. */
+  /** True: opens the stores without checking who owns them. */
   readonly unowned: boolean
 }
 
-/** @throws OperatorError when the operator has to change something; StoreOwnerError when the store is somebody else's */
+/**
+ * @throws OperatorError if the operator must change something; StoreOwnerError if the store belongs to another database
+ */
 export async function openRegionStores(config: Config, context: RegionStoresContext): Promise<OpenedStores> {
   const { directory, db, reads, log } = context
   await using opened = new AsyncDisposableStack()
@@ -90,13 +93,13 @@ export async function openRegionStores(config: Config, context: RegionStoresCont
   )
   const blobs = stores.primary
   const ownership = context.unowned ? NOT_WATCHED : opened.use(await ownershipOf({ blobs, owner, db, log }))
-  // A store that was just found out of reach is not waited for twice.
+  // Do not wait a second time for a store that was just found unreachable.
   const found = ownership.known() ? await requireUsable(blobs, log) : await notKnown(ownership)
   const olderReleases = opened.use(
     await watchOlderReleases({
       db,
       migration: 'small-blobs',
-      onError: (error) => context.logFailure(error, 'nodes of older releases could not be looked for'),
+      onError: (error) => context.logFailure(error, 'could not check for nodes of older releases'),
     }),
   )
   const { inlineBytesMax } = config
@@ -132,17 +135,22 @@ async function ownershipOf(context: {
       rows: knownRows(db, blobs),
       onChange: (reason) =>
         reason === undefined
-          ? log.warn("the blob store is known to be this database's: uploads go on")
-          : log.error({ error: reason }, "the blob store is not known to be this database's: uploads wait"),
+          ? log.warn('the blob store belongs to this database: uploads resume')
+          : log.error(
+              { error: reason },
+              'the blob store is not known to belong to this database: uploads wait',
+            ),
     })
   } catch (thrown) {
-    // The probe says which step fails.
+    // The probe reports which step fails.
     if (thrown instanceof StoreError) await blobs.check()
     throw thrown
   }
 }
 
-/** What the operator has to change is thrown; a store that is away or full for the moment is returned and logged. */
+/**
+ * Throws what the operator must change. Logs and returns the error of a store that is temporarily unreachable or full.
+ */
 async function requireUsable(blobs: BlobStore, log: Log): Promise<StoreError | undefined> {
   try {
     await blobs.check()
@@ -155,7 +163,7 @@ async function requireUsable(blobs: BlobStore, log: Log): Promise<StoreError | u
       { error: thrown },
       full
         ? 'the blob store is full: uploads wait until there is space'
-        : 'the blob store is out of reach: pulls and pushes of blobs wait for it',
+        : 'the blob store is unreachable: pulls and pushes of blobs wait for it',
     )
     return thrown
   }

@@ -1,6 +1,6 @@
-// A region as a value: who it is, its configuration, its database, log and metrics, made once and disposed in reverse
-// order. Its blob stores are opened on first use, by whichever service of the process needs bytes; a relay or a sender of
-// webhooks runs without them. What only the HTTP edge needs is services/api/edge.ts; what use-cases need is
+// A region as a value: its identity, configuration, database, log and metrics, created once and disposed in reverse
+// order. Its blob stores are opened on first use, by the first service of the process that needs bytes; a relay or a
+// webhook sender runs without them. What only the HTTP edge needs is in services/api/edge.ts. What use-cases need is in
 // shared/registry/registry.ts. Nothing lives at module scope, so two regions fit in one process and share nothing.
 
 import { randomUUID } from 'node:crypto'
@@ -34,45 +34,49 @@ import { openSealer } from './secrets/secrets-key.ts'
 export interface Region extends AsyncDisposable {
   readonly config: Config
   readonly name: string
-  /** This process, in events and logs. */
+  /** The id of this process in events and logs. */
   readonly instance: string
-  /** For writes, and for reads that belong to one. */
+  /** For writes, and for reads that belong to a write. */
   readonly db: Database
-  /** For reads, on connections that no write can keep from them. */
+  /** For reads. Writes cannot use up its connections. */
   readonly reads: Queryable
   readonly lookups: SnapshotReader<Lookup, Found>
   readonly pages: SnapshotReader<PageKey, NamePage>
-  /** Seals and opens secrets in rows; undefined: there is no key, so nothing that holds a secret can be written. */
+  /** Seals and opens secrets in rows. undefined: there is no key, so nothing that holds a secret can be written. */
   readonly sealer: Sealer | undefined
   readonly log: Log
-  /** Logs work that failed and will be tried again; the database's absence is told once, whatever fails by it. */
+  /**
+   * Logs work that failed and will be retried. An outage of the database is logged once, however many operations fail.
+   */
   readonly logFailure: (error: unknown, sentence: string) => void
   readonly metrics: Metrics
   readonly reach: ReachFailpoint
-  /** Where this region's database is: given, or the embedded one's. */
+  /** The URL of this region's database: the configured one, or the embedded one's. */
   readonly databaseUrl: string
-  /** True while the database fails: what was learned from it is not to be trusted. */
+  /** True while the database fails: what was read from it is not to be trusted. */
   databaseInTrouble(): boolean
-  /** Resolves when something that cannot be done without is lost for good. */
+  /** Resolves if an indispensable part is lost for good. */
   readonly failed: Promise<Error>
-  /** What a check every few seconds says: asking costs nothing. Looks at the stores once they are open. */
+  /** Returns the result of the periodic checks; calling it is cheap. Includes the stores once they are open. */
   readiness(): Promise<Readiness>
   /**
-   * The blob stores: opened by the first call, the same for every other, disposed with the region.
-   * @throws OperatorError when the operator has to change something; StoreOwnerError when the store is somebody else's
+   * Opens the blob stores. The first call opens them, later calls return the same stores. They are disposed with the
+   * region.
+   * @throws OperatorError if the operator must change something; StoreOwnerError if the store belongs to another
+   * database
    */
   openStores(): Promise<RegionStores>
 }
 
-/** For services and commands that work on bytes. */
+/** For services and commands that read or write blobs. */
 export type RegionWithStores = Region & RegionStores
 
 export interface RegionOptions {
   /** Test seam: see failpoints.ts. */
   reach?: ReachFailpoint
-  /** Opens the stores without asking who owns them: only the command that adopts one may. */
+  /** Opens the stores without checking who owns them. Only the command that adopts a store may set this. */
   unowned?: true
-  /** Test seam: where log lines go. */
+  /** Test seam: receives the log lines. */
   logTo?: { write(line: string): void }
 }
 
@@ -120,7 +124,7 @@ export async function openRegion(config: Config, options: RegionOptions = {}): P
       }),
     )
     const { blobs, ownership, found } = fresh
-    // The store was looked at a moment ago: the first verdict is that look's.
+    // The store was checked a moment ago, so its first result is that check's.
     await watch.add('blob store', {
       check: () => unlessFull(() => blobs.check()),
       first: () => unlessFull(async () => throwIfAny(found)),
@@ -153,14 +157,14 @@ export async function openRegion(config: Config, options: RegionOptions = {}): P
       return opening
     },
     async [Symbol.asyncDispose]() {
-      // Whoever asked for them was told of a failure; here they only must not be left half open.
+      // A failure was already reported to the caller. This only ensures that no store is left half open.
       await Promise.allSettled([opening])
       await stack.disposeAsync()
     },
   }
 }
 
-/** The region and its stores as one value. Disposing it disposes the region. */
+/** Returns the region and its stores as one value. Disposing it disposes the region. */
 export async function withStores(region: Region): Promise<RegionWithStores> {
   return { ...(await region.openStores()), ...region }
 }
@@ -169,7 +173,7 @@ function throwIfAny(found: StoreError | undefined): void {
   if (found !== undefined) throw found
 }
 
-/** A full store is ready: whoever balances by readiness must not take the pulls away too. */
+/** A full store counts as ready: a load balancer that uses readiness must not cut off pulls too. */
 async function unlessFull(check: () => Promise<unknown>): Promise<void> {
   try {
     await check()

@@ -1,4 +1,4 @@
-// A service is something that runs until it is disposed: the API, the janitor. Disposing drains it.
+// A service runs until it is disposed: for example the API or the janitor. Disposing drains it.
 
 export interface Service extends AsyncDisposable {
   readonly name: string

@@ -1,7 +1,8 @@
-// Rights: who may do what. The one place; rights by namespace will be decided here too.
+// Authorization: decides what each identity may do. All rules live here; permissions per namespace will be added here
+// too.
 //
-// An identity is an actor and, when it came with a token, what that token carries: a token never gives more than its
-// scopes, whoever holds it. Names are compared exactly, as strings.
+// An identity is an actor plus, if the request carried a token, the token's scopes. A token never grants more than its
+// scopes, whoever presents it. Names are compared as exact strings.
 
 import type { RepositoryName } from '#shared/oci/reference.ts'
 import type { Scope } from '#shared/oci/scope.ts'
@@ -14,7 +15,7 @@ export const ANONYMOUS: Actor = Object.freeze({ kind: 'anonymous' })
 
 export interface Identity {
   readonly actor: Actor
-  /** What a token carries; undefined for an identity that is bounded by the actor's rights alone. */
+  /** The token's scopes. undefined if there is no token: the actor's rights are the only limit. */
   readonly scopes: readonly Scope[] | undefined
 }
 
@@ -22,19 +23,19 @@ export type Action = 'pull' | 'push' | 'delete'
 
 export type Need =
   | { readonly kind: 'nothing' }
-  /** Any valid credential: what `/v2/` asks for, so that clients learn how to log in. */
+  /** Any valid credential. `/v2/` needs this, so that clients learn how to log in. */
   | { readonly kind: 'credential' }
   | { readonly kind: 'repository'; readonly name: RepositoryName; readonly actions: readonly Action[] }
   | { readonly kind: 'catalog' }
   | { readonly kind: 'admin' }
 
 export interface AccessPolicy {
-  /** Nobody is asked for anything: the registry is its machine's own. */
+  /** True if authentication is off: no request needs a credential. */
   readonly open: boolean
   readonly anonymousPull: boolean
 }
 
-/** True when the identity may do what the request needs. */
+/** Returns true if the identity may do what the request needs. */
 export function allows(policy: AccessPolicy, identity: Identity, need: Need): boolean {
   if (policy.open || need.kind === 'nothing') return true
   const { actor, scopes } = identity
@@ -42,7 +43,7 @@ export function allows(policy: AccessPolicy, identity: Identity, need: Need): bo
     case 'credential':
       return actor.kind === 'account' || scopes !== undefined
     case 'admin':
-      // Tokens are made for registries' clients; administration takes the account itself.
+      // Tokens are issued to registry clients. Administration requires the account's own login.
       return actor.kind === 'account' && actor.admin && scopes === undefined
     case 'catalog':
       return allowsScope(policy, identity, { type: 'registry', name: 'catalog', action: '*' })
@@ -53,15 +54,15 @@ export function allows(policy: AccessPolicy, identity: Identity, need: Need): bo
   }
 }
 
-/** True when the identity may pull from the repository. */
+/** Returns true if the identity may pull from the repository. */
 export function mayPull(policy: AccessPolicy, identity: Identity, name: RepositoryName): boolean {
   return allows(policy, identity, { kind: 'repository', name, actions: ['pull'] })
 }
 
 /**
- * True when the identity may see who did something and through what request: an admin, or the account that did it.
- * Where nobody is asked who they are, everybody is the admin.
- * @param actor the account's name; '' for an anonymous caller, who is nobody's own self
+ * Returns true if the identity may see who performed an action and in which request: an admin, or the account that
+ * performed it. If the policy is open, every caller counts as an admin.
+ * @param actor the account's name; '' for an anonymous caller, which matches no account
  */
 export function maySeeActor(policy: AccessPolicy, identity: Identity, actor: string): boolean {
   if (allows(policy, identity, { kind: 'admin' })) return true
@@ -84,7 +85,7 @@ function allowsScope(
   )
 }
 
-/** The actor's own rights. */
+/** Returns true if the actor itself has the right, before any token narrows it. */
 function permits(
   policy: AccessPolicy,
   actor: Actor,
@@ -95,7 +96,7 @@ function permits(
   return wanted.type === 'registry' || wanted.action === 'pull'
 }
 
-/** Of what a client asks for, what a token may carry: possibly nothing, which is no error. */
+/** Returns the part of the requested scopes that a token may carry. An empty result is not an error. */
 export function grantableScopes(policy: AccessPolicy, actor: Actor, asked: readonly Scope[]): Scope[] {
   return asked
     .filter(({ type, class: of, name }) => of === undefined && isKnown(type, name))

@@ -1,4 +1,5 @@
-// The Authorization header: Basic (RFC 7617) or Bearer (RFC 6750), bounded before anything is decoded.
+// Parses the Authorization header: Basic (RFC 7617) or Bearer (RFC 6750). Lengths are checked before anything is
+// decoded.
 
 const HEADER_LENGTH_MAX = 24 * 1024
 const BASIC_LENGTH_MAX = 8 * 1024
@@ -12,7 +13,7 @@ export type Credentials =
 const NONE: Credentials = Object.freeze({ kind: 'none' })
 const MALFORMED: Credentials = Object.freeze({ kind: 'malformed' })
 
-/** Empty Basic credentials (`Og==`), which some clients send for "nobody", are none. */
+/** Empty Basic credentials (`Og==`), which some clients send for an anonymous user, count as none. */
 export function parseAuthorization(header: string | undefined): Credentials {
   if (header === undefined || header === '') return NONE
   if (header.length > HEADER_LENGTH_MAX) return MALFORMED

@@ -1,5 +1,6 @@
-// The one WWW-Authenticate header: clients read only the first challenge, and only the one of `/v2/` for their whole
-// session. Always Bearer, every parameter quoted, nothing in it that a client's Host header could have injected.
+// Builds the WWW-Authenticate header. Clients read only the first challenge, and some use the one from `/v2/` for their
+// whole session. So there is one challenge: always Bearer, every parameter quoted, and no text that a client could
+// inject through its Host header.
 
 import ipaddr from 'ipaddr.js'
 
@@ -7,19 +8,19 @@ export const SERVICE = 'portolan'
 
 export interface RealmSource {
   readonly publicUrl: string | undefined
-  /** True when the connection itself is TLS. */
+  /** True if the connection itself uses TLS. */
   readonly encrypted: boolean
   readonly host: string | undefined
   readonly forwardedProto: string | undefined
   readonly forwardedHost: string | undefined
-  /** The socket's peer is a trusted proxy: its forwarding headers count. */
+  /** True if the socket's peer is a trusted proxy. Only then are its forwarding headers used. */
   readonly trusted: boolean
 }
 
-/** host[:port], with a name, an IPv4 or a bracketed IPv6 address. */
+/** host[:port], where host is a name, an IPv4 address or a bracketed IPv6 address. */
 const HOST = /^(?:[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?$/
 
-/** Where tokens are had: from configuration, else from how the client got here. */
+/** Returns the URL of the token endpoint: the configured one, else one derived from the client's request. */
 export function realmOf(source: RealmSource): string {
   if (source.publicUrl !== undefined) return `${source.publicUrl}/token`
   const forwarded = source.trusted ? first(source.forwardedHost) : undefined
@@ -45,7 +46,7 @@ export function bearerChallenge(options: {
   return `Bearer ${parameters.join(',')}`
 }
 
-/** Tells whether an address lies in one of the ranges. IPv4 in IPv6 clothes counts as IPv4. */
+/** Returns a function that tests whether an address is in one of the ranges. IPv4-mapped IPv6 counts as IPv4. */
 export function createAddressMatcher(ranges: readonly string[]): (address: string | undefined) => boolean {
   const parsed = ranges.map((range) => ipaddr.parseCIDR(range))
   return (address) => {

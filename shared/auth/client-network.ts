@@ -1,11 +1,11 @@
-// The network that a client's address stands for, as throttles count it: one IPv4 address, or the /64 of an IPv6
-// address. A /64 is what one subscriber gets, so counting single IPv6 addresses would count nothing.
+// Maps a client's address to the network that rate limits count: one IPv4 address, or the /64 of an IPv6 address. A
+// subscriber usually gets a whole /64, so counting single IPv6 addresses would limit nothing.
 
 import ipaddr from 'ipaddr.js'
 
 const IPV6_PREFIX_BITS = 64
 
-/** IPv4 in IPv6 clothes counts as IPv4. What is no address is a network of its own, at most 64 characters of it. */
+/** IPv4-mapped IPv6 counts as IPv4. A string that is not an address is its own network, cut to 64 characters. */
 export function networkOf(address: string): string {
   if (!ipaddr.isValid(address)) return address.slice(0, 64)
   const parsed = ipaddr.process(address)

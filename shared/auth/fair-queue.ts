@@ -1,12 +1,13 @@
-// A fair queue for expensive work: a few at a time, and those who wait take turns by where they come from.
+// A fair queue for expensive work. A few tasks run at a time, and waiting tasks take turns by origin.
 //
-// Each origin has a line; the lines are served in a circle, so an origin that sends a thousand delays another by one
-// piece of work per turn. Each line and all lines together are bounded. When all are full, the longest line gives up
-// its newest entry for a newcomer with a shorter one. Refused work rejects with QueueFullError and never ran.
+// Each origin has its own line, and the lines are served round-robin. An origin that submits a thousand tasks delays
+// another origin by one task per turn. Each line is bounded, and so is their total. When the total is full, the longest
+// line drops its newest task if the new task's line is shorter. A refused task rejects with QueueFullError and never
+// runs.
 
 export class QueueFullError extends Error {
   override readonly name = 'QueueFullError'
-  /** `own`: the origin has as many in line as it may; `all`: the whole queue is full. */
+  /** `own`: the origin's own line is full. `all`: the whole queue is full. */
   readonly full: 'own' | 'all'
 
   constructor(full: 'own' | 'all') {
@@ -16,7 +17,7 @@ export class QueueFullError extends Error {
 }
 
 export interface FairQueue {
-  /** Runs the work when it is the origin's turn. @throws QueueFullError */
+  /** Runs the work when it is the origin's turn, and returns its result. @throws QueueFullError */
   run<T>(origin: string, work: () => Promise<T>): Promise<T>
 }
 
@@ -31,7 +32,7 @@ export function createFairQueue(bounds: {
   waitingPerOriginMax: number
 }): FairQueue {
   const { atOnce, waitingMax, waitingPerOriginMax } = bounds
-  /** In the order of their turns; a line is never empty. */
+  /** In the order of their turns. A line is never empty. */
   const lines = new Map<string, Entry[]>()
   let running = 0
   let waiting = 0
@@ -47,7 +48,7 @@ export function createFairQueue(bounds: {
     })
   }
 
-  /** Takes the newest entry of the longest line, if that leaves it no shorter than the newcomer's will be. */
+  /** Drops the newest task of the longest line, unless that line would become shorter than the new task's line. */
   function makeRoom(newcomersLine: number): void {
     const [origin, longest] = [...lines].reduce((most, next) =>
       next[1].length > most[1].length ? next : most,
@@ -58,7 +59,7 @@ export function createFairQueue(bounds: {
     waiting--
   }
 
-  /** The place goes from hand to hand: were it given back first, a newcomer could take it before those in line. */
+  /** Passes the slot on directly. If it were released first, a new task could take it ahead of those that wait. */
   function handOver(): void {
     const [next] = lines
     if (next === undefined) {

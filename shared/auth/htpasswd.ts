@@ -1,7 +1,7 @@
-// Accounts from an htpasswd file: `name:bcrypt hash`, one a line, as `htpasswd -B` writes it.
+// Reads accounts from an htpasswd file: one `name:bcrypt-hash` per line, as `htpasswd -B` writes it.
 //
-// The file is looked at again at most once a second, when somebody logs in; a new one that cannot be read leaves the
-// accounts as they were and says so in the log, because an editor's half-written file must not lock everybody out.
+// A login checks the file for changes, at most once a second. If a changed file cannot be read, the accounts stay as
+// they were and the problem is logged: a file that an editor has only half written must not lock everybody out.
 
 import { readFile, stat } from 'node:fs/promises'
 import { OperatorError } from '#shared/errors.ts'
@@ -10,18 +10,18 @@ const FILE_BYTES_MAX = 4 * 1024 * 1024
 const ACCOUNTS_MAX = 10_000
 const NAME_LENGTH_MAX = 255
 const LOOK_AGAIN_MS = 1_000
-/** 2^14 rounds take a second; a file asking for 2^31 would stop every login. */
+/** A cost of 14 (2^14 rounds) takes a second. A file with a cost of 31 would stop every login. */
 const COST_MAX = 14
 const HASH = /^\$2[aby]\$([0-9]{2})\$[./A-Za-z0-9]{53}$/
 
 export interface Account {
   readonly name: string
-  /** In the `$2b$` form; htpasswd's `$2y$` is the same algorithm under another letter. */
+  /** In the `$2b$` form. htpasswd's `$2y$` is the same algorithm under another prefix. */
   readonly hash: string
   readonly cost: number
 }
 
-/** @throws OperatorError naming the first line that is wrong, never its hash. */
+/** @throws OperatorError with the number of the first bad line. The message never contains the hash. */
 export function parseHtpasswd(text: string): Map<string, Account> {
   const accounts = new Map<string, Account>()
   for (const [index, line] of text.split('\n').entries()) {
@@ -33,10 +33,10 @@ export function parseHtpasswd(text: string): Map<string, Account> {
     const match = HASH.exec(entry.slice(colon + 1))
     if (name === '' || name.length > NAME_LENGTH_MAX) throw new OperatorError(`${where} has no account name`)
     if (match === null)
-      throw new OperatorError(`${where} (${name}) has no bcrypt hash: make it with htpasswd -B`)
+      throw new OperatorError(`${where} (${name}) has no bcrypt hash: create it with htpasswd -B`)
     const cost = Number(match[1])
     if (cost > COST_MAX) throw new OperatorError(`${where} (${name}) has a bcrypt cost above ${COST_MAX}`)
-    if (accounts.has(name)) throw new OperatorError(`${where} names ${name} a second time`)
+    if (accounts.has(name)) throw new OperatorError(`${where} repeats the account ${name}`)
     if (accounts.size === ACCOUNTS_MAX)
       throw new OperatorError(`the htpasswd file has more than ${ACCOUNTS_MAX} accounts`)
     accounts.set(name, { name, hash: `$2b$${entry.slice(colon + 5)}`, cost })
@@ -46,7 +46,7 @@ export function parseHtpasswd(text: string): Map<string, Account> {
 
 export interface Accounts {
   find(name: string): Promise<Account | undefined>
-  /** The cost most accounts have: what a login of nobody is made to cost. */
+  /** The cost that most accounts have. A login to an unknown account is made to cost the same. */
   usualCost(): number
 }
 
@@ -56,7 +56,7 @@ export interface AccountsOptions {
   nowMs?: () => number
 }
 
-/** @throws OperatorError when the file cannot be read or used at the start. */
+/** @throws OperatorError if the file cannot be read or parsed at startup */
 export async function openAccounts(options: AccountsOptions): Promise<Accounts> {
   const nowMs = options.nowMs ?? (() => performance.now())
   let { seen, accounts } = await readAccounts(options.path)
@@ -98,7 +98,8 @@ async function readAccounts(path: string): Promise<{ seen: string; accounts: Map
     if (cause instanceof OperatorError) throw new OperatorError(`${path}: ${cause.message}.`, { cause })
     const { code } = cause as NodeJS.ErrnoException
     throw new OperatorError(
-      `The accounts file ${path} cannot be read (${code}): correct PORTOLAN_HTPASSWD_FILE, or make it with \`htpasswd -Bc\`.`,
+      `The accounts file ${path} cannot be read (${code}): ` +
+        'correct PORTOLAN_HTPASSWD_FILE, or create it with `htpasswd -Bc`.',
       { cause },
     )
   }

@@ -1,9 +1,9 @@
-// Signing keys: ES256, shared by a region's nodes through the database, renewed by themselves.
+// Signing keys: ES256, shared by the nodes of a region through the database, and rotated automatically.
 //
-// A key is published a day before it signs, so that every node (and every region that fetches keys) knows it when the
-// first token arrives; it signs for thirty days and verifies for a day longer than any token lives. Only the first key
-// of all signs at once, and the first after those before it can no longer be opened. Looking a key up never leaves this
-// process and its database.
+// A key is published one day before it signs, so every node (and every region that fetches keys) knows it before the
+// first token arrives. It signs for thirty days, and verifies for one day longer than any token lives. Two keys sign
+// immediately: the very first one, and the first one made after the earlier keys can no longer be decrypted. Looking up
+// a key uses only this process and its database.
 
 import { randomUUID } from 'node:crypto'
 import { type CryptoKey, exportJWK, generateKeyPair, importJWK, type JWK } from 'jose'
@@ -13,12 +13,12 @@ const PUBLISH_BEFORE_MS = DAY_MS
 const SIGN_FOR_MS = 30 * DAY_MS
 const VERIFY_AFTER_MS = DAY_MS
 const REFRESH_MS = 60_000
-/** An unknown key id makes us look at most this often: ids are the client's to choose. */
+/** Unknown key ids cause at most one lookup per this interval, because clients choose the ids they send. */
 const UNKNOWN_LOOK_MS = 5_000
 
 export interface StoredKey {
   readonly kid: string
-  /** undefined: it cannot be opened here, so the key verifies and does not sign. */
+  /** undefined if this node cannot decrypt it. The key then verifies but does not sign. */
   readonly privateJwk: JWK | undefined
   readonly publicJwk: JWK
   readonly createdAtMs: number
@@ -31,23 +31,23 @@ export interface NewKey extends StoredKey {
 }
 
 export interface KeyStore {
-  /** Keys that have not retired. */
+  /** Returns the keys that have not retired. */
   list(): Promise<readonly StoredKey[]>
-  /** Adds the key unless another node has just added one for the same time; `closed` ones do not count for that. */
+  /** Adds the key unless another node just added one for the same time. Keys in `closed` are ignored in that check. */
   insertIfAbsent(key: NewKey, closed: readonly string[]): Promise<void>
 }
 
-/** When the next key has to start signing; undefined: not yet time to make one. */
+/** Returns when the next key must start signing, or undefined if it is too early to make one. */
 export function nextKeyDue(keys: readonly StoredKey[], nowMs: number): number | undefined {
   const latest = keys.reduce<number | undefined>((max, key) => Math.max(max ?? 0, key.signsFromMs), undefined)
   if (latest === undefined) return nowMs
   const endsAtMs = latest + SIGN_FOR_MS
   if (nowMs < endsAtMs - PUBLISH_BEFORE_MS) return undefined
-  // A region that slept through its turn still publishes first.
+  // A region that was down when the key was due still publishes it first.
   return Math.max(endsAtMs, nowMs + PUBLISH_BEFORE_MS)
 }
 
-/** The key that signs now: the latest whose time has come. */
+/** Returns the key that signs now: the latest one whose signing time has come. */
 export function signingKey(keys: readonly StoredKey[], nowMs: number): NewKey | undefined {
   return keys
     .filter(canSign)
@@ -76,7 +76,7 @@ export async function makeKey(times: { nowMs: number; signsFromMs: number }): Pr
 
 export interface KeyRing {
   signing(): Promise<{ kid: string; key: CryptoKey }>
-  /** The public key; undefined for an id we never gave out. */
+  /** Returns the public key, or undefined for an id that was never issued. */
   verifying(kid: string): Promise<CryptoKey | undefined>
 }
 
@@ -99,7 +99,8 @@ export function createKeyRing(options: { store: KeyStore; nowMs?: () => number }
     }
     const kids = new Set(keys.map(({ kid }) => kid))
     for (const name of imported.keys()) if (!kids.has(name.slice(1))) imported.delete(name)
-    // Only now: after a look that failed the next request looks again, instead of living a minute without keys.
+    // Set only after success: after a failed lookup the next request tries again, instead of having no keys for a
+    // minute.
     lookedAtMs = startedAtMs
   }
 
@@ -124,7 +125,7 @@ export function createKeyRing(options: { store: KeyStore; nowMs?: () => number }
       await refresh(REFRESH_MS)
       const key = signingKey(keys, nowMs())
       if (key === undefined)
-        throw new Error('no signing key is in force: the clock went back before the first one')
+        throw new Error('no signing key is valid yet: the clock was set back to before the first key')
       return { kid: key.kid, key: await importOnce(`s${key.kid}`, key.privateJwk) }
     },
     async verifying(kid) {

@@ -1,29 +1,29 @@
-// Failed logins, counted by account and network together, and the wait that they cost.
+// Counts failed logins per account and network, and derives the wait before the next attempt.
 //
-// Ten failures are free, each further one doubles the wait, up to half a minute; one failure is forgotten each minute.
-// Counting by account alone would let anybody lock an account out, by address alone would let one program lock out
-// everybody behind it. What is left: whoever shares a network with somebody who keeps failing on the same account
-// waits with him, at most half a minute at a time. The counters are this process's own.
+// Ten failures are free. Each further failure doubles the wait, up to 30 seconds. One failure is forgotten per minute.
+// Counting by account alone would let anybody lock an account out. Counting by address alone would let one program lock
+// out everybody behind that address. One effect remains: a user who shares a network with somebody who keeps failing on
+// the same account also waits, at most 30 seconds at a time. Each process keeps its own counters.
 
 import { LRUCache } from 'lru-cache'
 
-/** Failures that cost nothing: people mistype. */
+/** Failures that cause no wait: people mistype. */
 const FREE = 10
 const WAIT_FIRST_MS = 1_000
-/** Guessing at this pace is hopeless, and a person still comes back. */
+/** At this rate guessing is hopeless, and a person can still retry. */
 const WAIT_MS_MAX = 30_000
-/** Beyond it a failure changes nothing, so that what was long ago does not keep counting. */
+/** The counter stops here, so that old failures do not count for long. */
 const COUNT_MAX = 16
 const FORGET_ONE_MS = 60_000
-/** Some 200 bytes each. */
+/** About 200 bytes each. */
 const REMEMBERED_MAX = 50_000
 
 export interface LoginFailures {
-  /** Milliseconds until the next try is looked at; 0: now. */
+  /** Returns the milliseconds until the next attempt is checked; 0 means now. */
   waitMs(who: string): number
-  /** A try began: it counts as a failure until it is taken back, so that tries at once are no more than in a row. */
+  /** Counts an attempt as a failure when it starts, so that parallel attempts gain nothing over sequential ones. */
   charge(who: string): void
-  /** The try was none of the client's fault, or the password was right. */
+  /** Removes the charge: the password was right, or the attempt failed through no fault of the client. */
   takeBack(who: string): void
 }
 

@@ -1,11 +1,11 @@
-// Checking passwords without giving anything away and without being brought to a halt.
+// Checks passwords without revealing which accounts exist, and without letting logins overload the process.
 //
-// bcrypt runs off the main thread, two at a time, in a queue that clients' networks share fairly. An unknown account costs
-// the same hash as a known one, so time tells nobody which names exist. What a login came to is remembered for a
-// minute under an HMAC with a key that lives in this process only: a right one costs no second hash, and a program that
-// repeats one stale password is one failure. Equal logins under way share one hash. Other failures make the next try
-// on that account from that network wait (login-failures.ts); a wait is looked at before anything is remembered, else
-// the memory would answer any number of guesses.
+// bcrypt runs off the main thread, two hashes at a time, behind a queue that client networks share fairly. An unknown
+// account costs the same hash as a known one, so the response time does not reveal which names exist. The result of a
+// login is cached for a minute, under an HMAC with a key that exists only in this process. A correct password then
+// needs no second hash, and a program that repeats one stale password counts as one failure. Identical logins that run
+// at the same time share one hash. Other failures delay the next attempt on that account from that network
+// (login-failures.ts). The delay is checked before the cache; otherwise the cache would answer any number of guesses.
 
 import { createHmac, randomBytes } from 'node:crypto'
 import bcrypt from 'bcrypt'
@@ -17,33 +17,34 @@ import type { Account, Accounts } from './htpasswd.ts'
 import { createLoginFailures } from './login-failures.ts'
 
 const HASHES_AT_ONCE = 2
-/** A hash takes 50 ms to a second, by its cost: a longer line would only make logins time out. */
+/** A hash takes 50 ms to 1 s, depending on its cost. A longer queue would only make logins time out. */
 const HASHES_WAITING_MAX = 64
 const HASHES_WAITING_PER_NETWORK_MAX = 32
 const REMEMBER_MS = 60_000
 const REMEMBERED_MAX = 10_000
-/** bcrypt looks at 72 bytes and no further: a longer password would be accepted by its beginning. */
+/** bcrypt ignores everything after 72 bytes: a longer password would be accepted by its first 72 bytes alone. */
 const PASSWORD_BYTES_MAX = 72
 const NAME_TOLD_LENGTH_MAX = 64
 
 export interface Login {
   readonly name: string
   readonly password: string
-  /** The client's. */
+  /** The client's address. */
   readonly address: string
 }
 
 export interface PasswordChecker {
   /**
-   * The account when the password is its own. undefined: unknown account or wrong password, indistinguishably.
-   * @throws RegistryError TOOMANYREQUESTS while the queue is full or after too many failures from this network
+   * Returns the account if the password matches. Returns undefined for an unknown account or a wrong password; the
+   * caller cannot tell which.
+   * @throws RegistryError TOOMANYREQUESTS if the queue is full, or after too many failures from this network
    */
   check(login: Login): Promise<Account | undefined>
 }
 
 export interface PasswordCheckerOptions {
   accounts: Accounts
-  /** Told of each failed login, for the log; at most 64 characters of the name. */
+  /** Called for each failed login, to log it. `name` is cut to 64 characters. */
   onFailure?: (failure: { name: string; address: string }) => void
   nowMs?: () => number
   /** Test seam: counts the hashes that are computed. */
@@ -58,7 +59,7 @@ export function createPasswordChecker(options: PasswordCheckerOptions): Password
   const keyed = (...parts: readonly string[]) =>
     createHmac('sha256', key).update(parts.join('\0')).digest('base64')
   const remembered = new LRUCache<string, { matches: boolean; untilMs: number }>({ max: REMEMBERED_MAX })
-  /** As many as the queue holds. */
+  /** At most as many as the queue holds. */
   const underWay = new Map<string, Promise<boolean>>()
   const failures = createLoginFailures(nowMs)
   const queue = createFairQueue({
@@ -67,7 +68,7 @@ export function createPasswordChecker(options: PasswordCheckerOptions): Password
     waitingPerOriginMax: HASHES_WAITING_PER_NETWORK_MAX,
   })
 
-  /** Whether the password is the hash's. @throws RegistryError TOOMANYREQUESTS */
+  /** Returns true if the password matches the hash. @throws RegistryError TOOMANYREQUESTS */
   async function hashed(
     login: Login,
     options: { hash: string; network: string; who: string },
@@ -113,7 +114,7 @@ export function createPasswordChecker(options: PasswordCheckerOptions): Password
   }
 }
 
-/** A well-formed hash that no password has, at the cost the file's accounts have. */
+/** Returns a well-formed hash that matches no password, with the cost that the file's accounts use. */
 function nobodysHash(cost: number): string {
   return `$2b$${String(cost).padStart(2, '0')}$${'.'.repeat(53)}`
 }

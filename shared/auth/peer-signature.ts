@@ -1,7 +1,8 @@
-// Requests between regions are signed: HTTP Message Signatures (RFC 9421) with hmac-sha256 over method, path, query, and
-// the two regions' names, so that a request for one region is worth nothing at another. All regions share the keys;
-// the first signs, each is accepted, so a key is exchanged by adding the new one everywhere, then putting it first,
-// then removing the old one. A signature is good for a minute before and after its time, and once for each process.
+// Signs and verifies requests between regions: HTTP Message Signatures (RFC 9421) with hmac-sha256 over the method,
+// path, query, and the names of both regions. A request for one region is therefore useless at another. All regions
+// share the keys. The first key signs, and every key verifies. To rotate a key: add the new one everywhere, then move
+// it to first place everywhere, then remove the old one. A signature is valid for one minute before and after its
+// timestamp, and each process accepts it once.
 
 import { createHash, createHmac, timingSafeEqual } from 'node:crypto'
 import { LRUCache } from 'lru-cache'
@@ -11,7 +12,7 @@ export const PEER_FROM = 'portolan-from'
 export const PEER_TO = 'portolan-to'
 
 const CLOCK_SECONDS = 60
-/** Signatures remembered; at more than this in two minutes the oldest could be sent again. */
+/** Nonces that are remembered. With more than this in two minutes, the oldest signatures could be replayed. */
 const NONCES_MAX = 100_000
 const COMPONENTS = `("@method" "@path" "@query" "${PEER_FROM}" "${PEER_TO}")`
 const INPUT =
@@ -20,13 +21,13 @@ const SIGNATURE = /^peer=:([A-Za-z0-9+/]{43}=):$/
 
 export interface SignedParts {
   readonly method: string
-  /** Path and query as they are on the request line. */
+  /** Path and query exactly as on the request line. */
   readonly target: string
   readonly from: string
   readonly to: string
 }
 
-/** Headers to send; `key` is the secret's bytes. */
+/** Returns the headers to send. `key` is the secret itself. */
 export function signPeerRequest(
   parts: SignedParts,
   options: { key: string; nowSeconds: number; nonce: string },
@@ -41,7 +42,7 @@ export function signPeerRequest(
   }
 }
 
-/** What tells keys apart without telling them. */
+/** Identifies a key without revealing it. */
 function keyId(key: string): string {
   return createHash('sha256').update(`portolan peer key\n${key}`).digest('hex').slice(0, 16)
 }
@@ -60,7 +61,7 @@ function mac({ method, target, from, to }: SignedParts, parameters: string, key:
 }
 
 export interface PeerVerifier {
-  /** The region that signed the request. @throws RegistryError UNAUTHORIZED, and says what is wrong with the clock */
+  /** Returns the region that signed the request. @throws RegistryError UNAUTHORIZED; the message says what is wrong */
   verify(request: {
     method: string
     target: string
@@ -86,21 +87,21 @@ export function createPeerVerifier(options: {
       const input = INPUT.exec(text(headers['signature-input']))
       const signature = SIGNATURE.exec(text(headers.signature))
       if (typeof from !== 'string' || typeof to !== 'string' || input === null || signature === null)
-        throw refused('a request between regions has to be signed')
+        throw refused('requests between regions must be signed')
       const [whole, created = '', nonce = '', id = ''] = input
       const key = byId.get(id)
-      if (key === undefined) throw refused('the key is not known here')
+      if (key === undefined) throw refused('the signing key is unknown here')
       const expected = mac({ method, target, from, to }, whole.slice('peer='.length), key)
       if (!timingSafeEqual(expected, Buffer.from(signature[1] ?? '', 'base64')))
-        throw refused('the signature does not fit the request')
-      // From here on it is somebody who has the key: what is wrong may be told.
+        throw refused('the signature does not match the request')
+      // The sender holds the key, so the errors below may give details.
       if (to !== region) throw refused(`the request is for region ${to}, and this is ${region}`)
       if (from === region)
-        throw refused(`the request comes from a region that is called ${region} as this one is`)
+        throw refused(`the request comes from a region that has this region's name, ${region}`)
       const offSeconds = Number(created) - now() / 1_000
       if (Math.abs(offSeconds) > CLOCK_SECONDS)
         throw refused(`the clocks of ${from} and ${region} differ by ${Math.round(offSeconds)} seconds`)
-      if (seen.has(nonce)) throw refused('the request was seen before')
+      if (seen.has(nonce)) throw refused('the request was already received')
       seen.set(nonce, true)
       return from
     },

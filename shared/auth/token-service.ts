@@ -1,7 +1,8 @@
-// The token endpoint's decisions, without HTTP: credentials and wanted scopes in, a token out.
+// Decides what the token endpoint answers, without HTTP: takes credentials and requested scopes, returns a token.
 //
-// Asking for more than one may have is no error: the token carries what is left, possibly nothing. Bad credentials are
-// 401. A refresh token is signed, not stored; each use checks that the account still exists with the same password.
+// Requesting more than the account may have is not an error: the token carries the permitted part, which may be empty.
+// Bad credentials are answered 401. A refresh token is signed, not stored. Each use checks that the account still
+// exists and still has the same password.
 
 import { createHash } from 'node:crypto'
 import { RegistryError } from '#shared/errors.ts'
@@ -24,9 +25,9 @@ export interface TokenRequest {
     | { readonly kind: 'none' }
     | { readonly kind: 'basic'; readonly name: string; readonly password: string }
     | { readonly kind: 'refresh'; readonly token: string }
-  /** As given: repeated parameters, each with scopes separated by spaces. */
+  /** As received: repeated parameters, each holding scopes separated by spaces. */
   readonly scopes: readonly string[]
-  /** The client wants a refresh token instead of keeping the password. */
+  /** True if the client asks for a refresh token, so that it need not store the password. */
   readonly offline: boolean
   readonly address: string
 }
@@ -44,7 +45,7 @@ export function actorOf(auth: Auth, account: Account): Actor {
   return { kind: 'account', name: account.name, admin: auth.admins.includes(account.name) }
 }
 
-/** @throws RegistryError UNAUTHORIZED for bad credentials or, without anonymous pulls, for none */
+/** @throws RegistryError UNAUTHORIZED for bad credentials, or for none if anonymous pulls are off */
 export async function answerTokenRequest(auth: Auth, request: TokenRequest): Promise<TokenAnswer> {
   const account = await accountOf(auth, request)
   const actor = account === undefined ? ANONYMOUS : actorOf(auth, account)

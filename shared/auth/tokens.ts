@@ -1,9 +1,10 @@
-// Tokens: signed statements of who asks and what for (RFC 7519, the docker token specification).
+// Issues and verifies tokens: signed statements of who the caller is and what it may do (RFC 7519; docker's token
+// specification).
 //
-// The header is ours to the letter: typ, alg ES256, a kid that is looked up among our keys; a key or an address that
-// the token brings along is a reason to refuse it (CVE-2025-24976). Access and refresh tokens differ in type and
-// audience, so neither passes for the other. A verified access token is remembered until it expires: requests after
-// the first cost a map lookup.
+// A token must have exactly the header that this code writes: typ, alg ES256, and a kid from our key ring. A token that
+// carries its own key or a key's URL is refused (CVE-2025-24976). Access and refresh tokens differ in type and
+// audience, so neither is accepted as the other. Verified access tokens are cached until they expire: after the first
+// request, a token costs one map lookup.
 
 import { randomUUID } from 'node:crypto'
 import { errors as joseErrors, jwtVerify, SignJWT } from 'jose'
@@ -12,7 +13,7 @@ import type { Scope } from '#shared/oci/scope.ts'
 import { JsonError, parseStrictJson } from '#shared/oci/strict-json.ts'
 import type { KeyRing } from './key-ring.ts'
 
-/** Larger ones are refused before anything is parsed. */
+/** Longer tokens are refused before they are parsed. */
 const TOKEN_LENGTH_MAX = 16 * 1024
 const REMEMBERED_MAX = 10_000
 const LEEWAY_SECONDS = 60
@@ -31,7 +32,7 @@ export interface AccessClaims {
 
 export interface RefreshClaims {
   readonly subject: string
-  /** Thumbprint of the password hash the account had: a changed password ends the token. */
+  /** Thumbprint of the account's password hash. Changing the password invalidates the token. */
   readonly account: string
 }
 
@@ -40,9 +41,9 @@ export interface Tokens {
     subject: string
     scopes: readonly Scope[]
   }): Promise<{ token: string; expiresIn: number; issuedAt: string }>
-  /** Synchronous and cheap: the claims of a token that was verified before and has not expired. */
+  /** Returns the claims of a token that was verified before and has not expired. Synchronous and cheap. */
   remembered(token: string): AccessClaims | undefined
-  /** undefined for anything but a valid access token of ours. */
+  /** Returns undefined for anything but a valid access token that we issued. */
   verifyAccess(token: string): Promise<AccessClaims | undefined>
   issueRefresh(claims: RefreshClaims): Promise<string>
   verifyRefresh(token: string): Promise<RefreshClaims | undefined>
@@ -50,7 +51,7 @@ export interface Tokens {
 
 export interface TokensOptions {
   keys: KeyRing
-  /** Names the region that signs. */
+  /** The region that signs; the token's `iss` claim. */
   issuer: string
   ttlSeconds: number
   nowMs?: () => number
@@ -135,7 +136,7 @@ const SEGMENTS = /^([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.[A-Za-z0-9_-]+$/
 const HEADER_FIELDS: readonly string[] = Object.freeze(['alg', 'kid', 'typ'])
 const KID = /^[0-9a-f-]{36}$/
 
-/** The key id of a token whose header and claims are in the one form we write; else undefined. */
+/** Returns the key id if the header and claims have exactly the form we write, else undefined. */
 function keyIdOf(token: string, typ: string): string | undefined {
   if (token.length > TOKEN_LENGTH_MAX) return undefined
   const segments = SEGMENTS.exec(token)

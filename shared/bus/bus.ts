@@ -1,10 +1,10 @@
-// The bus: how events of one origin's log reach whoever follows it. Two implementations, kafka-bus.ts and log-bus.ts, keep
-// the same promises, which test/contract/bus.ts checks on both.
+// The bus: how readers receive the events of one origin's log. Its two implementations, kafka-bus.ts and log-bus.ts,
+// make the same promises, and test/contract/bus.ts checks both.
 //
-// It is fast delivery and nothing more. An event is handed over at least once, in the order of its shard as long as
-// nobody else publishes; repetitions and holes happen (a broker that died, a topic that was made anew) and are told
-// by the event's id. Who needs every event exactly once keeps its position and reads the log where the bus has a hole:
-// see follow.ts.
+// The bus only provides fast delivery. It delivers an event at least once, in the order of its shard, as long as there
+// is only one publisher. Duplicates and gaps can occur (after a broker failure, or if a topic is recreated), and the
+// event's id reveals them. A reader that needs every event exactly once stores its position and fills gaps from the
+// log: see follow.ts.
 
 import type { CloudEvent } from '#shared/events/cloud-event.ts'
 import type { ShardPosition } from '#shared/events/event-id.ts'
@@ -16,32 +16,32 @@ export interface BusBatch {
 }
 
 export interface SubscribeOptions {
-  /** Readers of one group share the work where the bus can do that; each group gets everything. */
+  /** Readers of one group share the work, if the bus supports that. Each group gets all events. */
   readonly group: string
-  /** Where the group stands by its own account; the log is read from there. Kafka keeps its own account. */
+  /** Returns the group's own stored position, from which the log is read. Kafka stores its offsets itself. */
   position(shard: number): Promise<ShardPosition>
   /**
-   * Takes a batch. Resolves when nothing of it needs to be handed over again. When it rejects, the batch is handed
-   * over again after a pause that grows to two seconds, for ever; other shards go on.
+   * Handles a batch. Resolves when nothing of the batch needs to be delivered again. If it rejects, the batch is
+   * delivered again, without limit, after a pause that grows up to two seconds. Other shards are not held up.
    */
   handle(batch: BusBatch): Promise<void>
-  /** Told of what goes wrong; the subscription goes on. */
+  /** Called for each error. The subscription continues. */
   onProblem(error: unknown): void
 }
 
-/** Disposing ends it and waits for the batches under way. */
+/** Disposing it ends the subscription and waits for the batches that are being handled. */
 export type Subscription = AsyncDisposable
 
-/** Disposing closes the connections; subscriptions are to be disposed before. */
+/** Disposing it closes the connections. Dispose its subscriptions first. */
 export interface Bus extends AsyncDisposable {
   /**
-   * Resolves when the bus holds the events, in this order within each shard. Ends by itself within a minute or two.
-   * @throws BusError when it is not known whether it holds them: to be published again
+   * Resolves when the bus has stored the events, in this order within each shard. Settles within a minute or two.
+   * @throws BusError if it is not known whether they are stored; publish them again then
    */
   publish(events: readonly CloudEvent[]): Promise<void>
-  /** Returns at once; what is missing (a broker, a topic) is waited for. */
+  /** Returns at once. The subscription waits for whatever is missing (a broker, a topic). */
   subscribe(options: SubscribeOptions): Subscription
-  /** Events that the group has not taken yet. @throws BusError when that cannot be known */
+  /** Returns the number of events that the group has not taken yet. @throws BusError if it cannot be determined */
   lag(group: string): Promise<number>
 }
 

@@ -1,4 +1,4 @@
-// An end to waiting: kafkajs waits without one in places. What is given up may go on; nobody listens to it any more.
+// Deadlines for waits that have none, as some in kafkajs. Abandoned work may continue, but its result is ignored.
 
 import { setTimeout as pause } from 'node:timers/promises'
 import { BusError } from './bus.ts'
@@ -11,12 +11,12 @@ export function asBusError(thrown: unknown, what: string): BusError {
   return new BusError(`${what} failed: ${message}`, { cause: thrown })
 }
 
-/** What is going away may fail to say goodbye, or never end. */
+/** Waits for something to close. Ignores its errors, and stops waiting after `ms`. */
 export async function quietly(closing: Promise<unknown>, ms: number = CLOSE_DEADLINE_MS): Promise<void> {
   await deadline(closing, ms, 'closing').catch(() => {})
 }
 
-/** @throws BusError when it takes longer; whatever the work throws before */
+/** @throws BusError if the work takes longer than `ms`; otherwise whatever the work throws */
 export async function deadline<T>(work: Promise<T>, ms: number, what: string): Promise<T> {
   const stop = new AbortController()
   try {

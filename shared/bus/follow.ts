@@ -1,6 +1,5 @@
-// Follows a log without a hole: the bus brings events quickly, in-order.ts makes them whole by reading the log, and
-// next-way.ts decides when the log is read instead of a bus that keeps quiet. A bus that cannot even be asked for its lag
-// counts as quiet.
+// Follows a log without gaps. The bus delivers events quickly, in-order.ts fills gaps from the log, and next-way.ts
+// decides when to read the log because the bus has gone quiet. A bus that cannot even report its lag counts as quiet.
 
 import { SHARDS } from '#shared/events/event-id.ts'
 import type { LogPages } from '#shared/events/log-pages.ts'
@@ -11,15 +10,15 @@ import { firstWay, isQuiet, nextWay, type Way } from './next-way.ts'
 
 export interface FollowOptions extends InOrderOptions {
   readonly group: string
-  /** The fast way; undefined: there is only the log. */
+  /** The fast way. undefined: there is only the log. */
   readonly bus: Bus | undefined
-  /** The log, as a bus. */
+  /** The log, read through the bus interface. */
   readonly log: Bus
   readonly pages: LogPages
   onProblem(error: unknown): void
-  /** The way has changed. */
+  /** Called when the way changes. */
   onWay?(way: Way, why: string): void
-  /** How long a bus may keep quiet while it has something. */
+  /** How long a bus with undelivered events may deliver nothing. */
   readonly quietMs: number
   /** How long the log is read before the bus is tried again. */
   readonly retryBusMs: number
@@ -27,7 +26,7 @@ export interface FollowOptions extends InOrderOptions {
 
 export interface Following extends AsyncDisposable {
   readonly way: Way
-  /** How often a subscription was renewed because its bus kept quiet. */
+  /** How often a subscription was renewed because its bus was quiet. */
   readonly rebuilds: number
 }
 
@@ -65,7 +64,7 @@ export function followLog(options: FollowOptions): Following {
     subscription = subscribe()
   }
 
-  /** Events still to come by the log's account or, if the log is out of reach, by the bus's. */
+  /** Returns the number of pending events according to the log or, if the log cannot be reached, to the bus. */
   async function lagNow(): Promise<number> {
     const all = await Promise.all(Array.from({ length: SHARDS }, (_, shard) => inOrder.position(shard)))
     return pages.lag(all).catch(() => bus?.lag(group) ?? 0)

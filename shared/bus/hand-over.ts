@@ -1,5 +1,5 @@
-// Hands one batch to a handler until it is taken: an error is told, waited out and tried again, never thrown on, because
-// what stands behind a bus (kafkajs stops for ever at a TypeError and spins at other errors) is no place for it.
+// Passes one batch to a handler until the handler accepts it. An error is reported and retried after a pause, but never
+// rethrown, because kafkajs cannot handle it: it stops for good on a TypeError and spins on other errors.
 
 import { pause } from '../pause.ts'
 
@@ -9,11 +9,11 @@ const PAUSE_MS_MAX = 2_000
 export interface HandOverOptions {
   readonly signal: AbortSignal
   onProblem(error: unknown): void
-  /** Asked before each repetition; may throw to give the batch back. */
+  /** Called before each retry; false gives the batch up. May throw to give the batch back. */
   goOn?(): Promise<boolean>
 }
 
-/** True when the batch was taken; false when it was given up because nobody wants it any more. */
+/** Returns true if the batch was accepted, false if it was given up because it is no longer wanted. */
 export async function handOver(work: () => Promise<void>, options: HandOverOptions): Promise<boolean> {
   const { signal, onProblem, goOn } = options
   for (let pauseMs = PAUSE_MS; ; pauseMs = Math.min(pauseMs * 2, PAUSE_MS_MAX)) {

@@ -1,6 +1,6 @@
-// Makes of batches that may repeat, skip or arrive late what a reader relies on: every event once and in order, shard by
-// shard (rule R8). What a batch repeats is dropped; what it leaves out or abridges is read from the log. The promise holds as long as
-// the reader keeps its positions in the transaction that applies the events.
+// Turns batches that may repeat, skip or arrive late into what a reader relies on: every event once and in order, shard
+// by shard (rule R8). Repeated events are dropped. Missing and abridged events are read from the log. The promise holds
+// only if the reader stores its positions in the same transaction that applies the events.
 
 import type { CloudEvent } from '#shared/events/cloud-event.ts'
 import { arrival, parseEventId, type ShardPosition } from '#shared/events/event-id.ts'
@@ -11,18 +11,18 @@ const RESTARTS_MAX = 3
 
 export interface InOrderOptions {
   readonly pages: LogPages
-  /** Where this reader stands, from its own records. */
+  /** Returns this reader's own stored position. */
   position(shard: number): Promise<ShardPosition>
-  /** Takes events that come right after the position. When it rejects, the same events come again. */
+  /** Takes events that directly follow the position. If it rejects, the same events are delivered again. */
   handle(batch: BusBatch): Promise<void>
-  /** The log no longer holds what comes next: returns where to continue, after making up for the loss. */
+  /** The log no longer has the next events. Makes up for the loss and returns where to continue. */
   onGone(oldest: ShardPosition): Promise<ShardPosition>
 }
 
 export interface InOrder {
-  /** Takes a batch of any content. One batch of a shard at a time; rejects as the handler does. */
+  /** Takes any batch, one at a time per shard. Rejects if the handler rejects. */
   take(batch: BusBatch): Promise<void>
-  /** Where the reader stands in a shard. */
+  /** Returns the reader's position in a shard. */
   position(shard: number): Promise<ShardPosition>
 }
 
@@ -38,7 +38,7 @@ export function createInOrder(options: InOrderOptions): InOrder {
 
   function take(batch: BusBatch): Promise<void> {
     const turn = (turns.get(batch.shard) ?? Promise.resolve()).then(() => sort(batch))
-    // The next batch waits for this one, however it ends.
+    // The next batch waits for this one, whether or not it succeeds.
     turns.set(
       batch.shard,
       turn.catch(() => {}),
@@ -59,18 +59,18 @@ export function createInOrder(options: InOrderOptions): InOrder {
       const before = next.at(-1)
       const upTo = before === undefined ? at : (parseEventId(before.id) ?? at)
       const what = arrival(upTo, id)
-      // An abridged event is a hole with a number: the log has it whole.
+      // An abridged event is a gap with a known number: the log has the complete event.
       if (what === 'next' && event.data.abridged !== true) next.push(event)
       else if (what !== 'repeated') {
         await flush()
-        // The log has this event too, or it is not of this log.
+        // The log also has this event, unless it does not belong to this log.
         at = await fill(shard, id)
       }
     }
     await flush()
   }
 
-  /** Reads the log until it is past `until` or at its end. */
+  /** Reads the log until it is past `until` or reaches the end. */
   async function fill(shard: number, until: ShardPosition): Promise<ShardPosition> {
     let restarts = 0
     for (let at = await position(shard); ; ) {
@@ -91,7 +91,7 @@ export function createInOrder(options: InOrderOptions): InOrder {
     try {
       await options.handle({ shard, events })
     } catch (thrown) {
-      // Only the reader's own records know whether it was applied.
+      // Only the reader's own records tell whether the events were applied.
       positions.delete(shard)
       throw thrown
     }

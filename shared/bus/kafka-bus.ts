@@ -1,20 +1,25 @@
-// The bus on Kafka: one topic for one origin, partition = shard. With kafka-topic.ts the only importer of kafkajs 2.2.4,
-// which is not maintained; each setting below avoids something that was seen to go wrong with it:
+// The bus on Kafka: one topic per origin, one partition per shard. Only this file and kafka-topic.ts import kafkajs
+// 2.2.4, which is unmaintained. Each setting below avoids a failure that was observed:
 //
-// - never the idempotent producer, which lost acknowledged messages: acks from all replicas, one send at a time;
-// - a send whose retry finds a partition under another leader, one that has already answered for its own partitions,
-//   skips it and still resolves: every partition must be in the answer, or what is missing is sent again;
-// - sends end by themselves after few retries: one that goes on for ever would come in between later ones;
-// - short sessions, and in a batch first the commit, then resolveOffset, then the heartbeat: a commit after the
-//   session expired stopped the consumer for good in another order;
-// - handler errors never reach kafkajs (hand-over.ts), and a consumer that stopped for good is built anew;
-// - the topic is made before anybody subscribes, and the subscription repeated until it is there;
-// - fromBeginning, because a position that retention has passed would jump to the end otherwise;
-// - a consumer is stopped only after it has started: one that is still joining would join all the same;
-// - stopped while its brokers are away it would look for them until its retries are used up: it is told of none.
+// - The idempotent producer is not used, because it lost acknowledged messages. Instead: acks from all replicas, and
+// one
+//   send at a time.
+// - If a send is retried and a partition has moved to a leader that has already answered for its own partitions,
+// kafkajs
+//   skips that partition and still resolves. So every partition must be in the answer, or its records are sent again.
+// - A send ends after few retries. An endless one would interleave with later sends.
+// - Sessions are short. Within a batch the order is commit, resolveOffset, heartbeat. In another order, a commit after
+// the
+//   session had expired stopped the consumer for good.
+// - Handler errors never reach kafkajs (hand-over.ts). A consumer that has stopped for good is replaced.
+// - The topic is created before any reader subscribes, and subscribing is retried until the topic exists.
+// - fromBeginning is set. Without it, a position that retention has passed would jump to the end.
+// - A consumer is stopped only after it has started. One that is still joining would join anyway.
+// - If a consumer is stopped while its brokers are down, it would look for them until its retries are used up. So it is
+//   then given an empty list of brokers.
 //
-// Everything has a deadline: kafkajs waits without one in places. It prints TimeoutNegativeWarning once per process
-// (tulios/kafkajs#1751); package.json's scripts leave that out.
+// Everything has a deadline, because kafkajs waits without one in places. It prints TimeoutNegativeWarning once per
+// process (tulios/kafkajs#1751); the scripts in package.json suppress that warning.
 
 import net from 'node:net'
 import tls from 'node:tls'
@@ -49,11 +54,11 @@ const CONNECT_TIMEOUT_MS = 3_000
 const REQUEST_TIMEOUT_MS = 10_000
 const RETRY = Object.freeze({ initialRetryTime: 200, maxRetryTime: 2_000 })
 const SEND_RETRIES = 2
-/** Smaller batches cost more to compress than to send: those are the ones of every day. */
+/** Smaller batches, which are the usual ones, cost more to compress than to send. */
 const COMPRESSED_BYTES_MIN = 64 * 1024
-/** Five minutes: a consumer that gives up sooner comes back under another name, and the group waits for the first one. */
+/** Five minutes. A consumer that gives up sooner returns under another name, and the group waits for the first one. */
 const READ_RETRIES = 150
-/** A send that is not over by then hangs, and its producer is given up. */
+/** A send that takes longer hangs, and its producer is discarded. */
 const SEND_DEADLINE_MS = 120_000
 const ADMIN_DEADLINE_MS = 30_000
 const GOODBYE_MS_MAX = 1_500
@@ -65,11 +70,11 @@ const KEEP_ALIVE_MS = 60_000
 const REBUILD_PAUSE_MS = 1_000
 
 export interface KafkaBusOptions {
-  /** host:port of each. */
+  /** `host:port` of each broker. */
   readonly brokers: readonly string[]
   readonly topic: string
   readonly clientId: string
-  /** undefined: in the clear. */
+  /** undefined: no TLS. */
   readonly tls: { readonly ca: string | undefined } | undefined
   readonly sasl:
     | {
@@ -78,26 +83,26 @@ export interface KafkaBusOptions {
         readonly password: string
       }
     | undefined
-  /** Keys that regions share; undefined: records are neither signed nor judged. The first signs what is published. */
+  /** Keys that all regions share. The first one signs records. undefined: records are neither signed nor verified. */
   readonly keys?: readonly string[] | undefined
-  /** Lines of the library, for whoever looks for a fault. */
+  /** Receives kafkajs's own log lines, for debugging. */
   onLine?(line: string): void
 }
 
 export interface KafkaBus extends Bus {
-  /** Makes the topic if it is not there, and waits until it can be written. @throws BusError */
+  /** Creates the topic if it does not exist, and waits until it can be written. @throws BusError */
   ensureTopic(options: TopicOptions): Promise<void>
-  /** The last event of each partition that has any; those that are not ours are left out. @throws BusError */
+  /** Returns the last event of each partition that has any, without records that are not ours. @throws BusError */
   lastEvents(): Promise<CloudEvent[]>
 }
 
 export function createKafkaBus(options: KafkaBusOptions): KafkaBus {
   const { topic } = options
   const client = (retries: number, signal?: AbortSignal) => new Kafka(clientConfig(options, retries, signal))
-  /** Reads until the signal is given. */
+  /** A client that reads until the signal aborts. */
   const reader = (signal: AbortSignal) => client(READ_RETRIES, signal)
   let producing: Promise<Producer> | undefined
-  /** One send at a time: the next begins when this is over. */
+  /** One send at a time: the next starts when this promise settles. */
   let sending: Promise<unknown> = Promise.resolve()
 
   async function producer(): Promise<Producer> {
@@ -198,7 +203,7 @@ export function createKafkaBus(options: KafkaBusOptions): KafkaBus {
         }, 0)
       }),
 
-    ensureTopic: (wanted) => withAdmin('making the topic', (admin) => makeTopic(admin, topic, wanted)),
+    ensureTopic: (wanted) => withAdmin('creating the topic', (admin) => makeTopic(admin, topic, wanted)),
 
     async lastEvents() {
       const ends = await withAdmin('asking Kafka for offsets', (admin) => admin.fetchTopicOffsets(topic))
@@ -211,7 +216,7 @@ export function createKafkaBus(options: KafkaBusOptions): KafkaBus {
     },
 
     async [Symbol.asyncDispose]() {
-      // Brokers that do not answer are not worth waiting for: what they did not take will be sent again.
+      // Do not wait for brokers that do not answer. What they did not store will be sent again.
       await quietly(sending, GOODBYE_MS_MAX)
       const goodbye = producing?.then((made) => made.disconnect())
       producing = undefined
@@ -220,14 +225,14 @@ export function createKafkaBus(options: KafkaBusOptions): KafkaBus {
   }
 }
 
-/** Once the signal is given there are no brokers to connect to, which the library does not try again. */
+/** Once the signal aborts there are no brokers to connect to, and the library does not retry that. */
 function clientConfig(options: KafkaBusOptions, retries: number, signal?: AbortSignal): KafkaConfig {
   const { brokers, clientId, tls, sasl, onLine } = options
   return {
     clientId,
     brokers: () => (signal?.aborted ? [] : [...brokers]),
     ...(tls !== undefined && { ssl: tls.ca === undefined ? true : { ca: [tls.ca] } }),
-    // A copy, because the library writes into it; its type wants a literal mechanism, ours is one of the three.
+    // A copy, because the library writes to it. Its type requires a literal mechanism; ours is one of the three.
     ...(sasl !== undefined && { sasl: { ...sasl } as Exclude<KafkaConfig['sasl'], undefined> }),
     socketFactory,
     connectionTimeout: CONNECT_TIMEOUT_MS,
@@ -241,7 +246,7 @@ function clientConfig(options: KafkaBusOptions, retries: number, signal?: AbortS
   }
 }
 
-/** As the library makes them, but that many may wait for one connection: with its brokers away it warned of a leak. */
+/** Like the library's own, but with a higher listener limit: with its brokers down it printed a leak warning. */
 const socketFactory: ISocketFactory = ({ host, port, ssl, onConnect }) => {
   const socket = ssl
     ? tls.connect({ host, port, ...(net.isIP(host) === 0 && { servername: host }), ...ssl }, onConnect)
@@ -251,7 +256,7 @@ const socketFactory: ISocketFactory = ({ host, port, ssl, onConnect }) => {
   return socket
 }
 
-/** Partitions that were sent to and are not in the answer, or in it with an error. */
+/** Returns the partitions that were sent to but are missing from the answer, or have an error in it. */
 function unanswered(records: readonly KafkaRecord[], answered: readonly RecordMetadata[]): number[] {
   const fine = new Set(answered.filter(({ errorCode }) => errorCode === 0).map(({ partition }) => partition))
   return [...new Set(records.map(({ partition }) => partition))].filter((partition) => !fine.has(partition))
@@ -278,11 +283,11 @@ function subscribeTo(
       const genuine = keys === undefined || isSigned(message, keys)
       const event = genuine ? fromKafkaRecord(message) : undefined
       if (event === undefined) {
-        const what = genuine ? 'no event' : 'what no region has signed'
+        const what = genuine ? 'no event' : 'a record that no region signed'
         options.onProblem(new BusError(`partition ${batch.partition} offset ${message.offset} holds ${what}`))
       } else events.push(event)
     }
-    // A handler that takes its time must not cost the membership; what this says is heard by the heartbeat below.
+    // A slow handler must not cost the group membership. The heartbeat below notices what this one ignores.
     const beat = setInterval(() => void heartbeat().catch(() => {}), HEARTBEAT_MS)
     try {
       const done =
@@ -304,7 +309,7 @@ function subscribeTo(
     await heartbeat()
   }
 
-  /** Resolves when it consumes. */
+  /** Resolves when the consumer is running. */
   async function start(consumer: Consumer): Promise<void> {
     await consumer.connect()
     await consumer.subscribe({ topic, fromBeginning: true })
@@ -339,7 +344,7 @@ function subscribeTo(
         stopped.resolve()
       })
       await Promise.race([stopped.promise, aborted])
-      // One that is still joining cannot be stopped: it would join after all, and keep partitions that nobody reads.
+      // A consumer that is still joining cannot be stopped: it would join anyway and keep partitions that nobody reads.
       await quietly(starting)
       await quietly(consumer.disconnect())
       void starting.then(() => quietly(consumer.disconnect()))

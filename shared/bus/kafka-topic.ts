@@ -1,4 +1,4 @@
-// The topic of an origin's events: made on purpose, and looked at from its end.
+// The topic of an origin's events: creates it explicitly, and reads the records at its ends.
 
 import { setTimeout as pause } from 'node:timers/promises'
 import type { Admin, Kafka } from 'kafkajs'
@@ -16,13 +16,13 @@ const FETCH_WAIT_MS = 1_000
 
 export interface TopicOptions {
   readonly retentionSeconds: number
-  /** undefined: as many as there are brokers, up to three. */
+  /** undefined: one per broker, up to three. */
   readonly replicas: number | undefined
 }
 
 /**
- * Makes the topic if it is not there, and waits until each partition has a leader: before that nothing can be sent.
- * @throws BusError when it is there with too few partitions, or stays without leaders
+ * Creates the topic if it does not exist, and waits until each partition has a leader; nothing can be sent before that.
+ * @throws BusError if it exists with too few partitions, or if leaders are still missing at the end
  */
 export async function makeTopic(admin: Admin, topic: string, wanted: TopicOptions): Promise<void> {
   const { brokers } = await admin.describeCluster()
@@ -48,7 +48,7 @@ export async function makeTopic(admin: Admin, topic: string, wanted: TopicOption
         ],
       })
       .catch((thrown: unknown) => {
-        // It may have worked all the same, or somebody else was quicker: what counts is what is there.
+        // It may have worked anyway, or another process was faster. The check below decides.
         if (!/UNKNOWN_TOPIC_OR_PARTITION|TOPIC_ALREADY_EXISTS/.test(typeOf(thrown))) throw thrown
       })
   }
@@ -58,7 +58,7 @@ export async function makeTopic(admin: Admin, topic: string, wanted: TopicOption
       () => [],
     )
     const led = partitions.filter(({ leader }) => leader >= 0).length
-    // A leader that was just chosen may not know it yet.
+    // A leader that was just elected may not know the topic yet.
     const leads = () =>
       admin.fetchTopicOffsets(topic).then(
         () => true,
@@ -67,7 +67,7 @@ export async function makeTopic(admin: Admin, topic: string, wanted: TopicOption
     if (led >= SHARDS && led === partitions.length && (await leads())) return
     if (partitions.length > 0 && partitions.length < SHARDS) {
       throw new BusError(
-        `topic ${topic} has ${partitions.length} partitions and needs ${SHARDS}: make it anew`,
+        `topic ${topic} has ${partitions.length} partitions but needs ${SHARDS}: recreate it`,
       )
     }
     await pause(TOPIC_PAUSE_MS)
@@ -75,7 +75,7 @@ export async function makeTopic(admin: Admin, topic: string, wanted: TopicOption
   throw new BusError(`topic ${topic} has partitions without a leader`)
 }
 
-/** The error's type as Kafka names it, with those it gathers. */
+/** Returns Kafka's names of the error and of the errors that it aggregates. */
 function typeOf(thrown: unknown): string {
   const {
     type = '',
@@ -86,8 +86,8 @@ function typeOf(thrown: unknown): string {
 }
 
 /**
- * Reads one record of each given partition, by a group that nobody else is in and that is gone afterwards.
- * undefined for a record that is no event. @throws BusError
+ * Reads one record of each given partition, with a temporary group that is deleted afterwards.
+ * Returns undefined for a record that is not an event. @throws BusError
  */
 export async function readOffsets(
   reader: (signal: AbortSignal) => Kafka,

@@ -1,5 +1,6 @@
-// The bus without Kafka: reads the origin's log itself, here or through its feed. For a region that has no Kafka, and for
-// readers whose Kafka does not deliver. It keeps no position: a subscription begins where its reader stands.
+// The bus without Kafka: reads the origin's log directly, from the database or through the peer API. It serves regions
+// that have no Kafka, and readers whose Kafka does not deliver. It stores no position: a subscription starts at its
+// reader's.
 
 import type { CloudEvent } from '#shared/events/cloud-event.ts'
 import { parseEventId, SHARDS, type ShardPosition } from '#shared/events/event-id.ts'
@@ -12,15 +13,15 @@ const FAILURE_PAUSE_MS = 1_000
 
 export interface LogBusOptions {
   readonly pages: LogPages
-  /** The pause after a page that held nothing. */
+  /** Pause after an empty page. */
   readonly pollMs: number
 }
 
 export function createLogBus({ pages, pollMs }: LogBusOptions): Bus {
-  /** By group: where its subscriptions stand. */
+  /** Per group: the positions of its subscription. */
   const standing = new Map<string, Map<number, ShardPosition>>()
   return {
-    // The log has it before anybody could publish it.
+    // The log already has every event before it can be published.
     async publish() {},
 
     subscribe(options) {
@@ -37,7 +38,7 @@ export function createLogBus({ pages, pollMs }: LogBusOptions): Bus {
 
     async lag(group) {
       const at = standing.get(group)
-      if (at === undefined) throw new BusError(`nobody reads the log as ${group} here`)
+      if (at === undefined) throw new BusError(`the group ${group} does not read the log here`)
       return pages.lag([...at.values()])
     },
 
@@ -54,7 +55,7 @@ function follow(following: {
   const { pages, pollMs, at, options } = following
   const stopping = new AbortController()
   const { signal } = stopping
-  /** Shards whose batch is with the handler: they are not read on, the others are. */
+  /** Shards whose batch is being handled. They are not read further; the others are. */
   const busy = new Map<number, Promise<void>>()
 
   async function take(shard: number, events: readonly CloudEvent[]): Promise<void> {
@@ -68,20 +69,20 @@ function follow(following: {
     if (at.size < SHARDS) {
       for (let shard = 0; shard < SHARDS; shard++) at.set(shard, await options.position(shard))
     }
-    // While a shard is with the handler, the others are only looked at: waiting for them would hold it up.
+    // While a shard is being handled, the others are polled without waiting: waiting for them would hold that shard up.
     const free = [...at.values()].filter(({ shard }) => !busy.has(shard))
     if (free.length === 0) return false
     const { events, gone } = await pages.page(free, { mayWait: busy.size === 0 })
     for (const oldest of gone) {
       options.onProblem(new BusError(`the log no longer holds the next events of shard ${oldest.shard}`))
-      // The hole shows in the numbers: whoever keeps its position sees what it missed.
+      // The numbers show the gap: a reader that stores its position sees what it missed.
       at.set(oldest.shard, oldest)
     }
     for (const [shard, batch] of Map.groupBy(events, ({ id }) => parseEventId(id)?.shard ?? 0)) {
       const taking = take(shard, batch).finally(() => busy.delete(shard))
       busy.set(shard, taking)
     }
-    // One that is quick is waited for, one that is slow holds up only its own shard.
+    // Wait for a fast handler. A slow one holds up only its own shard.
     await Promise.race([Promise.all(busy.values()), pause(pollMs)])
     return events.length > 0
   }

@@ -1,8 +1,8 @@
-// Decides whether a log is followed by the bus or read directly. Pure: the loop that looks at a subscription every so
-// often (follow.ts) passes what it saw and does what it is told.
+// Decides whether a log is followed through the bus or read directly. Pure. The loop in follow.ts checks a subscription
+// periodically, passes what it saw, and carries out the decision.
 //
-// A bus that delivers nothing although it has something is subscribed to again, REBUILDS_MAX times in a row. If it still
-// delivers nothing, the log is read instead, and the bus is tried again after `retryBusMs`.
+// If a bus with undelivered events delivers nothing, the subscription is renewed, up to REBUILDS_MAX times in a row. If
+// the bus still delivers nothing, the log is read instead, and the bus is tried again after `retryBusMs`.
 
 const REBUILDS_MAX = 2
 
@@ -10,26 +10,26 @@ export type Way = 'bus' | 'log'
 
 export interface WayState {
   readonly way: Way
-  /** When this way was taken, on the clock of `Seen.nowMs`. */
+  /** When this way was chosen, on the clock of `Seen.nowMs`. */
   readonly sinceMs: number
-  /** Looks in a row at which the bus was quiet although it had something. */
+  /** Consecutive checks in which the bus was quiet although it had events. */
   readonly strikes: number
   /** Subscriptions that were renewed because of that. */
   readonly rebuilds: number
-  /** Batches the subscription had brought at the last look. */
+  /** Batches that the subscription had delivered at the last check. */
   readonly brought: number
 }
 
-/** What a look finds. */
+/** What one check sees. */
 export interface Seen {
   readonly nowMs: number
-  /** False: there is only the log. */
+  /** False if there is only the log. */
   readonly hasBus: boolean
-  /** Batches the subscription has brought so far, taken or not. */
+  /** Batches that the subscription has delivered so far, handled or not. */
   readonly brought: number
-  /** Batches that are with the handler. */
+  /** Batches that are being handled. */
   readonly underWay: number
-  /** Events still to come. Counts only if the bus is quiet. */
+  /** Pending events. Used only if the bus is quiet. */
   readonly lag: number
 }
 
@@ -40,12 +40,12 @@ export interface Decision {
   readonly why: string
 }
 
-/** The first look comes at once, when nothing could have arrived: it never finds the bus quiet. */
+/** The first check runs at once, before anything could arrive, so it never finds the bus quiet. */
 export function firstWay(seen: Pick<Seen, 'nowMs' | 'hasBus'>): WayState {
   return { way: seen.hasBus ? 'bus' : 'log', sinceMs: seen.nowMs, strikes: 0, rebuilds: 0, brought: -1 }
 }
 
-/** True when the bus brought nothing since the last look: only then does the lag have to be asked for. */
+/** Returns true if the bus delivered nothing since the last check. Only then is the lag needed. */
 export function isQuiet(state: WayState, seen: Pick<Seen, 'brought' | 'underWay'>): boolean {
   return state.way === 'bus' && seen.brought === state.brought && seen.underWay === 0
 }
@@ -67,12 +67,12 @@ export function nextWay(
   })
   if (state.way === 'log') {
     if (!seen.hasBus || seen.nowMs - state.sinceMs <= limits.retryBusMs) return stay()
-    return renew('the bus is tried again', { way: 'bus', sinceMs: seen.nowMs, strikes: 0 })
+    return renew('trying the bus again', { way: 'bus', sinceMs: seen.nowMs, strikes: 0 })
   }
   if (!isQuiet(state, seen) || seen.lag === 0) return stay({ strikes: 0 })
   const strikes = state.strikes + 1
   if (strikes <= REBUILDS_MAX)
     return renew('the bus delivers nothing', { strikes, rebuilds: state.rebuilds + 1 })
-  const why = `the bus delivered nothing for ${strikes} times ${limits.quietMs} ms`
+  const why = `the bus delivered nothing for ${strikes} intervals of ${limits.quietMs} ms`
   return renew(why, { way: 'log', sinceMs: seen.nowMs, strikes })
 }

@@ -1,4 +1,5 @@
-// Configuration -> the region's Kafka. Loaded by those who need it: kafkajs takes a tenth of a second to load.
+// Opens the region's Kafka from the configuration. Imported only where needed: kafkajs takes a tenth of a second to
+// load.
 
 import { readFileSync } from 'node:fs'
 import type { KafkaConfig } from '#shared/config/kafka.ts'
@@ -6,7 +7,7 @@ import { OperatorError } from '#shared/errors.ts'
 import type { Log } from '#shared/observability/log.ts'
 import { createKafkaBus, type KafkaBus } from './kafka-bus.ts'
 
-/** @throws OperatorError when the file of the authority cannot be read */
+/** @throws OperatorError if the file of the certificate authority cannot be read */
 export function openKafka(
   config: KafkaConfig,
   context: { readonly name: string; readonly log: Log; readonly keys?: readonly string[] | undefined },

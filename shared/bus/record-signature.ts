@@ -1,7 +1,7 @@
-// Records in Kafka are signed for other regions: HMAC-SHA-256 under the key that regions share, over the key, the value and
-// every CloudEvents header. A topic is not a place of trust: whoever may write to it could otherwise delete tags
-// elsewhere. A record without a good signature is no event to a region; it is a hole, which the origin's log fills.
-// Other consumers ignore the header.
+// Signs Kafka records for other regions: HMAC-SHA-256 with the key that regions share, over the record's key, its value
+// and every CloudEvents header. A topic's content is not trusted: otherwise, anyone who may write to it could delete
+// tags in other regions. A region ignores a record without a valid signature; this leaves a gap, which the origin's log
+// fills. Other consumers ignore the header.
 
 import { createHash, createHmac, timingSafeEqual } from 'node:crypto'
 import type { KafkaRecord } from '#shared/events/kafka-record.ts'
@@ -15,7 +15,7 @@ export function signRecord(record: KafkaRecord, key: string): KafkaRecord {
   return { ...record, headers: { ...record.headers, [HEADER]: signature } }
 }
 
-/** Whether one of the keys signed the record. */
+/** Returns true if one of the keys signed the record. */
 export function isSigned(
   record: {
     readonly key: Buffer | null
@@ -37,7 +37,7 @@ export function isSigned(
   return timingSafeEqual(expected, Buffer.from(signature, 'base64'))
 }
 
-/** What tells keys apart without telling them. Not the one of requests: a key id says what it is for. */
+/** Identifies a key without revealing it. It differs from the key id of requests, so that each id has one purpose. */
 function keyId(key: string): string {
   return createHash('sha256').update(`portolan record key\n${key}`).digest('hex').slice(0, 16)
 }

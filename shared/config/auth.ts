@@ -1,4 +1,4 @@
-// Settings of who may do what.
+// Settings of authentication and authorization.
 
 import { flag, integer, isLoopback, type ListenAddress, oneOf, plain, words } from './parsers.ts'
 import { optional, type Parsed, type Values, variable } from './variable.ts'
@@ -6,23 +6,23 @@ import { optional, type Parsed, type Values, variable } from './variable.ts'
 export const authVariables = Object.freeze({
   PORTOLAN_AUTH: optional(
     oneOf('none', 'accounts'),
-    '`accounts` requires a login; `none` lets everybody do everything. The accounts are in PORTOLAN_HTPASSWD_FILE. Unset, ' +
-      '`none` on loopback and an error elsewhere.',
+    '`accounts` requires a login; `none` lets everybody do everything. The accounts are in PORTOLAN_HTPASSWD_FILE. ' +
+      'If unset, it is `none` on loopback and an error elsewhere.',
   ),
   PORTOLAN_HTPASSWD_FILE: optional(
     plain,
-    'File of accounts, as `htpasswd -B` writes it. Changes apply within a second.',
+    'File of accounts in the format of `htpasswd -B`. Changes apply within a second.',
   ),
   PORTOLAN_ANONYMOUS_PULL: variable(
     flag,
     'false',
-    'With accounts, `true` lets everybody pull everything and list the catalog. Pushing needs an account.',
+    '`true` allows everybody to pull everything and to list the catalog. Pushing still needs an account.',
   ),
   PORTOLAN_ADMINS: variable(words, '', 'Comma-separated accounts that may use `/api/v1`.'),
   PORTOLAN_TOKEN_TTL_SECONDS: variable(
     integer({ min: 60, max: 3600 }),
     '300',
-    'Lifetime of an access token. Shorter revokes sooner; longer needs fewer tokens.',
+    'Lifetime of an access token. A shorter one revokes access sooner; a longer one needs fewer token requests.',
   ),
 })
 

@@ -1,5 +1,6 @@
-// Settings of where blobs are: files, Amazon S3 and its like, Google Cloud Storage, Azure Blob. Several stores may be
-// configured at a time, because rows name the store of each blob while a region moves from one to another.
+// Settings of blob stores: files, S3 and compatible servers, Google Cloud Storage, Azure Blob Storage. Several stores
+// may be configured at the same time: each row names the store of its blob while a region moves from one store to
+// another.
 
 import { addressRanges, bytes, flag, integer, objectPrefix, oneOf, plain, serviceUrl } from './parsers.ts'
 import type { serverVariables } from './server.ts'
@@ -8,23 +9,26 @@ import { GIB, KIB, optional, type Parsed, secret, type Values, variable } from '
 export const blobVariables = Object.freeze({
   PORTOLAN_BLOBS: optional(
     oneOf('file', 's3', 'gcs', 'azure'),
-    'Where blobs are: `file`, `s3`, `gcs` or `azure`. Unset, files under the data directory. An object store must be ' +
-      'in reach of every node of the region.',
+    'Where blobs are stored: `file`, `s3`, `gcs` or `azure`. If unset, they are files under the data directory. ' +
+      'Every node of the region must be able to reach an object store.',
   ),
   PORTOLAN_INLINE_BYTES_MAX: variable(
     bytes({ min: 0, max: 256 * KIB }),
     '16KiB',
-    'Blobs of at most this size, such as image configs and signatures, are kept in the database: one commit each, and no ' +
-      'request to the store. 0 keeps none there.',
+    'Blobs up to this size, such as image configs and signatures, are stored in the database. Each costs one commit ' +
+      'and no request to the store. `0` stores none there.',
   ),
   PORTOLAN_S3_BUCKET: optional(
     plain,
     'The bucket. Credentials come from the usual AWS chain (`AWS_*`, profiles, roles).',
   ),
-  PORTOLAN_S3_REGION: optional(plain, "The bucket's AWS region. Unset, `AWS_REGION` or the profile decides."),
+  PORTOLAN_S3_REGION: optional(
+    plain,
+    "The bucket's AWS region. If unset, `AWS_REGION` or the profile is used.",
+  ),
   PORTOLAN_S3_ENDPOINT: optional(
     serviceUrl,
-    'URL of an S3 server of your own (MinIO, Ceph, versitygw). Unset, Amazon.',
+    'URL of an S3-compatible server (MinIO, Ceph, versitygw). If unset, Amazon S3 is used.',
   ),
   PORTOLAN_S3_PATH_STYLE: variable(
     flag,
@@ -34,11 +38,11 @@ export const blobVariables = Object.freeze({
   PORTOLAN_S3_PREFIX: variable(objectPrefix, '', 'Prefix of every key, so that a bucket can be shared.'),
   PORTOLAN_S3_STORAGE_CLASS: optional(
     plain,
-    'Storage class of new objects, such as `INTELLIGENT_TIERING`. Archive classes cannot be pulled from.',
+    'Storage class of new objects, such as `INTELLIGENT_TIERING`. Blobs in archive classes cannot be pulled.',
   ),
   PORTOLAN_S3_KMS_KEY_ID: optional(
     plain,
-    "Encrypt new objects with this KMS key (SSE-KMS). Unset, the bucket's default applies.",
+    "Encrypt new objects with this KMS key (SSE-KMS). If unset, the bucket's default applies.",
   ),
   PORTOLAN_GCS_BUCKET: optional(
     plain,
@@ -58,11 +62,11 @@ export const blobVariables = Object.freeze({
   PORTOLAN_AZURE_CONTAINER: optional(plain, 'The blob container.'),
   PORTOLAN_AZURE_ENDPOINT: optional(
     serviceUrl,
-    'URL of the account, such as `https://name.blob.core.windows.net`. Managed identity or another credential of ' +
-      'the Azure chain signs in, unless an account key is given.',
+    'URL of the account, such as `https://name.blob.core.windows.net`. Portolan signs in with a managed identity or ' +
+      'another credential of the Azure chain, unless an account key is set.',
   ),
-  PORTOLAN_AZURE_ACCOUNT: optional(plain, 'Name of the storage account. Needed with an account key.'),
-  PORTOLAN_AZURE_ACCOUNT_KEY: secret(plain, 'Account key, where no identity is available.'),
+  PORTOLAN_AZURE_ACCOUNT: optional(plain, 'Name of the storage account. Required with an account key.'),
+  PORTOLAN_AZURE_ACCOUNT_KEY: secret(plain, 'Account key, if no identity is available.'),
   PORTOLAN_AZURE_PREFIX: variable(
     objectPrefix,
     '',
@@ -70,23 +74,24 @@ export const blobVariables = Object.freeze({
   ),
   PORTOLAN_AZURE_TIER: optional(
     oneOf('Hot', 'Cool', 'Cold'),
-    'Access tier of new blobs. Colder tiers cost less to keep and more to read.',
+    'Access tier of new blobs. Colder tiers cost less to store and more to read.',
   ),
   PORTOLAN_STORE_TIMEOUT_SECONDS: variable(
     integer({ min: 1, max: 600 }),
     '45',
-    'How long an object store request is retried, and its body awaited, before the client gets 503.',
+    'How long a request to the object store is retried, and how long its body may take, before the client gets 503.',
   ),
   PORTOLAN_REDIRECT: variable(
     oneOf('off', 'on', 'accel'),
     'off',
-    '`on` redirects blob pulls to the object store by a link that is valid for 20 minutes. Clients must reach the ' +
-      'store. `accel` lets nginx in front send the bytes (X-Accel-Redirect) from files or the object store.',
+    '`on` redirects blob pulls to the object store, with a link that is valid for 20 minutes. Clients must be ' +
+      'able to reach the store. With `accel`, nginx in front sends the bytes (X-Accel-Redirect), from files or from ' +
+      'the object store.',
   ),
   PORTOLAN_REDIRECT_BYTES_MIN: variable(
     bytes({ min: 0, max: 64 * GIB }),
     '1MiB',
-    'Smaller blobs are not redirected: the second request would cost more than it saves.',
+    'Smaller blobs are not redirected, because the second request would cost more than it saves.',
   ),
   PORTOLAN_REDIRECT_EXCEPT: variable(
     addressRanges,
@@ -100,7 +105,7 @@ export type BlobsConfig =
   | {
       readonly kind: 's3'
       readonly bucket: string
-      /** undefined: the SDK's chain decides. */
+      /** undefined: the SDK's default chain chooses it. */
       readonly region: string | undefined
       readonly endpoint: string | undefined
       readonly pathStyle: boolean
@@ -120,22 +125,22 @@ export type BlobsConfig =
       readonly kind: 'azure'
       readonly container: string
       readonly endpoint: string
-      /** undefined: an identity signs in. */
+      /** undefined: sign in with an identity. */
       readonly account: { readonly name: string; readonly key: string } | undefined
       readonly prefix: string
       readonly tier: 'Hot' | 'Cool' | 'Cold' | undefined
     }
 
 export interface StoresConfig {
-  /** Where new blobs go. */
+  /** The store for new blobs. */
   readonly blobs: BlobsConfig
-  /** Every store that is configured, that one included. */
+  /** Every configured store, including `blobs`. */
   readonly stores: readonly BlobsConfig[]
-  /** Smaller blobs and ones of just this size go into the database; 0: none. */
+  /** Blobs up to this size are stored in the database. 0: none. */
   readonly inlineBytesMax: number
   readonly storeTimeoutSeconds: number
   readonly redirect: {
-    /** Who sends the bytes instead of us: the store by a link, or nginx in front; undefined: nobody. */
+    /** What sends the bytes instead of this process: the store (link) or nginx (proxy); undefined: nothing. */
     readonly by: 'link' | 'proxy' | undefined
     readonly bytesMin: number
     readonly except: readonly string[]
@@ -147,7 +152,7 @@ type BlobVariable = keyof typeof blobVariables
 
 const storeKinds = ['file', 's3', 'gcs', 'azure'] as const satisfies readonly StoreKind[]
 
-/** What a store cannot be used without; the first one set means that the store is configured. Files need nothing. */
+/** The variables that a store requires. The store counts as configured if the first one is set. Files need none. */
 const NEEDED: Readonly<Record<StoreKind, readonly BlobVariable[]>> = Object.freeze({
   file: [],
   s3: ['PORTOLAN_S3_BUCKET'],
@@ -227,12 +232,12 @@ export function blobProblems(
     for (const name of needed) if (!isSet(name)) problems.push(`blobs in ${store} need ${name}`)
   }
   if (values.PORTOLAN_REDIRECT === 'on' && kind === 'file')
-    problems.push('PORTOLAN_REDIRECT=on needs an object store: files are served from here')
+    problems.push('PORTOLAN_REDIRECT=on needs an object store: blobs in files cannot be redirected')
   if (values.PORTOLAN_REDIRECT === 'accel') problems.push(...accelProblems(values.PORTOLAN_TRUSTED_PROXIES))
   return problems
 }
 
-/** The internal path is a right to pull: it may go to nobody but nginx. */
+/** An internal path grants a pull, so only nginx may receive it. */
 function accelProblems(trusted: readonly string[] | undefined): string[] {
   if (trusted === undefined) return []
   if (trusted.length === 0)
@@ -240,6 +245,7 @@ function accelProblems(trusted: readonly string[] | undefined): string[] {
   const everybody = trusted.filter((range) => range.endsWith('/0'))
   return everybody.map(
     (range) =>
-      `PORTOLAN_REDIRECT=accel with PORTOLAN_TRUSTED_PROXIES=${range} would tell every client internal paths: name nginx alone`,
+      `PORTOLAN_REDIRECT=accel with PORTOLAN_TRUSTED_PROXIES=${range} would reveal internal paths to every client: ` +
+      "list only nginx's address",
   )
 }

@@ -1,4 +1,4 @@
-// Settings of the database, and of what may be embedded where nothing is configured.
+// Settings of the database, and of whether unconfigured parts may be embedded.
 
 import { databaseUrl, integer, oneOf } from './parsers.ts'
 import { secret, type Values, variable } from './variable.ts'
@@ -6,40 +6,41 @@ import { secret, type Values, variable } from './variable.ts'
 export const databaseVariables = Object.freeze({
   PORTOLAN_DATABASE_URL: secret(
     databaseUrl,
-    'Postgres 15 to 18 of this region. Unset, an embedded Postgres runs in the data directory. Connect directly or ' +
-      'through a session pooler.',
+    "URL of this region's Postgres 15 to 18. If unset, an embedded Postgres runs in the data directory. Connect " +
+      'directly or through a session pooler.',
     maskPasswords,
   ),
   PORTOLAN_DATABASE_CONNECTIONS: variable(
     integer({ min: 2, max: 100 }),
     '8',
-    'Connections of each process for writes, and half as many for reads. More than the database has cores mostly adds waiting.',
+    'Database connections of each process for writes. Reads use another half as many. More connections than the ' +
+      'database has cores mostly add waiting.',
   ),
   PORTOLAN_EMBEDDED: variable(
     oneOf('allow', 'forbid'),
     'allow',
-    '`forbid` never embeds what is not configured; set it in production. A missing PORTOLAN_DATABASE_URL, PORTOLAN_BLOBS ' +
-      'or PORTOLAN_KAFKA_BROKERS is then an error.',
+    '`forbid` never embeds parts that are not configured; set it in production. A missing PORTOLAN_DATABASE_URL, ' +
+      'PORTOLAN_BLOBS or PORTOLAN_KAFKA_BROKERS is then an error.',
   ),
 })
 
-/** Where "no such thing" is said on purpose, the variable is set: `PORTOLAN_KAFKA_BROKERS=none`. */
+/** To have no such part on purpose, the variable must still be set: `PORTOLAN_KAFKA_BROKERS=none`. */
 const NEEDED_WITHOUT_EMBEDDED: Readonly<Record<string, string>> = Object.freeze({
   PORTOLAN_DATABASE_URL: '',
-  PORTOLAN_BLOBS: ': say where blobs are, even if it is `file`',
-  PORTOLAN_KAFKA_BROKERS: ': `none` says that readers use the log in the database',
+  PORTOLAN_BLOBS: ': set where blobs are stored, even if it is `file`',
+  PORTOLAN_KAFKA_BROKERS: ': with `none`, readers use the log in the database',
   PORTOLAN_SECRETS_KEY: ' (create one with `openssl rand -base64 32`)',
 })
 
 export interface DatabaseConfig {
-  /** undefined: embedded. */
+  /** undefined if the database is embedded. */
   readonly url: string | undefined
   readonly connections: number
-  /** The database is in the data directory: this process or its parent runs it. */
+  /** True if the database is in the data directory and this process or its parent runs it. */
   readonly embedded: boolean
 }
 
-/** `byParent`: the parent of this process runs the embedded database whose URL it was given. */
+/** `byParent`: the parent of this process runs the embedded database and passed its URL. */
 export function databaseConfig(
   values: Values<typeof databaseVariables>,
   { byParent }: { byParent: boolean },
@@ -58,7 +59,7 @@ export function embeddedProblems(
     .map(([name, hint]) => `PORTOLAN_EMBEDDED=forbid needs ${name}${hint}`)
 }
 
-/** The URL without its passwords: the user name and the host help an operator, the rest helps a thief. */
+/** Masks the URL's passwords. The user name and the host help an operator; passwords would help only an attacker. */
 function maskPasswords(text: string): string {
   const url = new URL(text)
   if (url.password !== '') url.password = '***'

@@ -1,12 +1,13 @@
-// The configuration for people: the effective settings with secrets masked, the pages of the documentation, and
-// `.env.example`. All are made from the declarations, so none of them can be wrong.
+// Describes the configuration for people: the effective settings with secrets masked, the documentation pages, and
+// `.env.example`. All are generated from the declarations, so they always match the code.
 
 import { concerns, type Environment, readConfig, type VariableName, variables } from './load.ts'
 import type { Variable, Variables } from './variable.ts'
 
 /**
- * The effective settings, a line each, as the environment would have them: secrets masked, unset ones as comments.
- * @throws ConfigError as loadConfig does
+ * Returns the effective settings, one per line, in the syntax of the environment. Secrets are masked, and unset
+ * variables are comments.
+ * @throws ConfigError in the same cases as loadConfig
  */
 export function printConfig(environment: Environment): string {
   const { texts } = readConfig(environment)
@@ -18,7 +19,7 @@ export function printConfig(environment: Environment): string {
   return lines.join('\n')
 }
 
-/** The settings that most people need, in the order in which they need them: the README's table. */
+/** The settings that most people need, in the order in which they need them. This is the README's table. */
 const TWELVE: readonly VariableName[] = Object.freeze([
   'PORTOLAN_LISTEN',
   'PORTOLAN_PUBLIC_URL',
@@ -46,7 +47,7 @@ function firstSentence(text: string): string {
   return /^.*?[.](?= [A-Z`]|$)/.exec(text)?.[0] ?? text
 }
 
-/** Every variable by concern, each a list item with its default and its whole meaning. */
+/** Returns all variables by concern. Each is a list item with its default and its full meaning. */
 export function configurationLists(): string {
   return Object.entries<Variables>(concerns)
     .map(([concern, declared]) => {
@@ -62,7 +63,7 @@ export function configurationLists(): string {
 const COLUMNS_MAX = 120
 const INDENT = '  '
 
-/** Lines of at most COLUMNS_MAX, broken between words. */
+/** Wraps the text between words, into lines of at most COLUMNS_MAX. */
 function wrapped(text: string): string {
   const lines: string[] = []
   for (const word of text.split(' ')) {
@@ -73,7 +74,7 @@ function wrapped(text: string): string {
   return lines.join('\n')
 }
 
-/** The text of .env.example. */
+/** Returns the text of .env.example. */
 export function environmentExample(): string {
   const blocks = Object.entries<Variable<unknown>>(variables).map(
     ([name, { default: fallback, meaning }]) => `# ${meaning}\n# ${name}=${fallback ?? ''}\n`,

@@ -7,12 +7,12 @@ export const janitorVariables = Object.freeze({
   PORTOLAN_ORPHAN_GRACE_SECONDS: variable(
     integer({ min: 1, max: 90 * DAY_SECONDS }),
     '172800',
-    "Age, by the store's clock, at which bytes without a row are removed.",
+    "Age at which bytes without a database row are removed. The age is measured by the store's clock.",
   ),
   PORTOLAN_SWEEP_SECONDS: variable(
     integer({ min: 1, max: DAY_SECONDS }),
     '300',
-    'How often the janitor looks for expired uploads and orphans.',
+    'How often the janitor looks for expired uploads and orphaned bytes.',
   ),
 })
 

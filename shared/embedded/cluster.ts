@@ -1,6 +1,6 @@
-// The data of the embedded Postgres: made once, by initdb, in one step that a crash cannot leave half done (it is
-// made beside and renamed), with a random password that only this user can read. Everything that a later start needs is on
-// the disk before the next step: the password before the data that it opens, the data before its name.
+// Creates the data of the embedded Postgres once, with initdb and a random password that only this user can read. A
+// crash cannot leave the data half created: it is made in a separate directory, then renamed. Everything that a later
+// start needs is on disk before the next step: the password before the data that it opens, the data before its name.
 
 import { execFile } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
@@ -13,12 +13,12 @@ import { readIfThere } from './if-there.ts'
 import type { Launcher } from './owner.ts'
 
 const run = promisify(execFile)
-/** Of the binaries that are pinned. Another one's data cannot be read by them. */
+/** The major version of the pinned binaries. They cannot read the data of any other major version. */
 const MAJOR = '18'
 const INITDB_TIMEOUT_MS = 60_000
 const UNFINISHED = 'data.unfinished-'
 
-/** Makes the cluster if there is none; returns the password. @throws OperatorError */
+/** Creates the cluster if there is none, and returns the password. @throws OperatorError */
 export async function initializeCluster(options: {
   directory: string
   data: string
@@ -27,7 +27,7 @@ export async function initializeCluster(options: {
 }): Promise<string> {
   const { directory, data, initdb, launcher } = options
   const passwordFile = join(directory, 'password')
-  // Also beside finished data: a first start may die between the rename and its tidying up.
+  // Also if finished data exists: a first start may die after the rename and before it removes the leftovers.
   for (const name of await readdir(directory)) {
     if (name.startsWith(UNFINISHED)) await rm(join(directory, name), { recursive: true, force: true })
   }
@@ -35,12 +35,15 @@ export async function initializeCluster(options: {
   if (version !== undefined) {
     if (version.trim() !== MAJOR) {
       throw new OperatorError(
-        `${data} was written by Postgres ${version.trim()}, the embedded one is ${MAJOR}: dump it with its own release and restore it into a fresh data directory, or set PORTOLAN_DATABASE_URL.`,
+        `${data} was written by Postgres ${version.trim()}, but the embedded one is ${MAJOR}: dump it with its own ` +
+          'release and restore it into a new data directory, or set PORTOLAN_DATABASE_URL.',
       )
     }
     const password = (await readIfThere(passwordFile))?.trim()
     if (password === undefined || password === '')
-      throw new OperatorError(`${passwordFile} is missing or empty: restore it, it opens ${data}.`)
+      throw new OperatorError(
+        `${passwordFile} is missing or empty: restore it. It holds the password of ${data}.`,
+      )
     return password
   }
   const password = randomBytes(24).toString('base64url')
@@ -72,7 +75,7 @@ export async function initializeCluster(options: {
   await rename(target, data).catch((cause: NodeJS.ErrnoException) => {
     if (cause.code !== 'ENOTEMPTY' && cause.code !== 'EEXIST') throw cause
     throw new OperatorError(
-      `${data} holds files but no Postgres (PG_VERSION is missing): restore it, or move it away to begin anew.`,
+      `${data} contains files but no Postgres data (PG_VERSION is missing): restore it, or move it away to start over.`,
       { cause },
     )
   })

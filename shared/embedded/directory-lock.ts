@@ -1,10 +1,11 @@
-// One owner for a data directory. The lock is the operating system's, so it ends with the process that holds it, however
-// that ends: nothing is ever stale, and nobody has to judge whether a process of some number is still the one that it was.
+// Ensures that a data directory has one owner. The operating system holds the lock, so it ends with its process,
+// however that process ends. A lock is never stale, and nobody has to decide whether a process id still means the same
+// process.
 //
-// Node has no call for file locks, but SQLite, which Node brings, takes them on every system (fcntl, LockFileEx), and so
-// across containers that share the directory: the lock is an exclusive transaction on an empty database that nothing is
-// ever written to. Its file must not be opened by anything else in this process: closing it would drop the lock
-// (https://sqlite.org/howtocorrupt.html, 2.2). A file beside it tells people who the owner is; nothing depends on it.
+// Node has no file locks. SQLite, which Node includes, uses them on every system (fcntl, LockFileEx). They also
+// work across containers that share the directory. The lock is an exclusive transaction on an empty database that is
+// never written. Nothing else in this process may open the database file: closing it would drop the lock
+// (https://sqlite.org/howtocorrupt.html, 2.2). A file next to it names the owner for people; nothing depends on it.
 
 import { readFile, rename, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -14,14 +15,14 @@ import { OperatorError } from '#shared/errors.ts'
 
 /** https://sqlite.org/rescode.html#busy */
 const SQLITE_BUSY = 5
-/** An owner that was killed may take so long to be gone. */
+/** A killed owner may take this long to exit. */
 const WAIT_MS = 2_000
-/** Two that ask at the same moment can both be refused: the lock is had in steps. Each asks again, after a random pause. */
+/** The lock is taken in steps, so two simultaneous attempts can both fail. Each retries after a random pause. */
 const PAUSE_MS = 10
 
 /**
  * Makes this process the directory's owner until the returned function is called.
- * @throws OperatorError when another process is, or when the directory cannot be locked
+ * @throws OperatorError if another process owns it, or if the directory cannot be locked
  */
 export async function lockDirectory(
   directory: string,
@@ -49,7 +50,7 @@ export async function lockDirectory(
   )
 }
 
-/** undefined: somebody has it. */
+/** Returns undefined if another process holds the lock. */
 function take(directory: string): DatabaseSync | undefined {
   const path = join(directory, 'lock')
   let database: DatabaseSync | undefined
@@ -61,7 +62,8 @@ function take(directory: string): DatabaseSync | undefined {
     database?.close()
     if ((cause as { errcode?: number }).errcode === SQLITE_BUSY) return undefined
     throw new OperatorError(
-      `The data directory ${directory} cannot be locked (${path}: ${(cause as Error).message}): set PORTOLAN_DATA_DIR to a directory that this user may write to, on a file system with locks.`,
+      `The data directory ${directory} cannot be locked (${path}: ${(cause as Error).message}): ` +
+        'set PORTOLAN_DATA_DIR to a directory that this user may write to, on a file system with locks.',
       { cause },
     )
   }

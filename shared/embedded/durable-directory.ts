@@ -1,20 +1,20 @@
-// Directories that survive a power cut: a name is durable when the directory that holds it is synced, which neither mkdir nor
-// rename does (fsync(2)). Windows has no such call and needs none.
+// Creates directories that survive a power failure. A name is durable once its parent directory is synced, which
+// neither mkdir nor rename does (fsync(2)). Windows has no such call and does not need one.
 
 import { mkdir, open, stat } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { OperatorError } from '#shared/errors.ts'
 
 /**
- * Makes the directory and those above it that are missing, and makes their names durable. An absolute path.
- * @throws OperatorError when it cannot be made
+ * Creates the directory (an absolute path) and its missing parents, and makes their names durable.
+ * @throws OperatorError if it cannot be created
  */
 export async function makeDurableDirectory(directory: string, options: { mode: number }): Promise<void> {
   try {
-    // One by one: Node's recursive mkdir never ends where nothing can be made (under /proc, for one).
+    // One at a time: Node's recursive mkdir never returns where nothing can be created (for example under /proc).
     for (const path of await missing(directory)) {
       await mkdir(path, options).catch((thrown: NodeJS.ErrnoException) => {
-        // Several processes may start at once.
+        // Several processes may start at the same time.
         if (thrown.code !== 'EEXIST') throw thrown
       })
       await syncDirectory(dirname(path))
@@ -22,13 +22,14 @@ export async function makeDurableDirectory(directory: string, options: { mode: n
   } catch (cause) {
     const { code } = cause as NodeJS.ErrnoException
     throw new OperatorError(
-      `The data directory ${directory} cannot be made (${code}): set PORTOLAN_DATA_DIR to one that this user may write to.`,
+      `The data directory ${directory} cannot be created (${code}): ` +
+        'set PORTOLAN_DATA_DIR to one that this user may write to.',
       { cause },
     )
   }
 }
 
-/** The directory and those above it that are not there, the uppermost first. */
+/** Returns the directory and its parents that do not exist, topmost first. */
 async function missing(directory: string): Promise<string[]> {
   const paths: string[] = []
   for (let path = directory; ; path = dirname(path)) {

@@ -1,9 +1,9 @@
-// Asks for a file that may be absent. The embedded Postgres decides by what lies on the disk (a password, a server's pid
-// file, a program of the system), so absence is an answer here and not an error. Every other failure to read is thrown.
+// Reads files that may be absent. The embedded Postgres decides by what is on disk (a password, a server's pid file, a
+// system program), so absence is a result here and not an error. Every other read failure is thrown.
 
 import { access, readFile } from 'node:fs/promises'
 
-/** False also when the path may not be reached. */
+/** Returns false also if the path is not accessible. */
 export async function exists(path: string): Promise<boolean> {
   try {
     await access(path)
@@ -13,7 +13,10 @@ export async function exists(path: string): Promise<boolean> {
   }
 }
 
-/** The text of the file; undefined: there is none, or it was of a process in /proc that has ended (ESRCH, proc(5)). */
+/**
+ * Returns the file's text. Returns undefined if it does not exist, or if it belonged to a process in /proc that has
+ * ended (ESRCH, proc(5)).
+ */
 export async function readIfThere(path: string): Promise<string | undefined> {
   try {
     return await readFile(path, 'utf8')

@@ -1,7 +1,8 @@
-// Who runs the embedded Postgres. It refuses to run as root, so as root it runs as another user: by plain change of
-// uid where that user can reach the binaries and the data directory, else (both under a home that is root's alone)
-// inside a user namespace, where root's files stay reachable under the other user's id. initdb needs the uid to have
-// a passwd entry, so the user is one that exists. Nothing outside the data directory changes owner or mode.
+// Chooses the user that runs the embedded Postgres. Postgres refuses to run as root, so under root it runs as another
+// user. If that user can reach the binaries and the data directory, a plain change of uid is enough. Otherwise (both
+// are under a home that only root can enter) it runs inside a user namespace, where the other user's id maps to root's
+// files. initdb needs a passwd entry for the uid, so an existing user is chosen. Nothing outside the data directory
+// changes owner or mode.
 
 import { execFile } from 'node:child_process'
 import { chown, readFile, stat } from 'node:fs/promises'
@@ -16,13 +17,13 @@ const CANDIDATES = Object.freeze(['postgres', 'nobody'])
 const SETPRIV = '/usr/bin/setpriv'
 
 export interface Launcher {
-  /** Command and arguments that run a program as the owner; the program ends when this process does (Linux). */
+  /** Returns the command and arguments that run a program as the owner. It ends when this process does (Linux). */
   wrap(program: string, args: readonly string[]): { command: string; args: string[] }
-  /** Gives a directory that was just made to the owner. */
+  /** Gives a newly created directory to the owner. */
   own(path: string): Promise<void>
 }
 
-/** @param options.reached paths the owner must be able to traverse to */
+/** @param options.reached paths that the owner must be able to reach */
 export async function postgresLauncher(options: {
   reached: readonly string[]
   serverLock: ServerLock | undefined
@@ -65,12 +66,13 @@ async function launcherAs(reached: readonly string[]): Promise<Launcher> {
   const namespace = ['unshare', '--user', `--map-user=${user.uid}`, `--map-group=${user.gid}`]
   await run(namespace[0] ?? '', [...namespace.slice(1), 'true']).catch((cause: unknown) => {
     throw new OperatorError(
-      "The embedded Postgres cannot run as root from a directory that only root can enter: start Portolan as another user, or move it out of root's home.",
+      'The embedded Postgres cannot run as root from a directory that only root can enter: ' +
+        "start Portolan as another user, or move it out of root's home.",
       { cause },
     )
   })
   return {
-    // pdeathsig is set inside, after the last change of credentials: the change clears it.
+    // pdeathsig is set inside, after the last change of credentials, because such a change clears it.
     wrap: (program, args) => ({
       command: namespace[0] ?? '',
       args: [...namespace.slice(1), SETPRIV, '--pdeathsig=INT', program, ...args],
@@ -86,11 +88,11 @@ async function unprivilegedUser(): Promise<{ uid: number; gid: number }> {
     if (fields !== undefined) return { uid: Number(fields[2]), gid: Number(fields[3]) }
   }
   throw new OperatorError(
-    'The embedded Postgres needs a user to run as: start Portolan as another user than root.',
+    'The embedded Postgres needs a user other than root: start Portolan as another user.',
   )
 }
 
-/** True when every directory above may be entered by everybody. */
+/** Returns true if everybody may enter every parent directory. */
 async function everybodyReaches(paths: readonly string[]): Promise<boolean> {
   for (const path of paths) {
     for (let directory = dirname(path); ; directory = dirname(directory)) {

@@ -1,10 +1,10 @@
-// An embedded Postgres: a real server under the data directory, started, watched and stopped by this process.
+// An embedded Postgres: a real server under the data directory that this process starts, supervises and stops.
 //
-// It listens on a unix socket only (on Windows: loopback), asks for a random password that is kept beside its data,
-// and lives in a session of its own, so that a terminal's Ctrl-C reaches us and not it. It dies with this process even
-// on kill -9 (Linux: parent-death signal; elsewhere the next start stops the orphan). When it dies by itself it is
-// started again; after several failed starts `failed` resolves with the end of its log. One data directory has one
-// owner: a second one is told so, and so is a server of another major version.
+// It listens only on a unix socket (on Windows: on loopback) and requires a random password, stored next to its data.
+// It runs in its own session, so that a terminal's Ctrl-C reaches this process and not Postgres. It ends with this
+// process, even on kill -9 (Linux: parent-death signal; elsewhere the next start stops the orphan). If it ends by
+// itself, it is restarted. After several failed starts, `failed` resolves with the end of its log. A data directory has
+// one owner: a second process fails with an OperatorError, and so does a data directory of another major version.
 
 import { type ChildProcess, spawn } from 'node:child_process'
 import { mkdir, mkdtemp, rm, statfs } from 'node:fs/promises'
@@ -22,17 +22,17 @@ import { clearServer, type Postmaster, readPostmaster, STOP_SIGNALS, STOP_TIMEOU
 import { createServerLock } from './server-lock.ts'
 import { createServerLog } from './server-log.ts'
 
-/** Made by initdb; there is nothing else in this server, so it serves as ours. */
+/** Created by initdb. The server holds nothing else, so Portolan uses this database. */
 const DATABASE = 'postgres'
-/** A unix socket's path has at most 107 bytes; Postgres adds `/.s.PGSQL.5432`. */
+/** A unix socket path has at most 107 bytes, and Postgres appends `/.s.PGSQL.5432`. */
 const SOCKET_DIRECTORY_LENGTH_MAX = 90
 const START_TIMEOUT_MS = 30_000
 const READY_POLL_MS = 4
-/** Where nothing tells that orphaned backends still hold the shared memory, first starts may fail for a moment. */
+/** Where orphaned backends that still hold the shared memory cannot be detected, the first starts may fail briefly. */
 const FAILED_STARTS_MAX = 30
 const RESTART_DELAY_MS = 100
 const FULL_DISK_DELAY_MS = 1_000
-/** A server that starts needs a segment of its log. */
+/** A starting server needs space for one WAL segment. */
 const START_BYTES_MIN = 16 * 1024 * 1024
 
 const SETTINGS: Readonly<Record<string, string>> = Object.freeze({
@@ -43,24 +43,24 @@ const SETTINGS: Readonly<Record<string, string>> = Object.freeze({
   log_min_messages: 'warning',
   log_timezone: 'UTC',
   timezone: 'UTC',
-  // What a crash needs to replay stays small, and a checkpoint does not stall pushes.
+  // Crash recovery stays short, and a checkpoint does not stall pushes.
   max_wal_size: '512MB',
   wal_compression: 'on',
 })
 
 export interface EmbeddedPostgres extends AsyncDisposable {
-  /** For the pg library. Holds the password. */
+  /** For the pg library. Contains the password. */
   readonly url: string
-  /** The server's process id now. */
+  /** Returns the server's current process id. */
   pid(): number | undefined
-  /** Resolves when the server is given up. Never rejects. */
+  /** Resolves when the server has failed for good. Never rejects. */
   readonly failed: Promise<Error>
 }
 
 export interface EmbeddedPostgresOptions {
-  /** Made if it is not there; holds `data`, `password`, `log`. */
+  /** Created if missing. Holds `data`, `password`, `log`. */
   directory: string
-  /** Server settings that replace ours: tests turn fsync off. */
+  /** Server settings that override the defaults here. Tests turn fsync off. */
   settings?: Readonly<Record<string, string>>
   onRestart?: (reason: string) => void
 }
@@ -75,7 +75,7 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
   const serverLock = await createServerLock(join(directory, 'server-lock'))
   const launcher = await postgresLauncher({ reached: [binaries.postgres, data], serverLock })
   const clear = () => clearServer({ data, socketDirectory: join(directory, 'socket'), serverLock })
-  // Also an initdb that was left behind: what it made is removed next.
+  // Also stops an initdb that was left behind. What it created is removed next.
   await clear()
   const password = await initializeCluster({ directory, data, initdb: binaries.initdb, launcher })
   const address = await addressFor(directory, launcher)
@@ -124,7 +124,7 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
         return
       } catch (thrown) {
         if (failures < FAILED_STARTS_MAX) continue
-        // A full disk passes: pushes and pulls are answered 503 until then.
+        // A full disk is temporary. Pushes and pulls are answered 503 until there is space.
         if (await hasNoSpace(directory)) {
           await pause(FULL_DISK_DELAY_MS)
           continue
@@ -158,7 +158,7 @@ async function hasNoSpace(directory: string): Promise<boolean> {
 
 interface Address {
   readonly settings: Readonly<Record<string, string>>
-  /** What follows the password in the URL: an escaped socket directory, or host and port. */
+  /** The part of the URL after the password: an escaped socket directory, or host and port. */
   readonly host: string
   remove(): Promise<void>
 }
@@ -195,7 +195,7 @@ async function freePort(): Promise<number> {
   return port
 }
 
-/** Postgres writes `ready` into the last line of its pid file when it takes connections. */
+/** Postgres writes `ready` into the last line of its pid file when it accepts connections. */
 async function waitUntilReady(data: string): Promise<'ready' | 'took too long to become ready'> {
   const giveUpAtMs = performance.now() + START_TIMEOUT_MS
   while (performance.now() < giveUpAtMs) {

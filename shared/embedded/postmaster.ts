@@ -1,8 +1,8 @@
-// A Postgres whose Portolan was killed. Its postmaster is told to end, and the next start waits until every process of it is
-// gone: backends outlive a postmaster that was killed, and hold its shared memory. Where the system can (server-lock.ts) that
-// is known from a lock that each of them holds, whatever their numbers and in whichever container; elsewhere from the
-// number in the pid file. Then its pid file and its socket's lock file mean nothing and are removed: by now the number in
-// them may be somebody else's, and Postgres would refuse to start.
+// Stops a Postgres whose Portolan was killed. The next start signals its postmaster and waits until all of its
+// processes are gone, because backends outlive a killed postmaster and hold its shared memory. Where the system
+// supports it (server-lock.ts), a lock that each process holds tells when they are gone, whatever their process ids and
+// containers. Elsewhere the pid file tells. Afterwards the pid file and the socket's lock file are obsolete and are
+// removed: the id in them may belong to another process by now, and Postgres would refuse to start.
 
 import { execFile } from 'node:child_process'
 import { rm } from 'node:fs/promises'
@@ -15,11 +15,11 @@ import type { ServerLock } from './server-lock.ts'
 
 const run = promisify(execFile)
 const POLL_MS = 20
-/** SIGINT ends sessions and writes a checkpoint; SIGQUIT leaves recovery to the next start. */
+/** SIGINT ends sessions and writes a checkpoint. SIGQUIT leaves recovery to the next start. */
 export const STOP_SIGNALS = Object.freeze(['SIGINT', 'SIGQUIT', 'SIGKILL'] as const)
-/** How long a server may take over each. */
+/** The time that a server has to exit after each signal. */
 export const STOP_TIMEOUT_MS = 10_000
-/** https://www.postgresql.org/docs/current/runtime-config-connection.html: made beside the socket of this port. */
+/** Created next to the socket of this port: https://www.postgresql.org/docs/current/runtime-config-connection.html */
 const SOCKET_LOCK = '.s.PGSQL.5432.lock'
 
 export interface Postmaster {
@@ -28,7 +28,7 @@ export interface Postmaster {
   readonly status: string
 }
 
-/** The postmaster.pid file, whose eighth line is the status; undefined when there is none. */
+/** Parses postmaster.pid, whose eighth line is the status. Returns undefined if there is none. */
 export async function readPostmaster(data: string): Promise<Postmaster | undefined> {
   const text = await readIfThere(join(data, 'postmaster.pid'))
   if (text === undefined) return undefined
@@ -37,8 +37,9 @@ export async function readPostmaster(data: string): Promise<Postmaster | undefin
 }
 
 /**
- * Ends what was left behind, waits until nothing of it is alive, and removes what would keep a new server from starting.
- * To be called by the directory's owner only. @throws OperatorError when it does not end
+ * Stops the server that was left behind, waits until none of its processes is alive, and removes the files that would
+ * keep a new server from starting. Only the directory's owner may call this.
+ * @throws OperatorError if it does not end
  */
 export async function clearServer(options: {
   data: string
@@ -57,11 +58,12 @@ export async function clearServer(options: {
     }
   }
   throw new OperatorError(
-    `A Postgres that another process left at ${data} does not end: end every process whose working directory that is.`,
+    `A Postgres that another process left running at ${data} does not stop: ` +
+      'stop every process whose working directory this is.',
   )
 }
 
-/** True when nothing of an earlier server is alive, or is no more within the time of one signal. */
+/** Returns true if no process of an earlier server is alive, or if the last one ends within the time of one signal. */
 async function isGone(options: {
   data: string
   pid: number | undefined
@@ -90,7 +92,7 @@ function sendSignal(pid: number, signal: NodeJS.Signals): void {
   try {
     process.kill(pid, signal)
   } catch (thrown) {
-    // It ended by itself meanwhile.
+    // It has ended by itself in the meantime.
     if ((thrown as NodeJS.ErrnoException).code !== 'ESRCH') throw thrown
   }
 }
@@ -100,7 +102,7 @@ async function commandOf(pid: number): Promise<string> {
     const { stdout } = await run('ps', ['-o', 'command=', '-p', String(pid)])
     return stdout
   } catch {
-    // ps fails exactly when there is no such process.
+    // ps fails only if there is no such process.
     return ''
   }
 }

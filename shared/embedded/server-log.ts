@@ -1,17 +1,17 @@
-// What the embedded Postgres says: kept in a file that is started anew when it grows, and its end in memory for the
-// sentence that tells why a start failed.
+// Stores the output of the embedded Postgres in a file that is replaced when it grows too large. Keeps the end of the
+// output in memory, for the message that says why a start failed.
 //
-// The file is a convenience: when it cannot be written (the disk is full, the directory is gone) its lines are dropped
-// and it is opened again after a while. Nobody waits for it, and it never ends the process.
+// The file is only a convenience. If it cannot be written (the disk is full, the directory is gone), lines are dropped
+// and the file is reopened later. Nothing waits for it, and it never ends the process.
 
 import { createWriteStream, renameSync, type WriteStream } from 'node:fs'
 import type { Readable } from 'node:stream'
 
 const FILE_BYTES_MAX = 16 * 1024 * 1024
 const TAIL_CHARS_MAX = 2_000
-/** Lines in memory that a slow disk has not taken yet; more are dropped. */
+/** Output in memory that a slow disk has not taken yet. Anything beyond it is dropped. */
 const WAITING_BYTES_MAX = 1024 * 1024
-/** A file that could not be written is tried again after this. */
+/** After a write failure, the file is reopened after this time. */
 const REOPEN_MS = 5_000
 
 export interface ServerLog {
@@ -42,7 +42,7 @@ export function createServerLog(path: string): ServerLog {
     try {
       renameSync(path, `${path}.1`)
     } catch {
-      // The old file stays and is written over: a log that cannot be kept must not end anything.
+      // The old file stays and is overwritten: a log that cannot be kept must not end the process.
     }
     open('w')
   }

@@ -1,13 +1,13 @@
 // An event of the log as CloudEvents 1.0 (https://github.com/cloudevents/spec, JSON format). Pure.
 //
-// `id` is the idempotency key everywhere: origin, epoch, shard, seq. `position` is where a reader goes on. `partitionkey`
-// and `sequence` are the documented extensions of those names.
+// `id` is the idempotency key everywhere: origin, epoch, shard, seq. `position` is where a reader continues.
+// `partitionkey` and `sequence` are the documented extensions of those names.
 
 import { formatEventId } from './event-id.ts'
 import { schemaPath } from './event-types.ts'
 import { formatPosition } from './position.ts'
 
-/** What an event is made from; a row of the log has it all. */
+/** What an event is built from. A row of the log has all of it. */
 export interface EventSource {
   readonly epoch: number
   readonly pos: number
@@ -22,7 +22,7 @@ export interface EventSource {
   readonly request: Readonly<Record<string, unknown>>
   readonly instance: string
   readonly time: Date
-  /** A manifest's bytes, for those who keep them: other regions. */
+  /** A manifest's bytes, for readers that store them: other regions. */
   readonly content?: Buffer | null
 }
 
@@ -34,7 +34,7 @@ export interface CloudEvent {
   readonly subject: string
   readonly time: string
   readonly datacontenttype: 'application/json'
-  /** Relative to the registry. */
+  /** A path relative to the registry. */
   readonly dataschema: string
   readonly partitionkey: string
   readonly sequence: string
@@ -69,8 +69,8 @@ export function toCloudEvent(origin: string, event: EventSource): CloudEvent {
 }
 
 /**
- * The event without who did it and through what request: what readers get who are neither an admin nor that account.
- * The same CloudEvent otherwise; both fields are optional in the schema for this.
+ * Returns the event without its actor and request, for readers who are neither an admin nor that account. The rest of
+ * the CloudEvent is unchanged. Both fields are optional in the schema for this reason.
  */
 export function withoutProvenance(event: CloudEvent): CloudEvent {
   const { actor: _actor, request: _request, ...data } = event.data

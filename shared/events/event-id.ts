@@ -1,11 +1,12 @@
-// The id of an event: `<origin>:<epoch>:<shard>:<seq>`, the idempotency key everywhere. What comes in a shard comes in the
-// order of (epoch, seq), without gaps in seq: whoever keeps the last one it took knows a repetition and a hole.
+// The id of an event: `<origin>:<epoch>:<shard>:<seq>`, the idempotency key everywhere. The events of a shard arrive in
+// the order of (epoch, seq), without gaps in seq. A reader that stores the last one it took detects duplicates and
+// gaps.
 
-/** A place in one shard of a log: after this event. */
+/** A place in one shard of a log: directly after this event. */
 export interface ShardPosition {
   readonly shard: number
   readonly epoch: number
-  /** 0: before the first event of the epoch. */
+  /** 0 means before the first event of the epoch. */
   readonly seq: number
 }
 
@@ -21,7 +22,7 @@ export function formatEventId({ origin, epoch, shard, seq }: EventId): string {
   return `${origin}:${epoch}:${shard}:${seq}`
 }
 
-/** undefined for anything else; at most 70 characters are looked at. */
+/** Returns undefined for anything else. Text over 70 characters is not parsed. */
 export function parseEventId(text: string): EventId | undefined {
   if (text.length > 70) return undefined
   const match = ID.exec(text)
@@ -33,7 +34,7 @@ export function parseEventId(text: string): EventId | undefined {
 
 export type Arrival = 'next' | 'repeated' | 'gap'
 
-/** What an event is to a reader that stands at `at`. A new epoch begins at 1, and only when the old one is known to its end. */
+/** Classifies an event for a reader at `at`. A new epoch starts at 1, but only once the old one is known to its end. */
 export function arrival(at: ShardPosition, event: ShardPosition): Arrival {
   if (event.epoch < at.epoch || (event.epoch === at.epoch && event.seq <= at.seq)) return 'repeated'
   return event.epoch === at.epoch && event.seq === at.seq + 1 ? 'next' : 'gap'

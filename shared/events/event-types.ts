@@ -1,6 +1,6 @@
-// Every type of event there is, with the JSON Schema of its `data` (draft 2020-12), served under /api/v1/schemas and named
-// by each event's `dataschema`. Fields are only ever added; a new meaning is a new version of the type. Receivers ignore
-// fields they do not know.
+// All event types, each with the JSON Schema of its `data` (draft 2020-12). The schemas are served under
+// /api/v1/schemas, and each event's `dataschema` names its own. Fields are only ever added; a changed meaning is a new
+// version of the type. Receivers ignore fields they do not know.
 
 export const TYPE_PREFIX = 'dev.portolan.registry.'
 
@@ -10,21 +10,21 @@ const text: Schema = { type: 'string' }
 const digest: Schema = { type: 'string', pattern: '^(sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128})$' }
 const time: Schema = { type: 'string', pattern: '^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{8,15}Z$' }
 const size: Schema = { type: 'integer', minimum: 0 }
-/** A register's version: milliseconds since 1970 times 65,536 plus a counter, as text, and who wrote it. */
+/** A register's version: (milliseconds since 1970) * 65,536 plus a counter, as text, and the region that wrote it. */
 const version: Schema = {
   type: 'object',
   required: ['h', 'origin'],
   properties: { h: { type: 'string', pattern: '^[0-9]{1,19}$' }, origin: text },
 }
-/** What its region calls a write: `Portolan-Position` names it. */
+/** The region's own identifier of a write, which `Portolan-Position` also contains. */
 const written: Schema = {
   type: 'object',
   required: ['epoch', 'id'],
   properties: { epoch: size, id: size },
 }
-/** What a region knew when it deleted. Other regions tell from it what was deleted unseen. */
+/** What a region knew when it deleted. From it, other regions determine what was deleted without having been seen. */
 const knowledge: Readonly<Record<string, Schema>> = {
-  // Region -> how far its log was applied, in each epoch.
+  // Per region: how far its log was applied, in each epoch.
   seen: {
     type: 'object',
     additionalProperties: {
@@ -32,7 +32,7 @@ const knowledge: Readonly<Record<string, Schema>> = {
       items: { type: 'object', required: ['epoch', 'seq'], properties: { epoch: size, seq: size } },
     },
   },
-  // What was deleted and had been seen before its event came.
+  // Deleted versions that the region had merged before their events arrived.
   early: {
     type: 'array',
     items: {
@@ -41,7 +41,7 @@ const knowledge: Readonly<Record<string, Schema>> = {
       properties: { subject: text, value: text, version },
     },
   },
-  // Each epoch of the region, with the last write that it had of it.
+  // Each epoch of the region, with the last write of that epoch.
   lineage: { type: 'array', items: written },
 }
 const reference: Schema = {
@@ -63,12 +63,12 @@ const manifest = {
   artifactType: text,
   subject: digest,
   // Always in manifest.put. Events of tag.set and push no longer carry it, because a push of many tags would repeat the
-  // whole list with each; those that were logged by earlier releases do.
+  // whole list for each tag. Events that earlier releases logged still do.
   references: { type: 'array', items: reference },
 } as const satisfies Record<string, Schema>
 const MANIFEST_REQUIRED = ['repository', 'digest', 'size', 'mediaType']
 
-/** Of every event. `actor` and `request` are absent in the feed for readers who are neither an admin nor that account. */
+/** In every event. Readers of the feed who are neither an admin nor that account get no `actor` and no `request`. */
 const origin = {
   actor: { type: 'object', required: ['name'], properties: { name: text } },
   request: {
@@ -78,8 +78,8 @@ const origin = {
   instance: text,
   written,
   /**
-   * True in an event that lacks something. One that would have been too large has no `references`: fetch the manifest. In
-   * Kafka a setting has no `value`: other regions read it from the log.
+   * True if something was left out. An event that would be too large has no `references`: fetch the manifest instead.
+   * In Kafka a setting has no `value`: other regions read it from the log.
    */
   abridged: { type: 'boolean' },
 } as const satisfies Record<string, Schema>
@@ -96,41 +96,42 @@ const died: EventType = {
   properties: { repository: text, kind: text, digest, version, prev: version, ...knowledge },
 }
 
-/** Without the prefix, with the version. */
+/** Keys are without the prefix and with the version. */
 export const eventTypes: Readonly<Record<string, EventType>> = Object.freeze({
   'manifest.put.v1': {
-    meaning: 'A manifest was pushed; also when the repository had it already.',
+    meaning: 'A manifest was pushed, even if the repository already had it.',
     required: [...MANIFEST_REQUIRED, 'references', 'version', 'prev'],
     properties: {
       ...manifest,
       version,
       prev: version,
-      // References that were not there: allowed where the region accepts sparse manifests.
+      // Missing references, allowed where the region accepts sparse manifests.
       absent: { type: 'array', items: digest },
-      // In Kafka and for other regions, up to 256 KiB; larger ones are fetched by digest.
+      // In Kafka and for other regions, up to 256 KiB. Larger manifests are fetched by digest.
       content: { type: 'string', contentEncoding: 'base64' },
     },
   },
   'manifest.deleted.v1': died,
   'blob.deleted.v1': died,
   'tag.set.v1': {
-    meaning: 'A tag points to a manifest; also when it did before.',
+    meaning: 'A tag was set to a manifest, even if it already pointed to it.',
     required: [...MANIFEST_REQUIRED, 'tag', 'version', 'prev'],
     properties: { ...manifest, tag: text, version, prev: version },
   },
   'tag.deleted.v1': {
-    meaning: 'A tag is gone; `digest` is what it pointed to.',
+    meaning: 'A tag was deleted. `digest` is the manifest it pointed to.',
     required: ['repository', 'tag', 'digest', 'version', 'prev'],
     properties: { repository: text, tag: text, digest, version, prev: version },
   },
   'repository.deleted.v1': {
-    meaning: 'Everything in a repository is gone.',
+    meaning: 'A repository was deleted with everything in it.',
     required: ['repository', 'version'],
     properties: { repository: text, version, ...knowledge },
   },
   'tag.conflict.v1': {
     meaning:
-      'Notification: two regions wrote a tag without knowing of each other. `digest` lost, `winner` is what the tag says now. Sent once, by the region that lost.',
+      'Notification: two regions wrote a tag without knowing of each other. `digest` lost; `winner` is the current ' +
+      'value of the tag. Sent once, by the region that lost.',
     required: ['repository', 'tag', 'digest', 'alive', 'version', 'winner'],
     properties: {
       repository: text,
@@ -147,7 +148,8 @@ export const eventTypes: Readonly<Record<string, EventType>> = Object.freeze({
   },
   'delete.conflict.v1': {
     meaning:
-      'Notification: a delete in another region killed `count` writes of this one that it had not seen. The first ten are named. Sent by the region whose writes they were.',
+      'Notification: a delete in another region removed `count` writes of this region that it had not seen. The ' +
+      'first ten are listed. Sent by the region that made these writes.',
     required: ['repository', 'death', 'count', 'killed'],
     properties: {
       repository: text,
@@ -158,7 +160,7 @@ export const eventTypes: Readonly<Record<string, EventType>> = Object.freeze({
         items: {
           type: 'object',
           required: ['subject', 'digest', 'version'],
-          // A tag or the digest of a manifest.
+          // A tag, or the digest of a manifest.
           properties: { subject: text, digest, version },
         },
       },
@@ -166,7 +168,9 @@ export const eventTypes: Readonly<Record<string, EventType>> = Object.freeze({
   },
   'setting.set.v1': {
     meaning:
-      'A field of a setting was written or removed; the field with no name is the existence of the object. Secret values are encrypted. For other regions: not in the feed, and in Kafka without the value.',
+      'A field of a setting was written or removed. The field with the empty name stands for the existence of the ' +
+      'object. Secret values are encrypted. The event is for other regions: it is not in the feed, and in Kafka it ' +
+      'has no value.',
     required: ['kind', 'id', 'field', 'deleted', 'version', 'prev'],
     properties: {
       kind: text,
@@ -179,13 +183,14 @@ export const eventTypes: Readonly<Record<string, EventType>> = Object.freeze({
     },
   },
   'push.v1': {
-    meaning: 'Notification: a manifest was pushed, under these tags.',
+    meaning: 'Notification: a manifest was pushed with these tags.',
     required: [...MANIFEST_REQUIRED, 'tags'],
     properties: { ...manifest, tags: { type: 'array', items: text } },
   },
   'pull.v1': {
     meaning:
-      'Notification: a manifest was pulled `count` times by GET between `from` and `until`, by this tag or by digest. Off by default.',
+      'Notification: a manifest was pulled `count` times by GET between `from` and `until`, by this tag or by ' +
+      'digest. Off by default.',
     required: ['repository', 'digest', 'count', 'from', 'until'],
     properties: {
       repository: text,
@@ -209,13 +214,13 @@ export const eventTypes: Readonly<Record<string, EventType>> = Object.freeze({
     properties: { repository: text, digest, size },
   },
   'blob.mounted.v1': {
-    meaning: 'Notification: a repository got a blob of another.',
+    meaning: 'Notification: a blob was mounted from another repository.',
     required: ['repository', 'digest', 'size', 'from'],
     properties: { repository: text, digest, size, from: text },
   },
 })
 
-/** The schema of a type's `data`; undefined for a type there is not. `type` in full or without the prefix. */
+/** Returns the schema of a type's `data`, or undefined for an unknown type. `type` may omit the prefix. */
 export function eventSchema(type: string): Schema | undefined {
   const name = type.startsWith(TYPE_PREFIX) ? type.slice(TYPE_PREFIX.length) : type
   const known = Object.hasOwn(eventTypes, name) ? eventTypes[name] : undefined
@@ -231,7 +236,7 @@ export function eventSchema(type: string): Schema | undefined {
   }
 }
 
-/** Where the schema is, relative to the registry. */
+/** Returns the path of the schema, relative to the registry. */
 export function schemaPath(type: string): string {
   return `/api/v1/schemas/${type}.json`
 }

@@ -1,13 +1,13 @@
-// An event as a Kafka record: CloudEvents in binary mode
-// (https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-protocol-binding.md): attributes as `ce_`
-// headers, `data` as the JSON value. The key is the repository and the partition is the shard, so a repository's
-// events stay in order. `traceparent` stands once more under its own name, where tracers look for it. Pure.
+// Converts an event to a Kafka record: CloudEvents in binary mode
+// (https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-protocol-binding.md). Attributes become
+// `ce_` headers, `data` becomes the JSON value. The key is the repository and the partition is the shard, so a
+// repository's events stay in order. `traceparent` is repeated under its own name, where tracers look for it. Pure.
 
 import type { CloudEvent } from './cloud-event.ts'
 import { parseEventId } from './event-id.ts'
 import { TYPE_PREFIX } from './event-types.ts'
 
-/** Below the 1 MB at which brokers refuse a batch, whatever headers add. */
+/** Brokers refuse batches over 1 MB. This leaves room for headers. */
 export const RECORD_BYTES_MAX = 900_000
 
 export interface KafkaRecord {
@@ -15,22 +15,22 @@ export interface KafkaRecord {
   readonly key: string
   readonly value: string
   readonly headers: Readonly<Record<string, string>>
-  /** Of value, key and headers. */
+  /** Size of value, key and headers together. */
   readonly bytes: number
 }
 
 const PREFIX = 'ce_'
-/** Attributes that are in every event; the rest are optional. */
+/** Attributes that every event has. The others are optional. */
 const REQUIRED = ['specversion', 'id', 'source', 'type', 'subject', 'time', 'position'] as const
 
 const SETTING_PREFIX = `${TYPE_PREFIX}setting.`
 
 /**
- * The record of an event. One that no batch could hold goes without the references and content of its manifest, and
- * says so by `abridged: true`: who needs them fetches the manifest by its digest. A setting goes without its value,
- * sealed or not, and is abridged too: a topic is read by many, and what a setting is set to is for other regions,
- * which read it from the log.
- * @throws TypeError for an event without a proper id
+ * Returns the record of an event. If the event is too large for a batch, its manifest's references and content are left
+ * out, and `abridged: true` is set; a reader that needs them fetches the manifest by its digest. The value of a
+ * setting, sealed or not, is always left out, and the event is abridged too. A topic has many readers, but setting
+ * values are only for other regions, which read them from the log.
+ * @throws TypeError for an event without a valid id
  */
 export function toKafkaRecord(event: CloudEvent): KafkaRecord {
   const { data, datacontenttype, ...attributes } = event
@@ -53,12 +53,12 @@ export function toKafkaRecord(event: CloudEvent): KafkaRecord {
 }
 
 function size(value: string, headers: Readonly<Record<string, string>>): number {
-  // Lengths of names and values are prefixed by up to 10 bytes each.
+  // Each name and each value has a length prefix of up to 10 bytes.
   const heads = Object.entries(headers).reduce((sum, [name, text]) => sum + name.length + text.length + 20, 0)
   return Buffer.byteLength(value) + heads + 600
 }
 
-/** Whole records, in order, as many as one request may carry. */
+/** Yields whole records in order, as many at a time as one request may carry. */
 export function* recordBatches(records: readonly KafkaRecord[]): Generator<KafkaRecord[]> {
   let batch: KafkaRecord[] = []
   let bytes = 0
@@ -76,7 +76,7 @@ export function* recordBatches(records: readonly KafkaRecord[]): Generator<Kafka
 
 type Headers = Readonly<Record<string, unknown>>
 
-/** The event of a record; undefined for one that is none of ours: a topic is not a place of trust. */
+/** Returns the record's event, or undefined if Portolan did not write it: a topic's content is not trusted. */
 export function fromKafkaRecord(record: {
   value: Buffer | null
   headers?: Headers | undefined
@@ -101,7 +101,7 @@ function parsed(value: Buffer | null): Record<string, unknown> | undefined {
     if (typeof data === 'object' && data !== null && !Array.isArray(data))
       return data as Record<string, unknown>
   } catch {
-    // Not JSON: not an event.
+    // Not JSON, so not an event.
   }
   return undefined
 }

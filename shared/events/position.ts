@@ -1,5 +1,5 @@
-// Positions as people and programs carry them: `<origin>:<epoch>:<pos>`, and `<origin>:<epoch>:o<outbox id>` for a write
-// whose place in the log is not known yet (what a push answers in Portolan-Position).
+// Positions as clients see them: `<origin>:<epoch>:<pos>`. A write whose place in the log is not known yet has the form
+// `<origin>:<epoch>:o<outbox id>`, which a push returns in Portolan-Position.
 
 export interface Position {
   readonly origin: string
@@ -13,7 +13,7 @@ export type ParsedPosition =
 
 const POSITION = /^([a-z][a-z0-9-]{0,31}):([1-9][0-9]{0,8}):(o?)(0|[1-9][0-9]{0,15})$/
 
-/** undefined for anything else; at most 60 characters are looked at. */
+/** Returns undefined for anything else. Text over 60 characters is not parsed. */
 export function parsePosition(text: string): ParsedPosition | undefined {
   if (text.length > 60) return undefined
   const match = POSITION.exec(text)

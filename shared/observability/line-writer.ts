@@ -1,32 +1,36 @@
-// Lines to standard output, collected and written together, by a writer that nothing can stop or hang.
+// Writes lines to standard output in batches. Nothing can stop or hang this writer.
 //
-// Pino's own writer is not used: when a file descriptor refuses bytes (a file on a full disk) it ends the process, and
-// with a listener for that its synchronous flush repeats for ever. Here lines wait in memory up to a bound, further ones
-// are dropped and counted, writing is tried again every second, and the last flush is bounded. Lines stay whole.
+// Pino's own writer is not used. If a file descriptor refuses bytes (a file on a full disk), it ends the process; with
+// a listener for that error, its synchronous flush loops forever. This writer keeps lines in memory up to a bound,
+// drops and counts the rest, retries every second, and bounds the last flush. Lines are never split.
 
 import { writeSync, write as writeTo } from 'node:fs'
+import { pause } from '../pause.ts'
 
-/** Enough for a pipe whose reader is slow; a reader that stands still must not hold a process that ends. */
+/** Enough for a slow reader of a pipe. A reader that has stopped must not keep the process from ending. */
 const LAST_TRIES_MAX = 20
 const LAST_WAIT_MS = 10
-/** A pipe that is full empties soon, a disk does not. */
+/** A full pipe drains soon; a full disk does not. */
 const AGAIN_MS = 20
 const REFUSED_MS = 1_000
+/** How long the end waits for a write in flight. A disk that hangs must not keep the process from ending. */
+const IN_FLIGHT_MS_MAX = 1_000
+const IN_FLIGHT_LOOK_MS = 2
 
-export interface LineWriter extends Disposable {
-  /** The line with its line feed. Never throws. */
+export interface LineWriter extends AsyncDisposable {
+  /** Writes a line, which includes its line feed. Never throws. */
   write(line: string): void
 }
 
 export interface LineWriterOptions {
   fd: number
-  /** So much is collected before it is written ... */
+  /** Lines are written once this many bytes are buffered ... */
   bufferBytes: number
-  /** ... or until so much time has passed. */
+  /** ... or once this much time has passed. */
   flushMs: number
-  /** Lines that the descriptor has not taken; more are dropped. */
+  /** Bytes of lines that the descriptor has not taken. Lines beyond it are dropped. */
   waitingBytesMax: number
-  /** The line that tells how many were dropped, written when lines go out again. */
+  /** Returns the line that reports how many lines were dropped. It is written when writing works again. */
   droppedLine(count: number): string
 }
 
@@ -34,10 +38,10 @@ export function createLineWriter(options: LineWriterOptions): LineWriter {
   const { fd, bufferBytes, flushMs, waitingBytesMax, droppedLine } = options
   let lines: string[] = []
   let bytes = 0
-  /** What is being written: its rest is written before anything else. */
+  /** The rest of a partial write. It is written before anything else. */
   let rest: Buffer = Buffer.alloc(0)
   let writing = false
-  /** The system has the rest in its hands: nobody else may write it. */
+  /** True while the system writes the rest. Nothing else may write it then. */
   let inFlight = false
   let dropped = 0
 
@@ -72,7 +76,7 @@ export function createLineWriter(options: LineWriterOptions): LineWriter {
     })
   }
 
-  /** At the end of the process: what can be written at once is. */
+  /** At process exit: writes what can be written at once. */
   function flushLast(): void {
     let last = takeLines()
     if (!inFlight) {
@@ -90,6 +94,12 @@ export function createLineWriter(options: LineWriterOptions): LineWriter {
     }
   }
 
+  /** Resolves when no write is in flight: what is written at once afterwards comes behind it. */
+  async function landed(): Promise<void> {
+    const untilMs = performance.now() + IN_FLIGHT_MS_MAX
+    while (inFlight && performance.now() < untilMs) await pause(IN_FLIGHT_LOOK_MS)
+  }
+
   const timer = setInterval(flush, flushMs)
   timer.unref()
   process.once('exit', flushLast)
@@ -104,8 +114,9 @@ export function createLineWriter(options: LineWriterOptions): LineWriter {
       bytes += length
       if (bytes >= bufferBytes) flush()
     },
-    [Symbol.dispose]() {
+    async [Symbol.asyncDispose]() {
       clearInterval(timer)
+      await landed()
       process.off('exit', flushLast)
       flushLast()
     },

@@ -1,28 +1,28 @@
 // The log: JSON lines on standard output, buffered, without secrets.
 //
-// A line per request costs more than the request if each is written by itself, so lines are collected and written
-// together, at the latest after a second and at the end of the process. Nothing that came in an Authorization header,
-// a cookie or a query string is ever in a line: request lines are built from parsed parts only (request-line.ts).
+// Writing each request's line separately costs more than the request. So lines are buffered and written together, after
+// at most a second and at process exit. Nothing from an Authorization header, a cookie or a query string is ever logged:
+// request lines are built only from parsed parts (request-line.ts).
 //
-// Lines that standard output does not take (it is a file on a full disk) wait up to a bound and are then dropped. That
-// never ends the process, and the log goes on when there is space again.
+// If standard output does not take lines (a file on a full disk), they wait up to a bound and are then dropped. This
+// never ends the process, and logging resumes when there is space again.
 
 import { type DestinationStream, type Logger, pino, stdSerializers } from 'pino'
 import { createLineWriter, type LineWriter } from './line-writer.ts'
 import { createRequestLines, type RequestFacts } from './request-line.ts'
 
-/** Pino, and beside it what writes the lines of requests to the same place (request-line.ts). */
+/** Pino, plus a method that writes request lines to the same destination (request-line.ts). */
 export interface Log extends Logger {
   request(facts: RequestFacts): void
 }
 
-/** One write for a few hundred requests: each is a hop to the thread pool. */
+/** One write for a few hundred requests, because each write is a hop to the thread pool. */
 const BUFFER_BYTES = 64 * 1024
 const FLUSH_MS = 1_000
 const WAITING_BYTES_MAX = 4 * 1024 * 1024
 const STANDARD_OUTPUT = 1
 
-export interface LogHandle extends Disposable {
+export interface LogHandle extends AsyncDisposable {
   readonly log: Log
 }
 
@@ -49,9 +49,7 @@ export function createLog(options: { level: string; to?: DestinationStream; name
   })
   return {
     log,
-    [Symbol.dispose]() {
-      output[Symbol.dispose]()
-    },
+    [Symbol.asyncDispose]: () => output[Symbol.asyncDispose](),
   }
 }
 
@@ -61,16 +59,18 @@ function standardOutput(): LineWriter {
     bufferBytes: BUFFER_BYTES,
     flushMs: FLUSH_MS,
     waitingBytesMax: WAITING_BYTES_MAX,
-    droppedLine: (lines) =>
-      `${JSON.stringify({ level: 'warn', time: new Date().toISOString(), lines, msg: 'log lines were dropped: standard output took none' })}\n`,
+    droppedLine(lines) {
+      const msg = 'standard output was blocked; log lines were dropped'
+      return `${JSON.stringify({ level: 'warn', time: new Date().toISOString(), lines, msg })}\n`
+    },
   })
 }
 
 function borrowed(to: DestinationStream): LineWriter {
-  return { write: (line) => to.write(line), [Symbol.dispose]() {} }
+  return { write: (line) => to.write(line), async [Symbol.asyncDispose]() {} }
 }
 
-/** The one line of a request. */
+/** Writes the single log line of a request. */
 export function logRequest(log: Log, facts: RequestFacts): void {
   if (log.isLevelEnabled('info')) log.request(facts)
 }

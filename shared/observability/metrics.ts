@@ -1,8 +1,8 @@
-// Every number we emit, named and described in one place, hanging off the region: two regions in a process share none.
+// All metrics, named and described in one place. They belong to a region object: two regions in one process share none.
 
 import { AggregatorRegistry, Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
 
-/** What gauges read when they are scraped. */
+/** What the gauges read at each scrape. */
 export interface Gauges {
   manifests(): Promise<number>
   uploadsOpen(): Promise<number>
@@ -11,28 +11,28 @@ export interface Gauges {
   webhooksWaiting(): Promise<readonly { subscription: string; waiting: number; oldestSeconds: number }[]>
   pool(): { total: number; idle: number; waiting: number }
   databaseRetries(): Readonly<Record<string, number>>
-  /** Of the volumes that uploads and the embedded database write to. */
+  /** Free bytes of the volumes that uploads and the embedded database write to. */
   freeBytes(): Promise<readonly { name: string; bytes: number }[]>
 }
 
 const SWEEP_REASONS = ['owner', 'share', 'unknown'] as const
 
 export interface Metrics {
-  /** Counts a finished request. Cheap: children are bound once per combination. */
+  /** Counts a finished request. Cheap: label children are bound once per combination. */
   request(facts: { method: string; route: string; status: number; seconds: number; bytesOut: number }): void
   error(code: string): void
   bytesIn(bytes: number): void
-  /** Counts a blob whose object was found missing, of another size or of other bytes. */
+  /** Counts a blob whose object is missing, has the wrong size, or has the wrong bytes. */
   blobDamaged(damage: 'missing' | 'size' | 'digest'): void
-  /** Counts events that Kafka took. */
+  /** Counts events that Kafka accepted. */
   published(events: number): void
-  /** Counts an attempt of a webhook delivery. */
+  /** Counts one attempt of a webhook delivery. */
   webhook(facts: { subscription: string; outcome: 'delivered' | 'failed' }): void
-  /** Says why the sweep of the store removes nothing; undefined: it is not held up. */
+  /** Sets why the sweep of the store removes nothing; undefined if it is not blocked. */
   sweepBlocked(reason: (typeof SWEEP_REASONS)[number] | undefined): void
-  /** Text in the Prometheus exposition format. */
+  /** Returns the metrics in the Prometheus text format. */
   text(): Promise<string>
-  /** For the process that gathers several. */
+  /** Returns the raw values, for the process that aggregates several. */
   values(): Promise<unknown>
 }
 
@@ -44,13 +44,13 @@ export function createMetrics(gauges: Gauges): Metrics {
   collectDefaultMetrics({ register: registry })
   const requests = new Counter({
     name: 'portolan_requests_total',
-    help: 'Requests answered, by route, method and status.',
+    help: 'Completed requests, by route, method and status.',
     labelNames: ['route', 'method', 'status'] as const,
     registers,
   })
   const seconds = new Histogram({
     name: 'portolan_request_seconds',
-    help: 'Time from the request head to the last byte of the answer.',
+    help: 'Time from the request head to the last byte of the response.',
     labelNames: ['route', 'method'] as const,
     buckets: SECONDS_BUCKETS,
     registers,
@@ -69,13 +69,13 @@ export function createMetrics(gauges: Gauges): Metrics {
   })
   const damaged = new Counter({
     name: 'portolan_blobs_damaged_total',
-    help: 'Blobs found damaged, by what is wrong: missing, size or digest.',
+    help: 'Damaged blobs found, by kind of damage: missing, size or digest.',
     labelNames: ['damage'] as const,
     registers,
   })
   new Gauge({
     name: 'portolan_blobs_damaged',
-    help: 'Blobs that are damaged and wait to be pushed again.',
+    help: 'Blobs that are currently damaged. A new push repairs them.',
     registers,
     async collect() {
       this.set(await gauges.blobsDamaged())
@@ -83,12 +83,12 @@ export function createMetrics(gauges: Gauges): Metrics {
   })
   const published = new Counter({
     name: 'portolan_kafka_published_total',
-    help: 'Events that Kafka took.',
+    help: 'Events that Kafka accepted.',
     registers,
   })
   new Gauge({
     name: 'portolan_event_reader_behind',
-    help: 'Events that a reader of the log has before it: kafka (the publisher), webhooks (the planner), peer:<region>.',
+    help: 'Events that a log reader has not read yet: kafka (publisher), webhooks (planner), peer:<region>.',
     labelNames: ['reader'] as const,
     registers,
     async collect() {
@@ -103,7 +103,7 @@ export function createMetrics(gauges: Gauges): Metrics {
   })
   new Gauge({
     name: 'portolan_webhook_oldest_seconds',
-    help: 'Age of the oldest delivery that waits, by subscription that has one.',
+    help: 'Age of the oldest waiting delivery, by subscription with any.',
     labelNames: ['subscription'] as const,
     registers,
     async collect() {
@@ -114,7 +114,7 @@ export function createMetrics(gauges: Gauges): Metrics {
   })
   new Gauge({
     name: 'portolan_webhook_deliveries_waiting',
-    help: 'Webhook deliveries that wait, by subscription that has any.',
+    help: 'Waiting webhook deliveries, by subscription with any.',
     labelNames: ['subscription'] as const,
     registers,
     async collect() {
@@ -133,7 +133,7 @@ export function createMetrics(gauges: Gauges): Metrics {
   })
   new Gauge({
     name: 'portolan_uploads_open',
-    help: 'Upload sessions open.',
+    help: 'Open upload sessions.',
     registers,
     async collect() {
       this.set(await gauges.uploadsOpen())
@@ -141,7 +141,7 @@ export function createMetrics(gauges: Gauges): Metrics {
   })
   new Gauge({
     name: 'portolan_database_connections',
-    help: 'Connections of the write pool; waiting are requests without one.',
+    help: 'Connections of the write pool. `waiting` counts requests without a connection.',
     labelNames: ['state'] as const,
     registers,
     collect() {
@@ -150,7 +150,7 @@ export function createMetrics(gauges: Gauges): Metrics {
   })
   new Counter({
     name: 'portolan_database_retries_total',
-    help: 'Writes that ran again, by cause. Deadlocks mean that a writer breaks the lock order.',
+    help: 'Retried writes, by cause. A deadlock means that a writer breaks the lock order.',
     labelNames: ['cause'] as const,
     registers,
     collect() {
@@ -161,13 +161,15 @@ export function createMetrics(gauges: Gauges): Metrics {
 
   const blocked = new Gauge({
     name: 'portolan_sweep_blocked',
-    help: "1 while the sweep of the store removes nothing: it is another database's (owner), more than a tenth has no row (share), more than was ever known has no row (unknown).",
+    help:
+      'Whether the sweep of the store removes nothing (1), by reason: the store belongs to another database (owner), ' +
+      'more than a tenth of it has no row (share), more has no row than was ever known (unknown).',
     labelNames: ['reason'] as const,
     registers,
   })
   new Gauge({
     name: 'portolan_free_bytes',
-    help: 'Free bytes of the volumes of blobs and of the embedded database; uploads stop at PORTOLAN_FREE_BYTES_MIN.',
+    help: 'Free bytes on the volumes of blobs and of the embedded database. Uploads stop at PORTOLAN_FREE_BYTES_MIN.',
     labelNames: ['volume'] as const,
     registers,
     async collect() {
@@ -179,7 +181,7 @@ export function createMetrics(gauges: Gauges): Metrics {
     requests: Counter.Internal
     seconds: Histogram.Internal<'route' | 'method'>
   }
-  // Routes, methods and statuses are closed sets, so this map is small.
+  // Routes, methods and statuses are closed sets, so this map stays small.
   const bound = new Map<string, Bound>()
 
   return {
@@ -211,7 +213,7 @@ export function createMetrics(gauges: Gauges): Metrics {
   }
 }
 
-/** One text from the values of several processes: counters are summed. */
+/** Returns one text for several processes' values. Counters are summed. */
 export async function aggregateMetrics(values: readonly unknown[]): Promise<string> {
   return AggregatorRegistry.aggregate([...values] as object[]).metrics()
 }

@@ -1,5 +1,5 @@
-// Metrics and probes on a port of their own, away from clients: `/metrics`, `/livez` (this process runs) and `/readyz`
-// (it can serve: what a balancer asks).
+// Serves metrics and probes on their own port, separate from clients: `/metrics`, `/livez` (this process runs) and
+// `/readyz` (it can serve requests; load balancers ask this).
 
 import { createServer, type Server } from 'node:http'
 import { type ListenTarget, listenAll } from './listen.ts'

@@ -1,31 +1,31 @@
-// Whether this process can serve, from checks made every few seconds: who asks costs nothing, however often. A check
-// writes to the store, so it must not be something that a client can make happen.
+// Tracks whether this process can serve. Checks run every few seconds, so a probe costs nothing, however often it
+// comes. A check writes to the store, so clients must not be able to trigger it.
 //
-// A check that does not answer in time counts as failed and is not started a second time; once all checks together are
-// older than they may be, the process is not ready whatever they said last.
+// A check that does not finish in time counts as failed and is not started again while it runs. If the last completed
+// round is too old, the process is not ready, whatever that round reported.
 
 import { startLoop } from '../loop.ts'
 import type { Readiness } from './probe-server.ts'
 
 const EVERY_MS = 5_000
 const CHECK_MS_MAX = 5_000
-/** A loop with jitter and checks that time out takes less than this for a round. */
+/** A round with jitter and with checks that time out takes less than this. */
 const AGE_MS_MAX = 30_000
 
 export interface ReadinessWatch extends AsyncDisposable {
-  /** What the last round said. */
+  /** Returns the result of the last round. */
   now(): Readiness
   /**
-   * Looks at one more part from now on. Resolves when its first verdict is known: that of `first`, where the part was
-   * looked at just before, else of `check`.
+   * Adds a part to all later rounds. Resolves when its first result is known: that of `first` if it is given (the part
+   * was checked just before), else that of `check`.
    */
   add(part: string, checks: { check: () => Promise<unknown>; first?: () => Promise<unknown> }): Promise<void>
 }
 
 export interface ReadinessOptions {
-  /** By the name of what is looked at; a check that rejects says why it is not ready. */
+  /** By the name of the part. A check rejects with the reason why the part is not ready. */
   readonly checks: Readonly<Record<string, () => Promise<unknown>>>
-  /** Test seam: milliseconds between two rounds, and for one check. */
+  /** Test seam: milliseconds between two rounds, and the time limit of one check. */
   readonly everyMs?: number
   readonly checkMsMax?: number
   /** Test seam: milliseconds of a monotonic clock. */
@@ -36,7 +36,7 @@ export interface ReadinessOptions {
 export async function watchReadiness(options: ReadinessOptions): Promise<ReadinessWatch> {
   const { everyMs = EVERY_MS, checkMsMax = CHECK_MS_MAX, nowMs = () => performance.now() } = options
   const checks = new Map(Object.entries(options.checks))
-  /** By part: why it is not ready. */
+  /** Per part: why it is not ready. */
   const reasons = new Map<string, string>()
   const pending = new Map<string, Promise<unknown>>()
   let last: Readiness = { ready: false, reasons: [] }
@@ -82,7 +82,7 @@ export async function watchReadiness(options: ReadinessOptions): Promise<Readine
   const loop = startLoop({
     everyMs,
     run: round,
-    // A round never rejects; a bug in it must not end the loop.
+    // A round never rejects. A bug in it must not end the loop.
     onError: (error) => {
       last = { ready: false, reasons: [error instanceof Error ? error.message : 'failed'] }
     },

@@ -1,14 +1,15 @@
-// Which manifest answers a request by tag. RFC 9110 lets a server send what it has when nothing acceptable exists,
-// and that serves every modern client; so the stored manifest is the answer always, but for one case: the tag names an
-// index, and the client lists single-image types and no index type. It predates indexes and gets the linux/amd64 child.
+// Chooses the manifest that answers a request by tag. RFC 9110 lets a server send what it has if nothing acceptable
+// exists, and this works for every modern client. So the answer is always the stored manifest, with one exception: the
+// tag names an index, and the client lists single-image types but no index type. Such a client predates indexes and
+// gets the linux/amd64 child.
 
 import { manifestKind } from './media-type.ts'
 
 const HEADER_LENGTH_MAX = 8192
-/** The longest lists of real clients have ten. */
+/** The longest lists that real clients send have ten entries. */
 const TYPES_MAX = 128
 
-/** True when the client can use an image manifest only. Quality values and parameters are ignored. */
+/** Returns true if the client can use only an image manifest. Quality values and parameters are ignored. */
 export function wantsSingleImage(accept: string | undefined): boolean {
   if (accept === undefined || accept.length > HEADER_LENGTH_MAX) return false
   const items = accept.split(',', TYPES_MAX + 1)

@@ -1,5 +1,5 @@
-// Byte ranges: `Range` of downloads (RFC 9110, 14.2) and `Content-Range` of uploads (distribution-spec, "Pushing a
-// blob in chunks", which has a grammar of its own: no unit, inclusive).
+// Byte ranges: `Range` of downloads (RFC 9110, 14.2) and `Content-Range` of uploads. The latter follows the
+// distribution-spec ("Pushing a blob in chunks"), which defines its own grammar: no unit, inclusive.
 
 export interface ByteRange {
   readonly start: number
@@ -7,13 +7,13 @@ export interface ByteRange {
   readonly end: number
 }
 
-/** More ranges than any lazy puller sends; beyond it, or when they overlap, the whole blob is the answer. */
+/** More than any lazy puller sends. For more ranges, or overlapping ones, the whole blob is sent. */
 const RANGES_MAX = 16
 const HEADER_LENGTH_MAX = 1024
 
 /**
- * 'whole': no usable Range, answer 200. 'unsatisfiable': 416. Else the ranges, clamped to the size, in the order asked.
- * A malformed header is ignored, as RFC 9110 asks.
+ * Returns the ranges in the requested order, clamped to the size. 'whole': no usable Range, answer 200.
+ * 'unsatisfiable': answer 416. A malformed header is ignored, as RFC 9110 requires.
  */
 export function parseRange(
   header: string | undefined,
@@ -45,7 +45,7 @@ function satisfy(first: string, last: string, size: number): ByteRange | 'malfor
   }
   const start = Number(first)
   const end = last === '' ? size - 1 : Math.min(Number(last), size - 1)
-  // `500-0` is malformed by the letter; clients expect 416 and not the whole blob.
+  // `500-0` is malformed by the grammar. Clients expect 416 here, not the whole blob.
   return start >= size || start > end ? 'unsatisfiable' : { start, end }
 }
 
@@ -54,7 +54,7 @@ function overlap(ranges: readonly ByteRange[]): boolean {
   return sorted.some((range, index) => index > 0 && range.start <= (sorted[index - 1]?.end ?? -1))
 }
 
-/** `Content-Range: <start>-<end>` of an upload; a `bytes ` before and a `/total` behind are let pass. */
+/** Parses `Content-Range: <start>-<end>` of an upload. A `bytes ` prefix and a `/total` suffix are accepted. */
 export function parseUploadRange(header: string | undefined): ByteRange | 'absent' | 'malformed' {
   if (header === undefined) return 'absent'
   if (header.length > 128) return 'malformed'
@@ -63,7 +63,7 @@ export function parseUploadRange(header: string | undefined): ByteRange | 'absen
   return { start: Number(match[1]), end: Number(match[2]) }
 }
 
-/** `Range` of an upload answer: no unit, inclusive; an empty session reads `0-0`, as clients expect. */
+/** Formats `Range` of an upload response: no unit, inclusive. An empty session is `0-0`, as clients expect. */
 export function formatUploadRange(size: number): string {
   return `0-${Math.max(0, size - 1)}`
 }

@@ -1,6 +1,6 @@
-// Digests: the names of content (image-spec, "Digests"). Parsed once at the border; the interior trusts the brand.
-// sha256 must be known and sha512 should be; any other algorithm is not a digest here. Nothing is allocated or built
-// into a path or key before the exact grammar has matched.
+// Digests: names of content (image-spec, "Digests"). They are parsed once at the border; the rest of the code trusts
+// the brand. The specification requires sha256 and recommends sha512; no other algorithm is accepted. Nothing is
+// allocated, and no path or key is built, before the exact grammar has matched.
 
 import { createHash, hash } from 'node:crypto'
 
@@ -14,7 +14,7 @@ const SHA512_LENGTH = 'sha512:'.length + 128
 const SHA256 = /^sha256:[a-f0-9]{64}$/
 const SHA512 = /^sha512:[a-f0-9]{128}$/
 
-/** The digest, or undefined for anything but lower-case hex of the right length in a known algorithm. */
+/** Returns the digest, or undefined unless the text is lower-case hex of the right length in a known algorithm. */
 export function parseDigest(text: string): Digest | undefined {
   if (text.length === SHA256_LENGTH) return SHA256.test(text) ? (text as Digest) : undefined
   if (text.length === SHA512_LENGTH) return SHA512.test(text) ? (text as Digest) : undefined
@@ -29,7 +29,7 @@ export function algorithmOf(digest: Digest): DigestAlgorithm {
   return digest.startsWith('sha512:') ? 'sha512' : 'sha256'
 }
 
-/** True for a reference that can only be meant as a digest: a tag has no colon. */
+/** Returns true if the reference can only be a digest: a tag never contains a colon. */
 export function isDigestLike(text: string): boolean {
   return text.includes(':')
 }
@@ -40,7 +40,7 @@ export function digestBytes(algorithm: DigestAlgorithm, bytes: Uint8Array): Dige
 
 export interface Digester {
   update(chunk: Uint8Array): void
-  /** The digest of everything so far; more may follow. */
+  /** Returns the digest of all bytes so far. More updates may follow. */
   digest(): Digest
 }
 

@@ -1,9 +1,9 @@
-// Manifests and indexes: from bytes to what they refer to (image-spec, "Image Manifest" and "Image Index").
+// Manifests and indexes: extracts from the bytes what they refer to (image-spec, "Image Manifest" and "Image Index").
 //
-// The bytes are stored as they came and never written again; this only reads them, once, at the push. Whatever two
-// readers could understand differently is refused (CVE-2021-41190 and its kin): a body that is both image and index, a
+// The bytes are stored as received and never rewritten. This code reads them once, at the push. Anything that two
+// readers could interpret differently is refused (CVE-2021-41190 and similar): a body that is both image and index, a
 // type that contradicts the Content-Type, keys that a case-insensitive parser would take for known ones. Everything
-// else is accepted: unknown fields, unknown types of layers, nested and empty indexes, embedded data.
+// else is accepted: unknown fields, unknown layer types, nested and empty indexes, embedded data.
 
 import { RegistryError } from '#shared/errors.ts'
 import { type Digest, parseDigest } from './digest.ts'
@@ -19,13 +19,13 @@ export interface Descriptor {
 
 export interface Reference extends Descriptor {
   readonly kind: 'config' | 'layer' | 'child'
-  /** Its place among those of its kind. */
+  /** Its index among the references of the same kind. */
   readonly position: number
-  /** Where it is looked up: an index may list plain blobs (BuildKit caches do). */
+  /** Where to look it up. An index may list plain blobs (BuildKit caches do). */
   readonly target: 'blob' | 'manifest'
-  /** A layer whose bytes may live elsewhere: its absence is accepted. */
+  /** True for a layer whose bytes may be stored elsewhere. The manifest is accepted without it. */
   readonly foreign: boolean
-  /** `os/architecture` of an index's child, where it says so. */
+  /** `os/architecture` of an index's child, if the descriptor states it. */
   readonly platform?: string
 }
 
@@ -34,16 +34,17 @@ export interface Manifest {
   readonly kind: 'image' | 'index'
   readonly references: readonly Reference[]
   readonly subject?: Descriptor
-  /** The manifest's own artifactType, else an image's config type: what a referrers answer shows. */
+  /** The manifest's own artifactType, else an image's config type. The referrers list shows it. */
   readonly artifactType?: string
   readonly annotations?: Readonly<Record<string, string>>
 }
 
 /**
- * Bytes of annotations, as JSON, that one descriptor in a list of referrers carries. Signers attach a few hundred; with
- * this bound a page holds several at least. The specification wants a descriptor to have all annotations of its manifest
- * ("Listing Referrers"), so a manifest with a subject and more of them is refused at the push, where its author sees it.
- * One that was accepted before, or elsewhere, is listed without annotations: the manifest itself has them.
+ * The most bytes of annotations, as JSON, that one descriptor in a referrers list carries. Signers attach a few hundred
+ * bytes. The bound lets a page hold at least several descriptors. The specification requires a descriptor to carry all
+ * annotations of its manifest ("Listing Referrers"). So a manifest that has a subject and more annotations is refused
+ * at the push, where its author sees the error. One that was accepted before this rule, or elsewhere, is listed without
+ * annotations; the manifest itself still has them.
  */
 export const REFERRER_ANNOTATIONS_BYTES_MAX = 512 * 1024
 
@@ -72,9 +73,9 @@ const DESCRIPTOR_FIELDS = known(
 )
 const URLS_MAX = 100
 
-/** What answers need of a manifest beyond its bytes. It follows from the bytes alone, so it is kept with them. */
+/** What responses need of a manifest besides its bytes. It depends only on the bytes, so it is stored with them. */
 export interface ManifestFacts {
-  /** The child of an index that serves a client which can use a single image only. */
+  /** The child of an index that is served to a client that can use only a single image. */
   readonly singleImage: Digest | undefined
 }
 
@@ -87,7 +88,7 @@ export function manifestFacts({ kind, references }: Manifest): ManifestFacts {
 }
 
 /**
- * @param contentType the request's header; it and the body's mediaType must not contradict each other
+ * @param contentType the request's header; it must not contradict the body's mediaType
  * @throws RegistryError MANIFEST_INVALID, or DIGEST_INVALID for a descriptor's digest
  */
 export function parseManifest(
@@ -127,23 +128,24 @@ function parse(bytes: Uint8Array): unknown {
 
 function mediaTypeOf(fields: Fields, contentType: string | undefined): string {
   const announced = contentType === undefined ? undefined : parseMediaType(contentType)
-  if (contentType !== undefined && announced === undefined) throw invalid('Content-Type is no media type')
+  if (contentType !== undefined && announced === undefined)
+    throw invalid('Content-Type is not a valid media type')
   if (!has(fields, 'mediaType') || fields.mediaType === '') {
-    if (announced === undefined) throw invalid('neither Content-Type nor mediaType says what this is')
+    if (announced === undefined) throw invalid('both Content-Type and mediaType are missing')
     return announced
   }
   if (typeof fields.mediaType !== 'string' || !isMediaType(fields.mediaType)) {
-    throw invalid('mediaType is no media type')
+    throw invalid('mediaType is not a valid media type')
   }
   if (announced !== undefined && announced !== fields.mediaType) {
-    throw invalid('mediaType and Content-Type contradict each other')
+    throw invalid('mediaType and Content-Type differ')
   }
   return fields.mediaType
 }
 
 function imageReferences(fields: Fields, bounds: { descriptorsMax: number }): Reference[] {
-  if (Object.hasOwn(fields, 'manifests')) throw invalid('an image manifest has no manifests')
-  if (!has(fields, 'config')) throw invalid('an image manifest has a config')
+  if (Object.hasOwn(fields, 'manifests')) throw invalid('an image manifest must not have manifests')
+  if (!has(fields, 'config')) throw invalid('an image manifest must have a config')
   const layers = listOf(fields, 'layers', bounds)
   const config = descriptorOf(fields.config, 'config').descriptor
   return [
@@ -159,7 +161,7 @@ function imageReferences(fields: Fields, bounds: { descriptorsMax: number }): Re
 
 function indexReferences(fields: Fields, bounds: { descriptorsMax: number }): Reference[] {
   for (const field of ['config', 'layers', 'fsLayers']) {
-    if (Object.hasOwn(fields, field)) throw invalid(`an index has no ${field}`)
+    if (Object.hasOwn(fields, field)) throw invalid(`an index must not have ${field}`)
   }
   return listOf(fields, 'manifests', bounds).map((child, position): Reference => {
     const { descriptor, platform } = descriptorOf(child, `manifests[${position}]`)
@@ -187,7 +189,7 @@ function descriptorOf(
   }
   const urls = fields.urls ?? []
   if (!Array.isArray(urls) || urls.length > URLS_MAX)
-    throw invalid(`${where}: urls is no list of at most ${URLS_MAX}`)
+    throw invalid(`${where}: urls is not a list of at most ${URLS_MAX} entries`)
   return { descriptor: { mediaType, digest: parsed, size }, urls, platform: platformOf(fields) }
 }
 
@@ -198,7 +200,7 @@ function platformOf(fields: Fields): string | undefined {
   return typeof os === 'string' && typeof architecture === 'string' ? `${os}/${architecture}` : undefined
 }
 
-/** Never fetched by the registry; kept from sending clients anywhere but to a web server. */
+/** The registry never fetches these URLs. The check keeps clients from being sent to anything but a web server. */
 function checkUrls(urls: unknown[]): void {
   for (const url of urls) {
     if (typeof url !== 'string' || !/^https?:\/\//i.test(url))
@@ -210,16 +212,16 @@ function artifactTypeOf(fields: Fields): string | undefined {
   const { artifactType } = fields
   if (artifactType === undefined || artifactType === null || artifactType === '') return undefined
   if (typeof artifactType === 'string' && isMediaType(artifactType)) return artifactType
-  throw invalid('artifactType is no media type')
+  throw invalid('artifactType is not a valid media type')
 }
 
 function annotationsOf(fields: Fields): Readonly<Record<string, string>> | undefined {
   if (!has(fields, 'annotations')) return undefined
   const annotations = fields.annotations
   if (typeof annotations !== 'object' || Array.isArray(annotations))
-    throw invalid('annotations are no object')
+    throw invalid('annotations is not an object')
   for (const value of Object.values(annotations as Fields)) {
-    if (typeof value !== 'string') throw invalid('an annotation is no string')
+    if (typeof value !== 'string') throw invalid('an annotation is not a string')
   }
   return annotations as Readonly<Record<string, string>>
 }
@@ -227,15 +229,15 @@ function annotationsOf(fields: Fields): Readonly<Record<string, string>> | undef
 function checkReferrerAnnotations(annotations: Readonly<Record<string, string>>): void {
   if (Buffer.byteLength(JSON.stringify(annotations)) <= REFERRER_ANNOTATIONS_BYTES_MAX) return
   throw invalid(
-    `a manifest with a subject has at most ${REFERRER_ANNOTATIONS_BYTES_MAX} bytes of annotations`,
+    `a manifest with a subject may have at most ${REFERRER_ANNOTATIONS_BYTES_MAX} bytes of annotations`,
   )
 }
 
-/** Go writes an empty list as null: both are a list. */
+/** Returns the list. Go writes an empty list as null, so null counts as an empty list. */
 function listOf(fields: Fields, field: string, bounds: { descriptorsMax: number }): unknown[] {
   if (!Object.hasOwn(fields, field)) throw invalid(`${field} is missing`)
   const list = fields[field] ?? []
-  if (!Array.isArray(list)) throw invalid(`${field} is no list`)
+  if (!Array.isArray(list)) throw invalid(`${field} is not a list`)
   if (list.length > bounds.descriptorsMax)
     throw invalid(`${field} has more than ${bounds.descriptorsMax} entries`)
   return list
@@ -245,27 +247,27 @@ function has(fields: Fields, field: string): boolean {
   return fields[field] !== undefined && fields[field] !== null
 }
 
-/** An object none of whose keys a case-insensitive reader would take for another. */
+/** Returns the object. Refuses it if a case-insensitive reader would take one of its keys for a known one. */
 function objectOf(value: unknown, what: string, fields: KnownFields): Fields {
   if (typeof value !== 'object' || value === null || Array.isArray(value))
-    throw invalid(`${what} is no object`)
+    throw invalid(`${what} is not an object`)
   for (const key of Object.keys(value)) {
     const folded = foldCase(key)
     if (Object.hasOwn(fields, folded) && fields[folded] !== key) {
-      throw invalid(`${what} has a key that differs from a known one in case only`)
+      throw invalid(`${what} has a key that differs from a known key only in case`)
     }
   }
   return value as Fields
 }
 
-/** Each known field by its folded name: one look-up a key, however many keys a client sends. */
+/** Each known field by its case-folded name: one lookup per key, however many keys a client sends. */
 type KnownFields = Readonly<Record<string, string>>
 
 function known(...fields: readonly string[]): KnownFields {
   return Object.freeze(Object.fromEntries(fields.map((field) => [foldCase(field), field])))
 }
 
-/** Simple case folding as Go's encoding/json does it: the long s and the Kelvin sign fold to ASCII letters too. */
+/** Simple case folding, as in Go's encoding/json: the long s and the Kelvin sign also fold to ASCII letters. */
 function foldCase(key: string): string {
   return key.length > 32 ? '' : key.toLowerCase().replaceAll('\u017f', 's').replaceAll('\u212a', 'k')
 }

@@ -1,5 +1,5 @@
-// The media types that mean something to a registry (image-spec, "Media Types"; docker's schema 2). Unknown types are
-// content like any other and are never refused below the manifest itself.
+// The media types that a registry interprets (image-spec, "Media Types"; docker's schema 2). Only the manifest itself
+// must have a known type. Unknown types below it are content like any other and are never refused.
 
 export const OCI_MANIFEST = 'application/vnd.oci.image.manifest.v1+json'
 export const OCI_INDEX = 'application/vnd.oci.image.index.v1+json'
@@ -13,7 +13,7 @@ const KINDS: Readonly<Record<string, 'image' | 'index'>> = Object.freeze({
   [DOCKER_LIST]: 'index',
 })
 
-/** What a manifest of this type is; undefined for a type that is no manifest. */
+/** Returns the kind of manifest that this type denotes, or undefined if it is not a manifest type. */
 export function manifestKind(mediaType: string): 'image' | 'index' | undefined {
   return Object.hasOwn(KINDS, mediaType) ? KINDS[mediaType] : undefined
 }
@@ -26,20 +26,20 @@ const FOREIGN_LAYERS: readonly string[] = Object.freeze([
   'application/vnd.oci.image.layer.nondistributable.v1.tar+zstd',
 ])
 
-/** A layer whose bytes live elsewhere by its type: the registry accepts manifests without having it. */
+/** Returns true if the type says that the layer's bytes are stored elsewhere. Manifests are accepted without them. */
 export function isForeignLayer(mediaType: string): boolean {
   return FOREIGN_LAYERS.includes(mediaType)
 }
 
 export const MEDIA_TYPE_LENGTH_MAX = 255
-/** type/subtype of RFC 6838, 4.2, without its length limit of 64 a side, which real types exceed. */
+/** type/subtype of RFC 6838, 4.2, without its limit of 64 characters per side, which real types exceed. */
 const MEDIA_TYPE = /^[a-zA-Z0-9][a-zA-Z0-9!#$&^_.+-]*\/[a-zA-Z0-9][a-zA-Z0-9!#$&^_.+-]*$/
 
 export function isMediaType(text: string): boolean {
   return text.length <= MEDIA_TYPE_LENGTH_MAX && MEDIA_TYPE.test(text)
 }
 
-/** The type of a Content-Type header without its parameters; undefined when it is not one. */
+/** Returns the type of a Content-Type header without its parameters, or undefined if it is malformed. */
 export function parseMediaType(header: string): string | undefined {
   if (header.length > 1024) return undefined
   const semicolon = header.indexOf(';')

@@ -1,16 +1,16 @@
-// Query strings, bounded. `+` stays a plus sign: names, digests, tags and media types are the only values here, some
-// clients send them unescaped, and `application/vnd.example+json` must survive.
+// Query strings, with bounds. `+` stays a plus sign: the only values here are names, digests, tags and media types.
+// Some clients send them unescaped, and `application/vnd.example+json` must survive.
 
 import { RegistryError } from '#shared/errors.ts'
 
-/** Parameters of one request; ten tags and a digest are far below it. */
+/** Parameters per request. Ten tags and a digest stay far below it. */
 const PAIRS_MAX = 64
 
 export interface Query {
-  /** The value, the last one where there are several; undefined when absent. */
+  /** Returns the value, or the last one if there are several; undefined if absent. */
   get(name: string): string | undefined
   getAll(name: string): readonly string[]
-  /** Each name with its value, the last one where there are several. */
+  /** Returns each name with its value, or with the last one if there are several. */
   toObject(): Record<string, string>
 }
 

@@ -1,5 +1,5 @@
 // Repository names, tags and references (distribution-spec, "Pulling manifests"). Lengths are checked before any
-// pattern runs, and every pattern is linear in its input.
+// pattern runs, and every pattern takes linear time.
 
 import { createHash } from 'node:crypto'
 import { type Digest, isDigestLike, parseDigest } from './digest.ts'
@@ -9,7 +9,7 @@ export type Tag = string & { readonly __brand: 'Tag' }
 
 export const NAME_LENGTH_MAX = 255
 const TAG = /^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$/
-// Each separator is followed by at least one letter or digit, so there is one way to match and no backtracking.
+// At least one letter or digit follows each separator. So there is only one way to match, and no backtracking.
 const NAME = /^[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*(?:\/[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*)*$/
 
 export function parseRepositoryName(text: string): RepositoryName | undefined {
@@ -26,7 +26,7 @@ export type Reference =
   | { readonly kind: 'digest'; readonly digest: Digest }
   | { readonly kind: 'invalid'; readonly code: 'TAG_INVALID' | 'DIGEST_INVALID' }
 
-/** What contains a colon is a digest, so a bad one is a bad digest and not an unknown tag. */
+/** Text with a colon is parsed as a digest, so a malformed one is reported as a bad digest, not as an unknown tag. */
 export function parseReference(text: string): Reference {
   if (isDigestLike(text)) {
     const digest = parseDigest(text)
@@ -36,7 +36,9 @@ export function parseReference(text: string): Reference {
   return tag === undefined ? { kind: 'invalid', code: 'TAG_INVALID' } : { kind: 'tag', tag }
 }
 
-/** The shard of a repository, the same everywhere and for ever: first byte of sha256(name) & 7. */
+/**
+ * Returns the shard of a repository: first byte of sha256(name) & 7. It must never change and is the same everywhere.
+ */
 export function shardOf(repository: RepositoryName): number {
   const first = createHash('sha256').update(repository).digest()[0] ?? 0
   return first & 7

@@ -1,13 +1,13 @@
-// The one router of the registry API, on the raw request target.
+// The only router of the registry API. It works on the raw request target.
 //
 // Names contain slashes and may contain components called `blobs`, `manifests` or `tags`, so paths are read from the
 // right: `/v2/a/manifests/b/manifests/latest` is the tag `latest` of the repository `a/manifests/b`. Nothing is
-// decoded: a percent sign is allowed only as %3A in the last segment (some clients escape the colon of a digest), so
-// `..%2f`, NULs and double decoding cannot exist behind this function. It never throws.
+// decoded. A percent sign is allowed only as %3A in the last segment, because some clients escape the colon of a
+// digest. So `..%2f`, NULs and double decoding cannot occur behind this function. It never throws.
 
 import { parseRepositoryName, type RepositoryName } from './reference.ts'
 
-/** Longer targets are refused: a name, a sha512 digest and ten tags need less than half of it. */
+/** Longer targets are refused. A name, a sha512 digest and ten tags need less than half of this. */
 export const TARGET_LENGTH_MAX = 8192
 
 export type RegistryPath =
@@ -38,7 +38,7 @@ const TOO_LONG: RegistryPath = Object.freeze({ route: 'invalid', reason: 'target
 
 const PREFIX = '/v2/'
 const UPLOAD_ID = /^[A-Za-z0-9_.=-]{1,128}$/
-/** What may stand in a last segment once %3A is read as a colon; everything else cannot be a reference. */
+/** Characters allowed in the last segment after %3A is read as a colon. No other text can be a reference. */
 const SEGMENT = /^[A-Za-z0-9_.:=+@~-]+$/
 
 export function matchRegistryPath(target: string): RegistryPath {
@@ -79,7 +79,7 @@ function matchLast(head: string, last: string, query: string): RegistryPath {
   return UNKNOWN
 }
 
-/** A last segment no grammar allows still belongs to its route, which then says what is wrong with it. */
+/** A last segment that no grammar allows still belongs to its route, which then reports what is wrong with it. */
 function lastIsWrong(head: string, last: string, query: string): RegistryPath {
   const match = matchLast(head, last, query)
   return match.route === 'upload' ? UNKNOWN : match

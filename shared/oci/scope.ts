@@ -1,5 +1,5 @@
-// Token scopes: `repository:team/app:pull,push` (the docker token specification; distribution's `scope` grammar).
-// Split on the first and the last colon, because a name may hold one (`host:port/name`).
+// Token scopes: `repository:team/app:pull,push` (docker's token specification; distribution's `scope` grammar). They
+// are split at the first and the last colon, because a name may contain one (`host:port/name`).
 
 const SCOPE_LENGTH_MAX = 1024
 const SCOPES_MAX = 100
@@ -8,7 +8,7 @@ const ACTIONS = /^(?:[a-z]+|\*)(?:,(?:[a-z]+|\*))*$/
 
 export interface Scope {
   readonly type: string
-  /** `plugin` in `repository(plugin)`: never the same thing as without. */
+  /** For example `plugin` in `repository(plugin)`. A scope with a class never equals one without. */
   readonly class?: string
   readonly name: string
   readonly actions: readonly string[]
@@ -27,7 +27,9 @@ export function parseScope(text: string): Scope | undefined {
   return type[2] === undefined ? scope : { ...scope, class: type[2] }
 }
 
-/** All scopes of repeated, space-separated parameters; what does not parse grants nothing and is left out. */
+/**
+ * Returns all scopes of repeated, space-separated parameters. Text that does not parse is skipped and grants nothing.
+ */
 export function parseScopes(texts: readonly string[]): Scope[] {
   return texts
     .flatMap((text) => text.slice(0, SCOPES_MAX * SCOPE_LENGTH_MAX).split(' '))

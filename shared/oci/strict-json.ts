@@ -1,27 +1,29 @@
-// JSON that reads the same for everybody. Parsers differ on duplicate keys, byte order marks, broken UTF-8 and
-// fractional integers, and a registry whose reading of a manifest differs from the client's can be made to link one
-// thing and serve another. So whatever is ambiguous is refused; what passes is plain data, parsed natively.
+// A JSON parser that refuses whatever parsers read differently: duplicate keys, byte order marks, broken UTF-8 and
+// fractional integers. If a registry reads a manifest differently from a client, an attacker can make it link one thing
+// and serve another. So ambiguous text is refused. What passes is plain data, parsed by JSON.parse.
 //
-// A small text can be costly to parse: 4 MiB hold a million arrays. So one linear pass over the bytes comes first. It
-// allocates next to nothing, stops at the first bound that is passed, and finds what JSON.parse does not tell: sizes
-// written as fractions, and the number of keys. If the parsed value has fewer, one stood twice. The pass need not
-// understand broken JSON: JSON.parse refuses that next.
+// A small text can be costly to parse: 4 MiB can hold a million arrays. So one linear pass over the bytes comes first.
+// It allocates almost nothing and stops at the first exceeded bound. It also finds what JSON.parse does not report:
+// sizes written as fractions, and the number of keys. If the parsed value has fewer keys, one was a duplicate. The pass
+// need not understand broken JSON, because JSON.parse then refuses it.
 
-/** Deeper than any manifest; parsers with small stacks stop near a thousand. */
+/** Deeper than any manifest. Parsers with small stacks fail near a depth of a thousand. */
 const DEPTH_MAX = 64
-/** Commas and opening brackets. Twenty for each of ten thousand descriptors; a real index of a hundred has a thousand. */
+/**
+ * Counts commas and opening brackets. Ten thousand descriptors need twenty each; a real index of a hundred has 1,000.
+ */
 const VALUES_MAX = 200_000
-/** Of one object. Distinct keys are what costs a parser most, and no manifest has a thousand annotations. */
+/** Per object. Distinct keys cost a parser most, and no manifest has a thousand annotations. */
 const KEYS_MAX = 10_000
 
 export class JsonError extends Error {
   override readonly name = 'JsonError'
 }
 
-/** Fields that are integers: written with a fraction or an exponent, other parsers refuse them. */
+/** Fields that hold integers. Other parsers refuse them when they are written with a fraction or an exponent. */
 const INTEGER_FIELDS: readonly string[] = Object.freeze(['size', 'schemaVersion'])
 
-/** @throws JsonError with a sentence for the client. */
+/** @throws JsonError with a message for the client */
 export function parseStrictJson(bytes: Uint8Array): unknown {
   const { keys } = measureJson(bytes)
   const text = decodeUtf8(bytes)
@@ -31,7 +33,7 @@ export function parseStrictJson(bytes: Uint8Array): unknown {
   } catch (cause) {
     throw new JsonError('not JSON', { cause })
   }
-  if (countKeys(value) !== keys) throw new JsonError('a key stands twice in one object')
+  if (countKeys(value) !== keys) throw new JsonError('an object has a duplicate key')
   return value
 }
 
@@ -60,8 +62,8 @@ const OPEN_OBJECT = 0x7b
 const CLOSE_OBJECT = 0x7d
 
 /**
- * Looks at each byte a fixed number of times. The count of keys means something only for a text that is JSON.
- * @throws JsonError for one that is nested too deep, holds too many values or keys, or has a size that is no integer
+ * Reads each byte a bounded number of times. The count of keys is meaningful only if the text is valid JSON.
+ * @throws JsonError if the text is nested too deep, has too many values or keys, or has a size that is not an integer
  */
 export function measureJson(bytes: ArrayLike<number>): { keys: number } {
   const { length } = bytes
@@ -69,7 +71,7 @@ export function measureJson(bytes: ArrayLike<number>): { keys: number } {
   let values = 0
   let keys = 0
   const keysAt = new Int32Array(DEPTH_MAX + 1)
-  // The string seen last, and whether it is the key of the value at hand.
+  // The last string seen, and whether it is the key of the current value.
   let start = 0
   let end = 0
   let keyed = false
@@ -104,12 +106,12 @@ export function measureJson(bytes: ArrayLike<number>): { keys: number } {
         break
       case POINT:
         if (keyed) refuseFraction(bytes, { start, end })
-        // One look for each value: what has two points is no number anyway.
+        // Check once per value: text with two points is not a number anyway.
         keyed = false
         break
       case SMALL_E:
       case CAPITAL_E:
-        // After a digit an exponent, else a letter of true or false.
+        // After a digit it is an exponent; otherwise it is a letter of true or false.
         if (keyed && isDigit(bytes[index - 1])) {
           refuseFraction(bytes, { start, end })
           keyed = false
@@ -121,7 +123,7 @@ export function measureJson(bytes: ArrayLike<number>): { keys: number } {
   return { keys }
 }
 
-/** The index behind the closing quote, or the end of a text that has none. */
+/** Returns the index after the closing quote, or the end of the text if there is none. */
 function endOfString(bytes: ArrayLike<number>, start: number): number {
   const { length } = bytes
   for (let index = start + 1; index < length; index++) {
@@ -136,13 +138,13 @@ function isDigit(byte: number | undefined): boolean {
   return byte !== undefined && byte >= ZERO && byte <= NINE
 }
 
-/** The string at start..end is the key of a number that has a fraction or an exponent. */
+/** Throws if the string at start..end, the key of a number with a fraction or an exponent, names an integer field. */
 function refuseFraction(bytes: ArrayLike<number>, key: { start: number; end: number }): void {
   if (INTEGER_FIELDS.some((field) => spells(bytes, key, field)))
     throw new JsonError('a size is not written as an integer')
 }
 
-/** Letter by letter, each as it is or as \uXXXX: JSON knows no other way to write one. */
+/** Compares letter by letter, each written as is or as \uXXXX. JSON has no other way to write a letter. */
 function spells(
   bytes: ArrayLike<number>,
   { start, end }: { start: number; end: number },
@@ -164,7 +166,7 @@ function hexadecimal(bytes: ArrayLike<number>, start: number): number {
   return Number.parseInt(digits.join(''), 16)
 }
 
-/** Own keys of all objects in the value; as deep as the text was, which has a bound. */
+/** Counts the own keys of all objects in the value. Its depth is bounded, because the text's depth was. */
 function countKeys(value: unknown): number {
   if (typeof value !== 'object' || value === null) return 0
   const inside: unknown[] = Array.isArray(value) ? value : Object.values(value)

@@ -1,9 +1,10 @@
-// A POST to an address that somebody else chose, without becoming their way into our network.
+// Sends a POST to an address that a user chose, without giving that user access to our network (SSRF).
 //
-// The name is resolved here, every address is judged, and the connection goes to a judged address: a name that answers
-// differently the second time changes nothing. Each redirect begins anew. Loopback and private addresses take leave;
-// link-local ones, where clouds keep their credentials, are never reached. Time, redirects and what is read of the
-// answer are bounded; headers of the caller's own do not follow a redirect to another origin.
+// The name is resolved here, every address is checked, and the connection goes to a checked address. So a name that
+// resolves differently the second time changes nothing. Each redirect is checked again from the start. Loopback and
+// private addresses need permission. Link-local ones, where clouds serve their credentials, are never contacted. Time,
+// redirects and the bytes read of the response are bounded. The caller's own headers do not follow a redirect to
+// another origin.
 
 import { lookup as resolve } from 'node:dns/promises'
 import { request as httpRequest, type IncomingMessage } from 'node:http'
@@ -25,7 +26,7 @@ export interface GuardedPost {
   /** Sent only to the origin of `url`. */
   readonly ownHeaders: Readonly<Record<string, string>>
   readonly allowPrivate: boolean
-  /** For all of it, redirects included. */
+  /** For the whole request, including redirects. */
   readonly timeoutMs: number
   readonly signal?: AbortSignal
   /** Test seam: resolves names. */
@@ -34,11 +35,11 @@ export interface GuardedPost {
 
 export interface PostAnswer {
   readonly status: number
-  /** The first KiB, as text. */
+  /** The first KiB of the response body, as text. */
   readonly text: string
 }
 
-/** @throws AddressRefusedError, or what the connection threw */
+/** @throws AddressRefusedError, or the connection's error */
 export async function guardedPost(post: GuardedPost): Promise<PostAnswer> {
   const timeout = AbortSignal.timeout(post.timeoutMs)
   const signal = post.signal === undefined ? timeout : AbortSignal.any([post.signal, timeout])
@@ -54,8 +55,7 @@ export async function guardedPost(post: GuardedPost): Promise<PostAnswer> {
     const { status, location, text } = await send({ url, address, headers, body: post.body, signal })
     if (![301, 302, 307, 308].includes(status) || location === undefined) return { status, text }
     if (redirects >= REDIRECTS_MAX) throw new AddressRefusedError(`more than ${REDIRECTS_MAX} redirects`)
-    if (!URL.canParse(location, url.href))
-      throw new AddressRefusedError('redirected to something that is no URL')
+    if (!URL.canParse(location, url.href)) throw new AddressRefusedError('redirected to an invalid URL')
     const next = new URL(location, url)
     if (url.protocol === 'https:' && next.protocol === 'http:') {
       throw new AddressRefusedError('redirected from https to http')
@@ -66,9 +66,9 @@ export async function guardedPost(post: GuardedPost): Promise<PostAnswer> {
 
 async function judgedAddress(url: URL, post: GuardedPost): Promise<string> {
   if (!['http:', 'https:'].includes(url.protocol) || url.username !== '' || url.password !== '') {
-    throw new AddressRefusedError('only plain http and https URLs are dialled')
+    throw new AddressRefusedError('only http and https URLs without credentials are allowed')
   }
-  // The URL parser has already turned 0x7f.1 and the like into an address.
+  // The URL parser has already converted 0x7f.1 and similar forms to an address.
   const host = url.hostname.replace(/^\[|\]$/g, '')
   const resolveName =
     post.resolveName ??
@@ -77,7 +77,7 @@ async function judgedAddress(url: URL, post: GuardedPost): Promise<string> {
   const allowed = addresses.find((address) => isAllowed(address, post.allowPrivate))
   if (allowed === undefined) {
     throw new AddressRefusedError(
-      `${url.hostname} is at ${addresses.join(', ') || 'no address'}, which is not dialled`,
+      `${url.hostname} resolves to ${addresses.join(', ') || 'no address'}, which is not allowed`,
     )
   }
   return allowed
@@ -86,8 +86,8 @@ async function judgedAddress(url: URL, post: GuardedPost): Promise<string> {
 const PRIVATE: ReadonlySet<string> = new Set(['loopback', 'private', 'uniqueLocal', 'carrierGradeNat'])
 
 /**
- * Where clouds answer their machines with credentials outside 169.254.0.0/16: Azure, Alibaba, AWS and Google over IPv6,
- * Oracle. Private addresses may be opened; these are not among them.
+ * Addresses outside 169.254.0.0/16 from which clouds serve credentials to their machines: Azure, Alibaba, AWS and
+ * Google over IPv6, Oracle. Private addresses may be allowed; these never are.
  */
 const METADATA: ReadonlySet<string> = new Set([
   '168.63.129.16',
@@ -98,11 +98,12 @@ const METADATA: ReadonlySet<string> = new Set([
 ])
 
 /**
- * Judges an address. IPv4 in an IPv4-mapped address counts as IPv4. In IPv6 only the global range (2000::/3, RFC 4291) is
- * public, so whatever else wraps an IPv4 address is not: IPv4-compatible, translated, NAT64 (RFC 6052), 6to4, Teredo.
+ * Decides whether an address may be contacted. IPv4-mapped IPv6 counts as IPv4. In IPv6 only the global range
+ * (2000::/3, RFC 4291) is public. Other forms that embed an IPv4 address are not: IPv4-compatible, translated, NAT64
+ * (RFC 6052), 6to4, Teredo.
  */
 export function isAllowed(address: string, allowPrivate: boolean): boolean {
-  // In one spelling: ipaddr.js takes ::127.0.0.1 for ::ffff:127.0.0.1, and kernels do not.
+  // Normalise the spelling: ipaddr.js reads ::127.0.0.1 as ::ffff:127.0.0.1, and kernels do not.
   const canonical = isIPv6(address) ? URL.parse(`http://[${address}]`)?.hostname.slice(1, -1) : address
   if (canonical === undefined || !ipaddr.isValid(canonical)) return false
   const parsed = ipaddr.process(canonical)
@@ -125,7 +126,7 @@ function send(options: {
 }): Promise<PostAnswer & { location: string | undefined }> {
   const { url, address, headers, body, signal } = options
   const family = isIP(address)
-  // Whoever asks again gets the judged address.
+  // Every later lookup returns the checked address.
   const lookup: LookupFunction = (_name, wanted, done) => {
     if (wanted.all) done(null, [{ address, family }])
     else done(null, address, family)

@@ -1,8 +1,9 @@
-// Content that this region does not have, from the regions that do: blobs by digest, of one repository.
+// Fetches content that this region lacks from regions that have it: blobs by digest, of one repository.
 //
-// All peers are asked at once; the first that has it sends it, the others are let go. A peer that failed is not asked for
-// some seconds, and no peer has more than a number of questions at a time, so a lost region or a flood of misses holds up
-// nobody. The bytes are whatever the peer says they are: the caller proves them by their digest.
+// All peers are asked at the same time. The first one that has the blob sends it, and the other requests are cancelled.
+// A peer that failed is not asked for some seconds, and the number of simultaneous requests per peer is bounded. So
+// neither a lost region nor a flood of misses holds up other requests. The bytes are unverified: the caller must check
+// the digest.
 
 import type { Digest } from '#shared/oci/digest.ts'
 import type { RepositoryName } from '#shared/oci/reference.ts'
@@ -14,9 +15,9 @@ const QUESTIONS_PER_PEER_MAX = 64
 
 export interface RemoteBlob {
   readonly peer: string
-  /** Bytes, as the peer says. */
+  /** Bytes, according to the peer. */
   readonly size: number
-  /** To be read to its end or cancelled. */
+  /** Must be read to its end or cancelled. */
   readonly body: ReadableStream<Uint8Array>
 }
 
@@ -24,14 +25,14 @@ export type RemoteOutcome =
   | { readonly kind: 'found'; readonly blob: RemoteBlob }
   /** Every peer was asked, and none has it. */
   | { readonly kind: 'nowhere' }
-  /** A peer that may have it is out of reach. */
+  /** A peer that may have it is unreachable. */
   | { readonly kind: 'unknown' }
 
 export interface PeerContent {
   blob(asked: {
     repository: RepositoryName
     digest: Digest
-    /** Ends the transfer. */
+    /** Cancels the transfer. */
     signal: AbortSignal
   }): Promise<RemoteOutcome>
 }

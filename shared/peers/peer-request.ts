@@ -1,21 +1,21 @@
-// A request to another region: signed, never redirected, bounded in time. Whoever answers could be wrong or hostile, so
-// what an answer holds is for the caller to check.
+// Sends a request to another region: signed, without redirects, bounded in time. The other side may be wrong or
+// hostile, so the caller must check the content of the response.
 
 import { randomBytes } from 'node:crypto'
 import { signPeerRequest } from '#shared/auth/peer-signature.ts'
 
 export interface PeerAddress {
-  /** Its origin, without a path. */
+  /** The peer's origin, without a path. */
   readonly url: string
   /** This region. */
   readonly from: string
-  /** The one asked. */
+  /** The region that is asked. */
   readonly to: string
   /** The key that signs. */
   readonly key: string
 }
 
-/** Of every region that the configuration names. */
+/** Returns the address of every region that the configuration names. */
 export function peerAddresses(config: {
   readonly region: string
   readonly peers: readonly { readonly name: string; readonly url: string }[]
@@ -31,10 +31,10 @@ export class PeerError extends Error {
 }
 
 /**
- * Asks. The answer may have any status.
+ * Sends the request. The response may have any status.
  *
  * @param target path and query, as on the request line
- * @throws PeerError when there is no answer, or the signal aborts before its head
+ * @throws PeerError if there is no response, or if the signal aborts before its head
  */
 export async function askPeer(
   { url, from, to, key }: PeerAddress,
@@ -48,7 +48,7 @@ export async function askPeer(
   try {
     return await fetch(url + target, {
       headers: { ...options.headers, ...signed },
-      // The request would arrive somewhere else than it was signed for.
+      // After a redirect, the request would arrive at a target other than the signed one.
       redirect: 'error',
       signal: options.signal,
     })
@@ -57,7 +57,7 @@ export async function askPeer(
   }
 }
 
-/** The whole body as text. @throws PeerError when it is longer than `bytesMax`, or breaks off */
+/** Returns the whole body as text. @throws PeerError if it is longer than `bytesMax`, or incomplete */
 export async function textOf(response: Response, peer: string, bytesMax: number): Promise<string> {
   return (await bytesOf(response, peer, bytesMax)).toString()
 }
@@ -80,5 +80,5 @@ export async function bytesOf(response: Response, peer: string, bytesMax: number
 function unreachable(peer: string, thrown: unknown): PeerError {
   const { message, cause } = thrown as Error
   const why = cause instanceof Error ? `${message}: ${cause.message}` : message
-  return new PeerError(`${peer} could not be asked: ${why}`, { cause: thrown })
+  return new PeerError(`${peer} could not be reached: ${why}`, { cause: thrown })
 }

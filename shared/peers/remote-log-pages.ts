@@ -1,5 +1,5 @@
-// Another region's log, by its /peer/v1/log. Requests are signed, bounded in time and size, and answered by somebody who
-// could be wrong: what is no event of that region is refused.
+// Reads another region's log through its /peer/v1/log. Requests are signed and bounded in time and size. The other side
+// may be wrong: events that are not that region's are refused.
 
 import type { CloudEvent } from '#shared/events/cloud-event.ts'
 import { parseEventId, type ShardPosition } from '#shared/events/event-id.ts'
@@ -7,11 +7,11 @@ import type { LogPage, LogPages } from '#shared/events/log-pages.ts'
 import { askPeer, type PeerAddress, PeerError, textOf } from './peer-request.ts'
 
 const TIMEOUT_MS = 10_000
-/** A page is some 4 MiB, or one event with its manifest and references. */
+/** A page is about 4 MiB, or one event with its manifest and references. */
 const ANSWER_BYTES_MAX = 32 * 1024 * 1024
 
 export interface RemoteLogOptions extends PeerAddress {
-  /** Seconds the peer may hold a request until there is something. */
+  /** Seconds for which the peer may hold a request until it has events. */
   readonly waitSeconds: number
 }
 
@@ -50,7 +50,7 @@ function answerOf(body: string, origin: string): Answer {
   try {
     answer = JSON.parse(body) as Partial<Answer>
   } catch {
-    throw new PeerError(`${origin} answered what is no JSON`)
+    throw new PeerError(`${origin} sent a response that is not JSON`)
   }
   const { events, gone, behind } = answer
   if (
@@ -59,8 +59,8 @@ function answerOf(body: string, origin: string): Answer {
     !Array.isArray(gone) ||
     typeof behind !== 'number'
   )
-    throw new PeerError(`${origin} answered what is no page of its log`)
+    throw new PeerError(`${origin} sent a response that is not a page of its log`)
   if (events.some((event: CloudEvent) => parseEventId(String(event?.id))?.origin !== origin))
-    throw new PeerError(`${origin} answered with events that are not its own`)
+    throw new PeerError(`${origin} sent events that are not its own`)
   return { origin, events, gone, behind }
 }

@@ -1,6 +1,6 @@
-// Applies settings that another region wrote: each field is a register and merges for itself, by version and then by value,
-// as in shared/convergence/settings.ts. Secret values arrive sealed and stay so: they open wherever the regions share
-// their key. What is no setting of this release is parked.
+// Applies settings that another region wrote. Each field is a register and merges separately, by version and then by
+// value, as in shared/convergence/settings.ts. Secret values arrive sealed and stay sealed: they open wherever the
+// regions share their key. Settings that this release does not know are parked.
 
 import { type MergedSetting, mergeSettings } from '#shared/db/merge-settings.ts'
 import type { CloudEvent } from '#shared/events/cloud-event.ts'

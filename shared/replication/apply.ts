@@ -1,7 +1,7 @@
-// Applies events of another region's log: what `receiveEvents` does with those that it takes.
+// Applies events of another region's log: this is what `receiveEvents` does with the events that it takes.
 //
-// Events are parsed before any transaction; one that says nothing sensible is parked with the reason. Manifests that came
-// with their events are stored first. The rest is one merge of all registers.
+// Events are parsed before any transaction. An invalid event is parked with the reason. Manifests that came with their
+// events are stored first. The rest is one merge of all registers.
 
 import type { Repository } from '#shared/convergence/registers.ts'
 import type { Queryable } from '#shared/db/statement.ts'
@@ -20,10 +20,10 @@ import {
 } from './parse-event.ts'
 import type { Applier } from './receive-events.ts'
 
-/** As a push allows. */
+/** The same limit as for a push. */
 const DESCRIPTORS_MAX = 10_000
 
-/** Applies what changes registers; every other type that is known is a notification and changes nothing. */
+/** Applies events that change registers. Every other known type is a notification and changes nothing. */
 export function createRegisterApplier(clock: () => number): Applier {
   return {
     types: KNOWN_TYPES,
@@ -60,7 +60,7 @@ function parseAgain(
   return parseEvent(event, { id, nowMs: clock() })
 }
 
-/** Stores manifests that a peer answered, before their registers are merged. @throws BadEventError */
+/** Stores manifests that a peer sent, before their registers are merged. @throws BadEventError */
 export async function storeCarried(db: Queryable, manifests: readonly CarriedManifest[]): Promise<void> {
   await storeManifests(db, manifests.map(contentOf))
 }

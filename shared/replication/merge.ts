@@ -1,8 +1,9 @@
-// Merges registers of other regions, wherever they come from: a peer's log, its answer to a miss, a comparison, a
-// bootstrap. The one path on which anything of another region becomes visible here.
+// Merges registers of other regions, whatever their source: a peer's log, its response to a miss, a comparison, a
+// bootstrap. This is the only path by which anything of another region becomes visible here.
 //
-// What comes is first merged by itself (shared/convergence), so that each register comes once; then it is merged into the
-// rows by a fixed number of statements in the lock order, links that follow are derived, and conflicts are found.
+// The input is first merged with itself (shared/convergence), so that each register occurs once. It is then merged into
+// the rows by a fixed number of statements in the lock order. Finally the resulting links are derived, and conflicts
+// are found.
 
 import {
   type Alive,
@@ -24,10 +25,10 @@ import { type MergedTag, mergeTagVersions } from '#shared/db/merge-tags.ts'
 import type { Queryable } from '#shared/db/statement.ts'
 import { tellDeleteConflicts, tellTagConflicts } from '#shared/db/tell-conflicts.ts'
 
-/** Registers by repository name. All repositories are of one shard. */
+/** Registers by repository name. All repositories belong to one shard. */
 export type Registers = ReadonlyMap<string, Repository>
 
-/** Where `changes` puts what it learns of a repository. */
+/** Returns the entry of a repository in `changes`, and creates it if there is none. */
 export function registersOf(changes: Map<string, Repository>, name: string): Repository {
   const known = changes.get(name)
   if (known !== undefined) return known
@@ -37,8 +38,8 @@ export function registersOf(changes: Map<string, Repository>, name: string): Rep
 }
 
 /**
- * Merges the registers, within the caller's transaction. `byLog`: they come from their origin's log, in its order, and
- * the cursor moves in this transaction; otherwise they are told early.
+ * Merges the registers within the caller's transaction. `byLog`: they come from their origin's log, in its order, and
+ * the cursor moves in this transaction. Otherwise they arrive early, before their events.
  */
 export async function mergeRegisters(
   transaction: Queryable,
@@ -131,14 +132,14 @@ function textOf({ h, origin }: Version): { h: string; origin: string } {
   return { h: String(h), origin }
 }
 
-/** What the death's row keeps beside its version. */
+/** Returns what the death's row stores besides its version. */
 function knowledgeOf({ version, seen, early, written, lineage }: Death) {
   if (version.h === 0n) return null
   const told = early.map(({ subject, value, version }) => ({ subject, value, version: textOf(version) }))
   return { seen, early: told, written, lineage }
 }
 
-/** What has to be judged again: what a death may have killed, and each write for itself. */
+/** Returns what must be evaluated again: everything that a death may have killed, and each write itself. */
 function touchedBy(merged: {
   died: readonly string[]
   members: readonly MergedMember[]

@@ -1,5 +1,6 @@
-// What an event of another region says, checked field by field: a peer is another release, perhaps a broken one, and what
-// it says becomes true here. Pure. Throws `BadEventError` with what is wrong; the caller keeps the event and goes on.
+// Parses an event of another region and checks it field by field: a peer may run another release, or a broken one, and
+// what it sends takes effect here. Pure. Throws `BadEventError` with the reason; the caller parks the event and
+// continues.
 
 import type {
   Death,
@@ -25,9 +26,9 @@ import { TYPE_PREFIX } from '#shared/events/event-types.ts'
 import { algorithmOf, type Digest, digestBytes, parseDigest } from '#shared/oci/digest.ts'
 import { parseRepositoryName, parseTag, shardOf } from '#shared/oci/reference.ts'
 
-/** A version further ahead than this is an error of whoever made it, and would beat every write for as long. */
+/** A version further in the future is an error of its writer, and would win over every other write for that long. */
 const AHEAD_MS_MAX = 10 * 366 * 86_400_000
-/** Entries of one death's lists. A region has tens of peers; what was told early is what a lag of seconds holds. */
+/** Entries per list of a death. A region has tens of peers, and early versions cover a lag of some seconds. */
 const LIST_MAX = 100_000
 
 export class BadEventError extends Error {
@@ -43,7 +44,7 @@ const APPLIED = [
   'tag.deleted',
   'repository.deleted',
 ].map((type) => `${TYPE_PREFIX}${type}.v1`)
-/** Types that tell somebody something and change nothing in another region. */
+/** Types that only notify and change nothing in another region. */
 const TOLD = [
   'push',
   'delete',
@@ -54,15 +55,15 @@ const TOLD = [
   'delete.conflict',
 ].map((type) => `${TYPE_PREFIX}${type}.v1`)
 
-/** Types that this release knows; others are parked. */
+/** Types that this release knows. Other types are parked. */
 export const KNOWN_TYPES: ReadonlySet<string> = new Set([...APPLIED, ...TOLD])
 
-/** A manifest's bytes, which came with its event. */
+/** A manifest's bytes that came with its event. */
 export interface CarriedManifest {
   readonly digest: Digest
   readonly bytes: Buffer
   readonly mediaType: string
-  /** References that its push left out. */
+  /** References that were missing at the push. */
   readonly absent: readonly string[]
 }
 
@@ -74,7 +75,7 @@ export interface ParsedEvent {
 
 type Fields = Readonly<Record<string, unknown>>
 
-/** What the event does; undefined when it is a notification. @throws BadEventError */
+/** Returns what the event does, or undefined if it is a notification. @throws BadEventError */
 export function parseEvent(
   event: CloudEvent,
   { id, nowMs }: { id: EventId; nowMs: number },
@@ -84,7 +85,7 @@ export function parseEvent(
   const repository = repositoryOf(data, id)
   const events: Events = [{ epoch: id.epoch, seq: id.seq }]
   const version = writeVersion(data, id, nowMs)
-  // Releases that did not tell it had one region.
+  // Releases that did not send this field had only one region.
   const written = writtenOf(data.written ?? { epoch: 0, id: 0 }, 'written')
   switch (event.type.slice(TYPE_PREFIX.length)) {
     case 'manifest.put.v1': {
@@ -117,7 +118,7 @@ export function parseEvent(
     }
     default: {
       const name = parseTag(textOf(data, 'tag'))
-      if (name === undefined) throw new BadEventError('`tag` is no tag')
+      if (name === undefined) throw new BadEventError('`tag` is not a valid tag')
       const tag = {
         version,
         digest: digestOf(data),
@@ -134,7 +135,7 @@ export function parseEvent(
 
 function repositoryOf(data: Fields, { shard }: EventId): string {
   const repository = parseRepositoryName(textOf(data, 'repository'))
-  if (repository === undefined) throw new BadEventError('`repository` is no name of a repository')
+  if (repository === undefined) throw new BadEventError('`repository` is not a valid repository name')
   if (shardOf(repository) !== shard) throw new BadEventError(`${repository} is not of shard ${shard}`)
   return repository
 }
@@ -184,24 +185,24 @@ function writtenOf(value: unknown, name: string): Written {
   return { epoch: countOf(written.epoch, name), id: countOf(written.id, name) }
 }
 
-/** A bigint of Postgres, not negative. */
+/** A non-negative bigint of Postgres. */
 const H = /^(0|[1-9][0-9]{0,17}|[1-8][0-9]{18})$/
 const ORIGIN = /^([a-z][a-z0-9-]{0,31})?$/
 
 export function versionOf(value: unknown, name: string): Version {
   const { h, origin } = fieldsOf(value, name)
   if (typeof h !== 'string' || !H.test(h) || typeof origin !== 'string' || !ORIGIN.test(origin))
-    throw new BadEventError(`\`${name}\` is no version`)
+    throw new BadEventError(`\`${name}\` is not a version`)
   return { h: BigInt(h), origin }
 }
 
 function carried(data: Fields, digest: Digest, mediaType: string): CarriedManifest | undefined {
   const { content } = data
   if (content === undefined || content === null) return undefined
-  if (typeof content !== 'string') throw new BadEventError('`content` is no text')
+  if (typeof content !== 'string') throw new BadEventError('`content` is not a string')
   const bytes = Buffer.from(content, 'base64')
   if (digestBytes(algorithmOf(digest), bytes) !== digest)
-    throw new BadEventError('`content` does not have the digest')
+    throw new BadEventError('`content` does not match the digest')
   return { digest, bytes, mediaType, absent: listOf(data.absent ?? [], 'absent').map(String) }
 }
 
@@ -212,35 +213,35 @@ function actorOf(data: Fields): string {
 
 function timeOf({ time }: CloudEvent): string {
   const ms = Date.parse(time)
-  if (Number.isNaN(ms)) throw new BadEventError('`time` is no time')
+  if (Number.isNaN(ms)) throw new BadEventError('`time` is not a time')
   return new Date(ms).toISOString()
 }
 
 function digestOf(data: Fields): Digest {
   const digest = parseDigest(textOf(data, 'digest'))
-  if (digest === undefined) throw new BadEventError('`digest` is no digest')
+  if (digest === undefined) throw new BadEventError('`digest` is not a valid digest')
   return digest
 }
 
 export function textOf(fields: Fields, name: string): string {
   const value = fields[name]
-  if (typeof value !== 'string') throw new BadEventError(`\`${name}\` is no text`)
+  if (typeof value !== 'string') throw new BadEventError(`\`${name}\` is not a string`)
   return value
 }
 
 function countOf(value: unknown, name: string): number {
   if (typeof value !== 'number' || !Number.isSafeInteger(value) || value < 0)
-    throw new BadEventError(`\`${name}\` is no count`)
+    throw new BadEventError(`\`${name}\` is not a count`)
   return value
 }
 
 function listOf(value: unknown, name: string): readonly unknown[] {
-  if (!Array.isArray(value) || value.length > LIST_MAX) throw new BadEventError(`\`${name}\` is no list`)
+  if (!Array.isArray(value) || value.length > LIST_MAX) throw new BadEventError(`\`${name}\` is not a list`)
   return value
 }
 
 export function fieldsOf(value: unknown, name: string): Fields {
   if (typeof value !== 'object' || value === null || Array.isArray(value))
-    throw new BadEventError(`\`${name}\` is no object`)
+    throw new BadEventError(`\`${name}\` is not an object`)
   return value as Fields
 }

@@ -1,9 +1,10 @@
-// Reads of content that is in another region and not here yet.
+// Reads content that is in another region and not here yet.
 //
-// A repository may link a blob whose bytes have not come: its manifest was pushed elsewhere. Such a blob is read from a
-// region that has it, and passed on as it comes; the last bytes wait for the digest, so a peer that sends something else
-// breaks the connection and never makes a blob that looks whole. A blob that the repository does not link is not asked
-// for: a deleted one stays deleted, whatever others still have.
+// A repository may link a blob whose bytes have not arrived, because its manifest was pushed elsewhere. Such a blob is
+// read from a region that has it and passed on as it arrives. The last bytes are held back until the digest is
+// verified. So if a peer sends wrong bytes, the connection breaks, and the client never gets a complete-looking blob. A
+// blob that the repository does not link is not requested: a deleted blob stays deleted, whatever other regions still
+// have.
 
 import { type ByteSink, StoreError } from '#shared/blobs/blob-store.ts'
 import { provingSink } from '#shared/blobs/proving-sink.ts'
@@ -15,10 +16,10 @@ import type { RepositoryName } from '#shared/oci/reference.ts'
 import type { PeerContent, RemoteBlob } from '#shared/peers/peer-content.ts'
 
 /**
- * A blob of this repository that another region has; undefined when the repository does not link it, or nobody has it.
- * The caller reads its body to the end or cancels it.
+ * Returns a blob of this repository that another region has, or undefined if the repository does not link it or no
+ * region has it. The caller must read its body to the end or cancel it.
  *
- * @throws RegistryError UNAVAILABLE when a region that may have it is out of reach
+ * @throws RegistryError UNAVAILABLE if a region that may have it is unreachable
  */
 export async function findRemoteBlob(
   context: { reads: Queryable; content: PeerContent },
@@ -30,15 +31,18 @@ export async function findRemoteBlob(
   if (outcome.kind === 'found') return outcome.blob
   if (outcome.kind === 'nowhere') return undefined
   throw new RegistryError('UNAVAILABLE', {
-    message: 'the blob is in a region that is out of reach',
+    message: 'the blob is in a region that is unreachable',
     details: [{ digest }],
     headers: { 'Retry-After': '5' },
   })
 }
 
-/** All bytes of the blob to the sink, or it rejects. @throws StoreError 'corrupt' when they are not the blob's */
+/**
+ * Writes all bytes of the blob to the sink, or rejects.
+ * @throws StoreError 'corrupt' if they do not match the digest
+ */
 export async function passOn(blob: RemoteBlob, digest: Digest, sink: ByteSink): Promise<void> {
-  // Nothing will come that could be proved.
+  // There will be no bytes to verify.
   if (blob.size === 0 && digest !== digestBytes(algorithmOf(digest), Buffer.alloc(0)))
     throw new StoreError('corrupt', `${blob.peer} has no bytes for ${digest}`)
   const proving = provingSink(sink, { digest, size: blob.size })

@@ -1,9 +1,11 @@
-// Takes events of another region's log: applied, parked or dropped as repeated, with the cursor, in one transaction
-// (rules R4 and R8). What events do is the applier's; that each happens once, in order and never silently not, is
-// decided here. Merges do not depend on order, so a parked event may be applied years later.
+// Takes events of another region's log. In one transaction, each event is applied, parked, or dropped as a duplicate,
+// and the cursor is moved (rules R4 and R8). The applier defines what an event does. This file ensures that each event
+// takes effect once and in order, and that none is skipped silently. Merges do not depend on order, so a parked event
+// may be applied years later.
 //
-// A batch that fails on its data is applied event by event, each under a savepoint: the bad one is parked with the
-// reason, and the others count. A failure that is not the data's (a lock, a timeout, a connection) fails the batch.
+// If a batch fails because of its data, its events are applied one by one, each under a savepoint. The bad event is
+// parked with the reason, and the others are applied. Any other failure (a lock, a timeout, a connection) fails the
+// batch.
 
 import type { Database } from '#shared/db/connect.ts'
 import { meansBadData } from '#shared/db/failures.ts'
@@ -21,7 +23,7 @@ import type { CloudEvent } from '#shared/events/cloud-event.ts'
 import { arrival, type EventId, parseEventId } from '#shared/events/event-id.ts'
 import { BadEventError } from './parse-event.ts'
 
-/** Each may be as large as a manifest with its references. */
+/** Each event may be as large as a manifest with its references. */
 const UNPARK_BATCH = 10
 
 export interface TakenEvent {
@@ -30,11 +32,11 @@ export interface TakenEvent {
 }
 
 export interface Applier {
-  /** Types in full that it knows. Events of others are parked. */
+  /** The full types that it supports. Events of other types are parked. */
   readonly types: ReadonlySet<string>
   /**
-   * Looks at events of known types before the transaction that applies them, and does what is harmless if that fails.
-   * Returns the ids of those that say nothing sensible, with the reasons: they are parked.
+   * Checks events of supported types before the transaction that applies them. Its effects must be harmless if that
+   * transaction fails. Returns the ids of invalid events with the reasons; these events are parked.
    */
   prepare?(db: Queryable, events: readonly TakenEvent[]): Promise<ReadonlyMap<string, string>>
   /** Applies events of one shard, in order, within the transaction. */
@@ -69,8 +71,8 @@ export interface Taken {
 }
 
 /**
- * Takes events of one shard, which come right after its cursor but for repetitions.
- * @throws Error on a hole: nothing of the batch has happened then
+ * Takes events of one shard. Apart from duplicates, they must directly follow its cursor.
+ * @throws Error on a gap; nothing of the batch is applied then
  */
 export async function receiveEvents(
   db: Database,
@@ -80,7 +82,7 @@ export async function receiveEvents(
   const events = options.events.map((event) => {
     const id = parseEventId(event.id)
     if (id === undefined || id.origin !== origin || id.shard !== shard)
-      throw new Error(`${event.id} is no event of shard ${shard} of ${origin}`)
+      throw new Error(`${event.id} is not an event of shard ${shard} of ${origin}`)
     return { event, id }
   })
   const known = events.filter(({ event }) => applier.types.has(event.type))
@@ -97,9 +99,9 @@ export async function receiveEvents(
         repeated++
         continue
       }
-      // A new epoch begins at 1; that nothing of the old one is left out is for whoever reads the log to know.
+      // A new epoch starts at 1. Whether events of the old one are missing is for the log's reader to ensure.
       if (what === 'gap' && !(id.epoch > at.epoch && id.seq === 1))
-        throw new Error(`${event.id} leaves a hole`)
+        throw new Error(`${event.id} leaves a gap`)
       if (id.epoch > at.epoch) await keepPeerEpoch(transaction, { origin, ...at })
       const reason = bad.get(event.id)
       if (applier.types.has(event.type) && reason === undefined) taken.push(one)
@@ -119,7 +121,7 @@ function isItsFault(thrown: unknown): boolean {
   return thrown instanceof BadEventError || meansBadData(thrown)
 }
 
-/** Applies the events together, or each by itself. How many were parked. */
+/** Applies the events together or, if that fails, one by one. Returns how many were parked. */
 async function applyAll(
   transaction: Queryable,
   { shard, events, applier }: { shard: number; events: readonly TakenEvent[]; applier: Applier },
@@ -146,7 +148,7 @@ async function applyAll(
   return parked
 }
 
-/** Applies parked events whose types are known by now, a bounded number; how many. To be called until it is 0. */
+/** Applies a bounded number of parked events whose types are known by now. Returns how many; call it until it is 0. */
 export async function applyParked(db: Database, applier: Applier): Promise<number> {
   const found = await parkedEvents(db, { types: [...applier.types], limit: UNPARK_BATCH })
   const events = found.map(({ event, origin, epoch, shard, seq }) => ({

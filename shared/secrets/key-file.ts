@@ -1,5 +1,5 @@
-// Files that hold one key each, readable by their user alone. A new file is complete and durable before it has its name,
-// and never replaces another: of many who make it at once all read the same key.
+// Files that hold one key each, readable only by their user. A new file is complete and durable before it gets its
+// name, and it never replaces another one: if several processes create it at the same time, all read the same key.
 
 import { randomBytes } from 'node:crypto'
 import { link, open, readFile, rm } from 'node:fs/promises'
@@ -8,7 +8,7 @@ import { dirname } from 'node:path'
 const KEY_BYTES = 32
 const KEY_LENGTH_MIN = 32
 
-/** undefined: there is no file. @throws Error with a sentence about a file that is no key */
+/** Returns undefined if there is no file. @throws Error if the file does not hold a valid key */
 export async function readKeyFile(path: string): Promise<string | undefined> {
   let key: string
   try {
@@ -19,16 +19,17 @@ export async function readKeyFile(path: string): Promise<string | undefined> {
   }
   if (key.length < KEY_LENGTH_MIN) {
     throw new Error(
-      `${path} holds no key of ${KEY_LENGTH_MIN} or more characters: restore it from a backup, or remove it to have a new one made, which opens nothing that was sealed before.`,
+      `${path} does not hold a key of ${KEY_LENGTH_MIN} or more characters: restore it from a backup, or remove it. ` +
+        'A new key is then created, but it opens nothing that was sealed before.',
     )
   }
   return key
 }
 
 /**
- * The key that the file holds. A file that is not there is made, in a directory that is.
+ * Returns the key in the file. Creates the file if it does not exist; its directory must exist.
  *
- * @param key what a new file holds; random if it is not given
+ * @param key content of a new file; random if it is not given
  */
 export async function makeKeyFile(path: string, key?: string): Promise<string> {
   const known = await readKeyFile(path)
@@ -45,7 +46,7 @@ export async function makeKeyFile(path: string, key?: string): Promise<string> {
   try {
     await link(making, path)
   } catch (thrown) {
-    // Another process made one meanwhile: that one counts.
+    // Another process created one in the meantime; use that one.
     if ((thrown as NodeJS.ErrnoException).code !== 'EEXIST') throw thrown
   } finally {
     await rm(making, { force: true })

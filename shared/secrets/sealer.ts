@@ -1,9 +1,10 @@
-// Sealing: secret values are encrypted before they reach a row, so that a dump, an event and a replica hold ciphertext.
+// Sealing: secret values are encrypted before they are written to a row. So a dump, an event and a replica hold only
+// ciphertext.
 //
-// AES-256-GCM (NIST SP 800-38D) with a random 96-bit nonce. Several keys may be in force: the first seals, each opens,
-// so that keys can be exchanged one after the other. A sealed text names its key by an id that is derived from it, and
-// is bound to its place (kind, id and field): moved to another place it does not open. What cannot be opened throws
-// SealError with a reason that an operator can act on and that holds nothing of the value.
+// AES-256-GCM (NIST SP 800-38D) with a random 96-bit nonce. There may be several keys: the first seals, all open, so
+// keys can be rotated. A sealed text names its key by an id that is derived from the key. It is bound to its place
+// (kind, id and field) and does not open in any other place. If a value cannot be opened, SealError gives a reason that
+// an operator can act on and that contains nothing of the value.
 
 import { createCipheriv, createDecipheriv, hkdfSync, randomBytes } from 'node:crypto'
 
@@ -20,11 +21,11 @@ export class SealError extends Error {
 }
 
 export interface Sealer {
-  /** Of the key that seals: 16 hexadecimal digits. */
+  /** Id of the key that seals: 16 hexadecimal digits. */
   readonly keyId: string
-  /** What every text that this sealer makes begins with. */
+  /** The prefix of every text that this sealer produces. */
   readonly prefix: string
-  /** @param place where the value is kept; needed to open it */
+  /** @param place where the value is stored; needed to open it */
   seal(text: string, place: string): string
   /** @throws SealError */
   open(sealed: string, place: string): string
@@ -35,11 +36,11 @@ interface Key {
   readonly bytes: Buffer
 }
 
-/** @param secrets the first seals, each opens; at least one, each of 32 or more random characters */
+/** @param secrets the first seals, all open; at least one, each of 32 or more random characters */
 export function createSealer(secrets: readonly string[]): Sealer {
   const keys = secrets.map(deriveKey)
   const [first] = keys
-  if (first === undefined) throw new TypeError('a sealer needs a key')
+  if (first === undefined) throw new TypeError('a sealer needs at least one key')
 
   return {
     keyId: first.id,
@@ -73,12 +74,12 @@ export function createSealer(secrets: readonly string[]): Sealer {
   }
 }
 
-/** True for a text that some sealer made. */
+/** Returns true if some sealer produced the text. */
 export function isSealed(value: unknown): value is string {
   return typeof value === 'string' && value.startsWith('sealed:')
 }
 
-/** The id comes from the secret by a derivation of its own: it tells nothing about the key. */
+/** The id has its own derivation from the secret, so it reveals nothing about the key. */
 function deriveKey(secret: string): Key {
   const derive = (purpose: string, bytes: number) =>
     Buffer.from(hkdfSync('sha256', secret, '', `portolan secrets ${purpose}`, bytes))

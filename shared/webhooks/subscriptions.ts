@@ -1,8 +1,8 @@
-// Webhook subscriptions of a region: settings that admins write, and the deliveries that come of them.
+// Webhook subscriptions of a region: settings that admins write, and the deliveries that result from them.
 //
 // What is read is parsed. A webhook that does not parse, or whose secrets cannot be opened here, is reported and gets
-// nothing sent; the others do not notice. Planning looks at no secret: a node without the right key loses no event for
-// anybody, the deliveries wait for a node that can read the webhook.
+// no deliveries sent; the others are not affected. Planning needs no secret: a node without the right key loses no
+// event for anybody, because deliveries wait for a node that can read the webhook.
 
 import { randomUUID } from 'node:crypto'
 import { type LoggedEvent, type LogPosition, logBounds, readEvents } from '#shared/db/event-log.ts'
@@ -40,14 +40,14 @@ import {
   type Webhook,
 } from '#shared/webhooks/webhook.ts'
 
-/** Enough for every team's; a planner looks at each for each event. */
+/** Enough for one per team. The planner checks each webhook for each event. */
 const WEBHOOKS_MAX = 1_000
-/** Events one call or run looks at. */
+/** Events that one call or run reads. */
 const EVENTS_MAX = 500
 const REPLAY_MAX = 10_000
 const READER = 'webhooks'
 
-/** Where webhooks live: the database, who writes, the key that seals their secrets, and their limits. */
+/** What webhooks need: the database, the writer's identity, the key that seals their secrets, and their limits. */
 export type WebhookContext = Pick<Region, 'name' | 'instance' | 'db' | 'sealer' | 'config'>
 
 export interface Subscription {
@@ -55,10 +55,10 @@ export interface Subscription {
   readonly webhook: Webhook
 }
 
-/** A webhook that is there and gets nothing sent until it is changed or removed. */
+/** A stored webhook to which nothing is sent until it is changed or removed. */
 export interface UnreadableWebhook {
   readonly id: string
-  /** A sentence without any value. */
+  /** The reason, without any value. */
   readonly problem: string
 }
 
@@ -67,7 +67,7 @@ export interface Subscriptions {
   readonly unreadable: readonly UnreadableWebhook[]
 }
 
-/** Every webhook. One that does not parse, or whose secrets do not open, is listed and stops nobody. */
+/** Returns every webhook. One that does not parse, or whose secrets do not open, is listed and affects no other. */
 export async function subscriptions(region: WebhookContext): Promise<Subscriptions> {
   const all = (await readSettings(region.db, 'webhook')).map((setting) => parsed(region, setting))
   return {
@@ -97,7 +97,7 @@ async function requireSetting(db: Queryable, id: string): Promise<SettingFields>
   return setting
 }
 
-/** @throws RegistryError TOOMANYREQUESTS when there are as many as there may be, DENIED without a key for secrets */
+/** @throws RegistryError TOOMANYREQUESTS at the limit of webhooks, DENIED without a key for secrets */
 export async function addWebhook(
   region: WebhookContext,
   options: { given: Partial<Webhook>; provenance: Provenance },
@@ -109,7 +109,9 @@ export async function addWebhook(
   await region.db.transaction(async (transaction) => {
     await lockSettingKind(transaction, 'webhook')
     if ((await readSettings(transaction, 'webhook')).length >= WEBHOOKS_MAX) {
-      throw new RegistryError('TOOMANYREQUESTS', { message: `a region has at most ${WEBHOOKS_MAX} webhooks` })
+      throw new RegistryError('TOOMANYREQUESTS', {
+        message: `a region may have at most ${WEBHOOKS_MAX} webhooks`,
+      })
     }
     await writeSetting(transaction, writer, { kind: 'webhook', id, fields: { ...webhook }, isNew: true })
   })
@@ -117,8 +119,8 @@ export async function addWebhook(
 }
 
 /**
- * Changes some fields. A webhook that could not be read is mended by a change that has every field which was wrong.
- * @throws RegistryError NOT_FOUND, REQUEST_INVALID when a field would still be wrong, DENIED
+ * Changes some fields. A webhook that cannot be read is repaired by a change that sets every wrong field.
+ * @throws RegistryError NOT_FOUND, REQUEST_INVALID if a field would still be wrong, DENIED
  */
 export async function changeWebhook(
   region: WebhookContext,
@@ -143,7 +145,7 @@ export async function changeWebhook(
   })
 }
 
-/** Removes a webhook, readable or not, and what it would still have got. @throws RegistryError NOT_FOUND */
+/** Removes a webhook, readable or not, with its outstanding deliveries. @throws RegistryError NOT_FOUND */
 export async function removeWebhook(
   region: WebhookContext,
   options: { id: string; provenance: Provenance },
@@ -160,7 +162,8 @@ export async function removeWebhook(
 function requireSealer({ sealer }: WebhookContext): Sealer {
   if (sealer !== undefined) return sealer
   throw new RegistryError('DENIED', {
-    message: 'webhooks hold secrets, which are kept encrypted: set PORTOLAN_SECRETS_KEY at every node first',
+    message:
+      'webhooks contain secrets, which are stored encrypted: set PORTOLAN_SECRETS_KEY on every node first',
   })
 }
 
@@ -182,9 +185,9 @@ function planned(region: WebhookContext, id: string, event: LoggedEvent): Planne
 }
 
 /**
- * One step of planning: looks at the next events and adds their deliveries, together with how far it came. Returns how
- * many events it looked at. Subscriptions are read after the events: one that was there before a push gets it. The first
- * time it begins at the end of the log: what was before a region had webhooks is there for `replay`.
+ * One planning step: reads the next events and stores their deliveries together with its progress. Returns how many
+ * events it read. Subscriptions are read after the events, so a subscription that existed before a push gets it. The
+ * first step starts at the end of the log: earlier events are available through `replay`.
  */
 export async function planNext(region: WebhookContext): Promise<number> {
   return region.db.transaction(async (transaction) => {
@@ -201,7 +204,7 @@ export async function planNext(region: WebhookContext): Promise<number> {
       id,
       filter: readStoredFilter(fields),
     }))
-    // Lazily, one after the other: all of them together may be a thousand times the page.
+    // Lazily, one at a time: all deliveries together may be a thousand times the size of the page.
     const deliveries = events.values().flatMap((event) =>
       filters
         .values()
@@ -215,8 +218,8 @@ export async function planNext(region: WebhookContext): Promise<number> {
 }
 
 /**
- * Plans again what a subscription should have got behind a position: under the same ids. Goes on at `next`.
- * @throws RegistryError NOT_FOUND, REQUEST_INVALID when nobody can tell what it should have got
+ * Plans the deliveries for the events after a position again, under the same ids. Continue at `next`.
+ * @throws RegistryError NOT_FOUND, REQUEST_INVALID if the webhook's filter cannot be read
  */
 export async function replay(
   region: WebhookContext,
@@ -244,7 +247,7 @@ export async function replay(
   return { planned: count, next }
 }
 
-/** A delivery that nothing happened for, to see whether the receiver answers. Returns its id. */
+/** Sends a delivery without a real event, to test whether the receiver responds. Returns its id. */
 export async function sendTest(region: WebhookContext, id: string): Promise<string> {
   const { epoch } = await regionRow(region.db)
   const event = toCloudEvent(region.name, {

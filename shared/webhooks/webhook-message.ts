@@ -1,4 +1,4 @@
-// What a webhook sends: one event in the subscription's format, signed as Standard Webhooks says
+// Builds what a webhook sends: one event in the subscription's format, signed according to Standard Webhooks
 // (https://github.com/standard-webhooks/standard-webhooks: HMAC-SHA256 over id, timestamp and body). Pure.
 
 import { createHmac } from 'node:crypto'
@@ -34,12 +34,12 @@ function message(type: string, content: unknown): WebhookMessage {
   return { headers: { 'Content-Type': type }, body: Buffer.from(JSON.stringify(content)) }
 }
 
-/** CloudEvents HTTP binding, 3.1.3.2: what is not printable ASCII is percent-encoded. */
+/** CloudEvents HTTP binding, 3.1.3.2: everything but printable ASCII is percent-encoded. */
 function headerValue(text: string): string {
   return text.toWellFormed().replace(/[^\x21-\x7e]|["%]/gu, encodeURIComponent)
 }
 
-/** What distribution calls it; everything else is a push. */
+/** distribution's names of the actions. Every other action is a push. */
 const ACTIONS: Readonly<Record<string, string>> = Object.freeze({
   delete: 'delete',
   pull: 'pull',
@@ -94,7 +94,7 @@ function distributionEvents(event: CloudEvent): object[] {
   }))
 }
 
-/** The three headers a receiver verifies; one signature for each secret in force. */
+/** Returns the three headers that a receiver verifies, with one signature for each valid secret. */
 export function signatureHeaders(options: {
   id: string
   secrets: readonly string[]

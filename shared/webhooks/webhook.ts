@@ -1,6 +1,6 @@
-// A webhook subscription: what an admin may write, what is read back, what it matches, and what its deliveries are
-// called. What is read is parsed like what is written: a field that is missing or wrong is reported, with its name and
-// never its value. Pure.
+// A webhook subscription: what an admin may write, what is read back, which events it matches, and how its deliveries
+// are named. Stored fields are parsed like written ones. A missing or wrong field is reported by its name, never its
+// value. Pure.
 
 import { randomBytes } from 'node:crypto'
 import { RegistryError } from '../errors.ts'
@@ -12,31 +12,31 @@ export type WebhookFormat = (typeof WEBHOOK_FORMATS)[number]
 
 export interface Webhook {
   readonly url: string
-  /** Event types in full; [] is what `format` can tell of. */
+  /** Full event types. [] means every type that `format` can express. */
   readonly types: readonly string[]
-  /** Names, or prefixes that end in `*`; [] is every repository. */
+  /** Names, or prefixes that end in `*`. [] means every repository. */
   readonly repositories: readonly string[]
   readonly format: WebhookFormat
-  /** Sent with each delivery; values are secrets. */
+  /** Sent with each delivery. The values are secrets. */
   readonly headers: Readonly<Record<string, string>>
   /** `whsec_` and base64 of 24 to 64 bytes (Standard Webhooks). */
   readonly secret: string
-  /** Signs beside `secret` until then, so that receivers can change over. */
+  /** Also signs until `untilMs`, so that receivers can switch to the new secret. */
   readonly previousSecret: { readonly secret: string; readonly untilMs: number } | null
-  /** Per repository: the next only when the one before was delivered or parked. */
+  /** True: per repository, the next event is sent only after the previous one was delivered or parked. */
   readonly ordered: boolean
   readonly enabled: boolean
-  /** May be sent to private and loopback addresses, where the configuration permits it. */
+  /** True: may be sent to private and loopback addresses, if the configuration permits it. */
   readonly allowPrivate: boolean
 }
 
-/** What decides whether a webhook gets an event. Holds no secret. */
+/** The fields that decide whether a webhook gets an event. Contains no secret. */
 export type WebhookFilter = Pick<Webhook, 'enabled' | 'types' | 'repositories' | 'format'>
 
-/** The fields of a stored webhook that are as they should be, and what is wrong with the others. */
+/** The valid fields of a stored webhook, and what is wrong with the others. */
 export interface StoredWebhook<Field extends keyof Webhook> {
   readonly found: Partial<Pick<Webhook, Field>>
-  /** A sentence for each wrong field; empty: `found` is whole. */
+  /** A message for each wrong field. Empty if all fields are valid. */
   readonly problems: readonly string[]
 }
 
@@ -44,14 +44,14 @@ const LIST_MAX = 100
 const ROTATION_MS = 24 * 3_600_000
 const SECRET_BYTES = 32
 
-/** What somebody writes: any part of a webhook. Unknown fields are an error. */
+/** Parsers of what an admin writes: any part of a webhook. Unknown fields are an error. */
 const PARSERS: { readonly [Field in keyof Webhook]?: (value: unknown) => Webhook[Field] } = Object.freeze({
   url: webhookUrl,
   types: (value) => strings('types', value).map(fullType),
   repositories: (value) => strings('repositories', value),
   format: (value) =>
     WEBHOOK_FORMATS.find((format) => format === value) ??
-    refuse(`format is one of ${WEBHOOK_FORMATS.join(', ')}`),
+    refuse(`format must be one of ${WEBHOOK_FORMATS.join(', ')}`),
   headers: customHeaders,
   secret: webhookSecret,
   ordered: (value) => boolean('ordered', value),
@@ -59,13 +59,14 @@ const PARSERS: { readonly [Field in keyof Webhook]?: (value: unknown) => Webhook
   allowPrivate: (value) => boolean('allowPrivate', value),
 })
 
-/** @throws RegistryError REQUEST_INVALID with a sentence about the first thing that is wrong */
+/** @throws RegistryError REQUEST_INVALID with a message about the first error */
 export function parseWebhook(body: unknown): Partial<Webhook> {
-  if (typeof body !== 'object' || body === null || Array.isArray(body)) refuse('the body is no JSON object')
+  if (typeof body !== 'object' || body === null || Array.isArray(body))
+    refuse('the body is not a JSON object')
   const parsed: Record<string, unknown> = {}
   for (const [field, value] of Object.entries(body)) {
     const parser = Object.hasOwn(PARSERS, field) ? PARSERS[field as keyof Webhook] : undefined
-    if (parser === undefined) refuse(`${field.slice(0, 50)} is no field of a webhook`)
+    if (parser === undefined) refuse(`${field.slice(0, 50)} is not a field of a webhook`)
     else parsed[field] = parser(value)
   }
   return parsed as Partial<Webhook>
@@ -81,7 +82,7 @@ const STORED_PARSERS: { readonly [Field in keyof Webhook]: (value: unknown) => W
   Object.freeze({ ...(PARSERS as Required<typeof PARSERS>), previousSecret })
 const STORED_FIELDS = Object.freeze(Object.keys(STORED_PARSERS)) as readonly (keyof Webhook)[]
 
-/** @param closed fields whose values could not be read at all -> why */
+/** @param closed fields whose values could not be opened, each with the reason */
 export function readStoredWebhook(
   fields: Readonly<Record<string, unknown>>,
   closed: Readonly<Record<string, string>> = {},
@@ -89,7 +90,9 @@ export function readStoredWebhook(
   return readStored(STORED_FIELDS, fields, closed)
 }
 
-/** Only what decides about events: a webhook whose secrets cannot be read still gets its deliveries, which then wait. */
+/**
+ * Reads only the fields that match events. If a webhook's secrets cannot be read, its deliveries are stored and wait.
+ */
 export function readStoredFilter(fields: Readonly<Record<string, unknown>>): WebhookFilter | undefined {
   const { found, problems } = readStored(FILTER_FIELDS, fields, {})
   return problems.length === 0 ? (found as WebhookFilter) : undefined
@@ -132,7 +135,7 @@ export function newWebhook(given: Partial<Webhook>): Webhook {
   }
 }
 
-/** The fields that a change writes; a new secret keeps the old one signing for a day, if the old one can be read. */
+/** Returns the fields that a change writes. If the old secret can be read, it also signs for one more day. */
 export function changedFields(
   before: Partial<Webhook>,
   change: Partial<Webhook>,
@@ -152,7 +155,7 @@ export function signingSecrets(webhook: Webhook, nowMs: number): string[] {
     : [secret]
 }
 
-/** Without anything that signs or logs in. */
+/** Describes a webhook without its secrets. */
 export function describeWebhook(id: string, webhook: Webhook) {
   const { secret: _secret, previousSecret: _previous, headers, ...rest } = webhook
   return { id, ...rest, headers: Object.fromEntries(Object.keys(headers).map((name) => [name, '***'])) }
@@ -162,7 +165,7 @@ export function deliveryId(event: Pick<CloudEvent, 'id'>, subscription: string):
   return `${event.id}.${subscription}`
 }
 
-/** Of the log's events, those that subscriptions get unless they say more: what users call push and delete. */
+/** The event types that a subscription gets by default: what users call push and delete. */
 const NOTIFICATIONS = ['push', 'delete', 'blob.uploaded', 'blob.mounted'].map(
   (type) => `${TYPE_PREFIX}${type}.v1`,
 )
@@ -171,7 +174,7 @@ const DEFAULT_TYPES = NOTIFICATIONS.slice(0, 2)
 export function matchesWebhook(webhook: WebhookFilter, event: { type: string; repository: string }): boolean {
   if (!webhook.enabled || event.type.startsWith(`${TYPE_PREFIX}setting.`)) return false
   const types = webhook.types.length === 0 ? DEFAULT_TYPES : webhook.types
-  // The older envelope has words for notifications only.
+  // distribution's envelope can express only notifications.
   if (webhook.format === 'distribution' && !NOTIFICATIONS.includes(event.type)) return false
   return (
     types.includes(event.type) &&
@@ -191,16 +194,18 @@ function refuse(message: string): never {
 function webhookUrl(value: unknown): string {
   const url =
     typeof value === 'string' && value.length <= 2_000 && URL.canParse(value) ? new URL(value) : undefined
-  if (url === undefined || !['http:', 'https:'].includes(url.protocol)) refuse('url is no http or https URL')
-  if (url.username !== '' || url.password !== '') refuse('url carries credentials: use headers')
+  if (url === undefined || !['http:', 'https:'].includes(url.protocol))
+    refuse('url is not an http or https URL')
+  if (url.username !== '' || url.password !== '') refuse('url contains credentials: use headers instead')
   return url.href
 }
 
 function strings(field: string, value: unknown): string[] {
-  if (!Array.isArray(value) || value.length > LIST_MAX) refuse(`${field} is no list of at most ${LIST_MAX}`)
+  if (!Array.isArray(value) || value.length > LIST_MAX)
+    refuse(`${field} is not a list of at most ${LIST_MAX} entries`)
   for (const one of value) {
     if (typeof one !== 'string' || !/^[A-Za-z0-9._/*-]{1,255}$/.test(one))
-      refuse(`${field} holds something that is no name`)
+      refuse(`${field} contains an invalid name`)
   }
   return value as string[]
 }
@@ -210,19 +215,19 @@ function fullType(type: string): string {
   return /\.v[0-9]+$/.test(full) ? full : `${full}.v1`
 }
 
-/** Names that say how the message is framed or where it goes are ours. */
+/** Headers that define the framing or the destination of the message are reserved. */
 const OWN_HEADERS =
   /^(host|content-.*|transfer-encoding|connection|upgrade|te|trailer|expect|webhook-.*|ce-.*)$/i
 
 function customHeaders(value: unknown): Record<string, string> {
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) refuse('headers is no object')
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) refuse('headers is not an object')
   const entries = Object.entries(value)
-  if (entries.length > 20) refuse('at most 20 headers')
+  if (entries.length > 20) refuse('headers has more than 20 entries')
   for (const [name, text] of entries) {
     if (!/^[A-Za-z0-9-]{1,100}$/.test(name) || OWN_HEADERS.test(name))
-      refuse(`${name.slice(0, 50)} is no header of yours`)
+      refuse(`${name.slice(0, 50)} is a reserved or invalid header name`)
     if (typeof text !== 'string' || !/^[\x20-\x7e]{0,2000}$/.test(text))
-      refuse(`the value of ${name} is no header value`)
+      refuse(`the value of the header ${name} is invalid`)
   }
   return value as Record<string, string>
 }
@@ -230,19 +235,19 @@ function customHeaders(value: unknown): Record<string, string> {
 function webhookSecret(value: unknown): string {
   const match = typeof value === 'string' ? /^whsec_([A-Za-z0-9+/]{32,88}={0,2})$/.exec(value) : null
   const bytes = Buffer.from(match?.[1] ?? '', 'base64').length
-  if (bytes < 24 || bytes > 64) refuse('secret is no whsec_ and base64 of 24 to 64 bytes')
+  if (bytes < 24 || bytes > 64) refuse('secret is not whsec_ followed by base64 of 24 to 64 bytes')
   return value as string
 }
 
-/** Written by a change of the secret, never by an admin. */
+/** Written when the secret changes, never by an admin. */
 function previousSecret(value: unknown): Webhook['previousSecret'] {
   if (value === null) return null
   const { secret, untilMs } = Object(value) as { secret?: unknown; untilMs?: unknown }
-  if (typeof untilMs !== 'number') refuse('previousSecret has no end')
+  if (typeof untilMs !== 'number') refuse('previousSecret has no untilMs')
   return { secret: webhookSecret(secret), untilMs }
 }
 
 function boolean(field: string, value: unknown): boolean {
-  if (typeof value !== 'boolean') refuse(`${field} is neither true nor false`)
+  if (typeof value !== 'boolean') refuse(`${field} must be true or false`)
   return value
 }

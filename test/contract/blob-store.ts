@@ -304,9 +304,9 @@ export function blobStoreContract(
       assert.deepEqual(keys, [...new Set(keys)].sort())
     })
 
-    test('the marker is written once unless replaced, and is not an object', {
-      skip: noMarker,
-    }, async (t) => {
+    // A store inside the region's database has no marker to be claimed by.
+    const withMarker = noMarker ? () => undefined : test
+    withMarker('the marker is written once unless replaced, and is not an object', async (t) => {
       const store = await open(t)
       assert.equal(await store.readMarker(), undefined)
       await store.writeMarker('one', { replace: false })
@@ -319,19 +319,20 @@ export function blobStoreContract(
       assert.equal((await store.list('', 10)).length, 1)
     })
 
-    test('of several concurrent claims of a store one wins, and all read the same marker', {
-      skip: noMarker,
-    }, async (t) => {
-      const store = await open(t)
-      const read = await Promise.all(
-        Array.from({ length: 6 }, async (_, index) => {
-          await store.writeMarker(`starter ${index}`, { replace: false })
-          return store.readMarker()
-        }),
-      )
-      assert.equal(new Set(read).size, 1, read.join(', '))
-      assert.match(read[0] ?? '', /^starter \d$/)
-    })
+    withMarker(
+      'of several concurrent claims of a store one wins, and all read the same marker',
+      async (t) => {
+        const store = await open(t)
+        const read = await Promise.all(
+          Array.from({ length: 6 }, async (_, index) => {
+            await store.writeMarker(`starter ${index}`, { replace: false })
+            return store.readMarker()
+          }),
+        )
+        assert.equal(new Set(read).size, 1, read.join(', '))
+        assert.match(read[0] ?? '', /^starter \d$/)
+      },
+    )
 
     test("the store's clock matches its objects' times, and reading it leaves no object", async (t) => {
       const store = await open(t)

@@ -98,7 +98,7 @@ test('an outage logs one line at its start and one at its end, and every respons
     .filter(({ route }) => route === undefined)
     .map(({ msg }) => msg)
   assert.deepEqual(trouble, [
-    'the database is out of reach: what needs it waits or answers 503',
+    'the database is unreachable: requests wait or are answered 503',
     'the database is back',
   ])
 })

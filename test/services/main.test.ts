@@ -126,11 +126,11 @@ test('an error that an operator can fix is one clear sentence and exit code 1', 
     [['--print-confg'], {}, /^Unknown option "--print-confg"\. The nearest is --print-config/],
     [['move-blobs', '--to'], {}, /option --to requires a value/],
     [[], { PORTOLAN_EMBEDDED: 'forbid' }, /PORTOLAN_EMBEDDED=forbid needs PORTOLAN_DATABASE_URL/],
-    [[], { PORTOLAN_DATA_DIR: '/proc/none' }, /^The data directory \/proc\/none\/eu cannot be made \(E/],
+    [[], { PORTOLAN_DATA_DIR: '/proc/none' }, /^The data directory \/proc\/none\/eu cannot be created \(E/],
     [
       [],
       { PORTOLAN_DATA_DIR: join(dataDir, 'file', 'inner') },
-      /^The data directory .* cannot be made \(ENOTDIR\): set PORTOLAN_DATA_DIR/,
+      /^The data directory .* cannot be created \(ENOTDIR\): set PORTOLAN_DATA_DIR/,
     ],
     [
       [],

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { errorTable, RegistryError, toError } from '#shared/errors.ts'
 
-test('every code is upper case, and every status a client or server error', () => {
+test('every code is upper case, and every status is a client or server error', () => {
   for (const [code, { status, message }] of Object.entries(errorTable)) {
     assert.match(code, /^[A-Z_]+$/)
     assert.ok(status >= 400 && status < 600)
@@ -10,7 +10,7 @@ test('every code is upper case, and every status a client or server error', () =
   }
 })
 
-test('an error takes its status and sentence from the table unless told otherwise', () => {
+test('an error takes its status and message from the table unless they are given', () => {
   const plain = new RegistryError('SIZE_INVALID')
   assert.equal(plain.status, 400)
   assert.equal(plain.message, errorTable.SIZE_INVALID.message)
@@ -20,7 +20,7 @@ test('an error takes its status and sentence from the table unless told otherwis
   assert.equal(told.cause, plain)
 })
 
-test('whatever was thrown becomes an Error that keeps it', () => {
+test('any thrown value becomes an Error that keeps it', () => {
   const error = new Error('x')
   assert.equal(toError(error), error)
   assert.equal(toError('text').cause, 'text')

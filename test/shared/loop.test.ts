@@ -3,7 +3,7 @@ import { test } from 'node:test'
 import { startLoop } from '#shared/loop.ts'
 import { eventually } from '../support/eventually.ts'
 
-test('runs follow each other, never overlap, and a failure does not end them', async () => {
+test('runs follow each other and never overlap, and a failure does not end the loop', async () => {
   let running = 0
   let runs = 0
   const errors: unknown[] = []
@@ -27,7 +27,7 @@ test('runs follow each other, never overlap, and a failure does not end them', a
   assert.ok(errors.length >= 3)
 })
 
-test('the end waits for the run under way and tells it to stop', async () => {
+test('disposing aborts the current run and waits for it', async () => {
   let finished = false
   const loop = startLoop({
     everyMs: 1_000_000,

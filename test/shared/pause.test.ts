@@ -5,7 +5,7 @@ import { describe, test } from 'node:test'
 import { pause } from '#shared/pause.ts'
 
 describe('pause', () => {
-  test('an abort ends it early and is no error, before or during it', async () => {
+  test('an abort ends it early and is not an error, before or during it', async () => {
     const stop = new AbortController()
     const resting = pause(3_600_000, { signal: stop.signal })
     stop.abort()
@@ -13,11 +13,11 @@ describe('pause', () => {
     await pause(3_600_000, { signal: stop.signal })
   })
 
-  test('what is no abort is an error', async () => {
+  test('any other failure is an error', async () => {
     await assert.rejects(pause(1, { signal: {} as AbortSignal }), TypeError)
   })
 
-  test('it holds a process only when it is told to', () => {
+  test('it keeps the process alive only with ref', () => {
     const file = join(import.meta.dirname, '../../shared/pause.ts')
     const run = (options: string) =>
       spawnSync(process.execPath, [

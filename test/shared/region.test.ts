@@ -1,5 +1,5 @@
-// A process opens what its services need. The sender of webhooks and the relay need the database alone: an object store
-// that is away and a file of accounts that is missing are no concern of theirs.
+// A process opens only what its services need. The webhook sender and the relay need only the database, so an
+// unreachable object store or a missing accounts file does not affect them.
 // tests: shared/region-database.ts
 
 import assert from 'node:assert/strict'
@@ -24,7 +24,7 @@ test('relay and webhooks start and work without the blob store and without the a
     PORTOLAN_HTPASSWD_FILE: '/nowhere/htpasswd',
     PORTOLAN_BLOBS: 's3',
     PORTOLAN_S3_BUCKET: 'away',
-    // Nobody listens on the port of discard.
+    // Nothing listens on the discard port.
     PORTOLAN_S3_ENDPOINT: 'http://127.0.0.1:9',
     PORTOLAN_S3_REGION: 'nowhere',
   })

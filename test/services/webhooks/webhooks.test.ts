@@ -288,12 +288,12 @@ test('invalid subscriptions are rejected with a clear message', async (t) => {
   const url = 'https://example.com/hook'
   for (const [body, sentence] of [
     [{}, /url is missing/],
-    [{ url: 'ftp://x' }, /no http/],
+    [{ url: 'ftp://x' }, /not an http/],
     [{ url: 'https://user:pass@x' }, /credentials/],
     [{ url, format: 'xml' }, /format must be one of/],
     [{ url, secret: 'short' }, /whsec_/],
-    [{ url, headers: { Host: 'x' } }, /no header of yours/],
-    [{ url, headers: { 'X-A': 'a\nb' } }, /header value/],
+    [{ url, headers: { Host: 'x' } }, /reserved or invalid header/],
+    [{ url, headers: { 'X-A': 'a\nb' } }, /the header X-A is invalid/],
     [{ url, types: 'push' }, /types must be an array/],
     [{ url, ordered: 'yes' }, /ordered must be true or false/],
     [{ url, colour: 'red' }, /colour is not a known field/],

@@ -23,7 +23,7 @@ const admin: Actor = { kind: 'account', name: 'root', admin: true }
 const closed = { open: false, anonymousPull: false }
 const publicPull = { open: false, anonymousPull: true }
 
-test('A9: what a token allows is what its scopes say, to the letter', () => {
+test('A9: a token allows exactly what its scopes say', () => {
   const names = ['a/x', 'a/x2', 'a/xx', 'a', 'x', 'a/x/y', 'host/a/x']
   const scope: fc.Arbitrary<Scope> = fc.record(
     {
@@ -42,7 +42,7 @@ test('A9: what a token allows is what its scopes say, to the letter', () => {
       fc.constantFrom(alice, ANONYMOUS),
       fc.boolean(),
       (scopes, repository, actions, actor, anonymousPull) => {
-        // The reference model, spelled out.
+        // The reference model, written out in full.
         const inToken = (action: string) =>
           scopes.some(
             (one) =>
@@ -68,7 +68,7 @@ test('A9: what a token allows is what its scopes say, to the letter', () => {
   )
 })
 
-test('accounts may do everything, anonymous callers pull where that is open, and nobody else anything', () => {
+test('accounts may do everything; anonymous callers may pull if that is allowed, and nothing else', () => {
   const need = (actions: Action[]) => ({ kind: 'repository' as const, name: name('a'), actions })
   const nobody: Identity = { actor: ANONYMOUS, scopes: undefined }
   const login: Identity = { actor: alice, scopes: undefined }
@@ -81,14 +81,14 @@ test('accounts may do everything, anonymous callers pull where that is open, and
   assert.equal(mayPull(publicPull, nobody, name('a')), true)
 })
 
-test('the ping asks for a credential even where pulling is open; any valid token is one', () => {
+test('the ping needs a credential even if pulling is open; any valid token is one', () => {
   const need = { kind: 'credential' as const }
   assert.equal(allows(publicPull, { actor: ANONYMOUS, scopes: undefined }, need), false)
   assert.equal(allows(publicPull, { actor: ANONYMOUS, scopes: [] }, need), true)
   assert.equal(allows(publicPull, { actor: alice, scopes: undefined }, need), true)
 })
 
-test("administration takes an admin's own login: no token carries it, whatever its scopes", () => {
+test("administration needs an admin's own login: no token grants it, whatever its scopes", () => {
   const need = { kind: 'admin' as const }
   assert.equal(allows(closed, { actor: admin, scopes: undefined }, need), true)
   assert.equal(
@@ -99,7 +99,7 @@ test("administration takes an admin's own login: no token carries it, whatever i
   assert.equal(allows(publicPull, { actor: ANONYMOUS, scopes: undefined }, need), false)
 })
 
-test('a token carries what was asked for and may be had: possibly nothing', () => {
+test('a token carries the permitted part of what was requested, which may be empty', () => {
   const ask: Scope[] = [
     { type: 'repository', name: 'a', actions: ['pull', 'push'] },
     { type: 'registry', name: 'catalog', actions: ['*'] },

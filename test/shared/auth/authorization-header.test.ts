@@ -5,7 +5,7 @@ import { parseAuthorization } from '#shared/auth/authorization-header.ts'
 
 const basic = (text: string) => `Basic ${Buffer.from(text).toString('base64')}`
 
-test('Basic is a name and everything behind the first colon', () => {
+test('Basic is a name and everything after the first colon', () => {
   assert.deepEqual(parseAuthorization(basic('alice:se:cret')), {
     kind: 'basic',
     name: 'alice',
@@ -18,7 +18,7 @@ test('Basic is a name and everything behind the first colon', () => {
   })
 })
 
-test('nothing, and the empty credentials some clients send, are nobody', () => {
+test('no header, and the empty credentials that some clients send, are anonymous', () => {
   for (const header of [undefined, '', 'Basic Og=='])
     assert.deepEqual(parseAuthorization(header), { kind: 'none' })
 })

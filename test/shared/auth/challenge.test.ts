@@ -12,7 +12,7 @@ const source = {
   trusted: false,
 }
 
-test('the realm is what is configured, else how the client got here', () => {
+test('the realm is the configured URL, else derived from the request', () => {
   assert.equal(realmOf(source), 'http://localhost:5000/token')
   assert.equal(realmOf({ ...source, encrypted: true }), 'https://localhost:5000/token')
   assert.equal(
@@ -48,7 +48,7 @@ test('the challenge is one Bearer with quoted parameters', () => {
   )
 })
 
-test('addresses match ranges, also IPv4 in IPv6 clothes; no ranges match nobody', () => {
+test('addresses match ranges, including IPv4-mapped IPv6; without ranges nothing matches', () => {
   const trusted = createAddressMatcher(['10.0.0.0/8', '::1/128'])
   for (const address of ['10.1.2.3', '::ffff:10.1.2.3', '::1']) assert.equal(trusted(address), true, address)
   for (const address of ['11.0.0.1', '::2', '', 'x', undefined]) assert.equal(trusted(address), false)

@@ -7,21 +7,21 @@ import { testDirectory } from '../../support/region.ts'
 
 const hash = (cost: string) => `$2y$${cost}$${'a'.repeat(53)}`
 
-test('accounts are lines of a name and a bcrypt hash; comments and empty lines are let pass', () => {
+test('accounts are lines of a name and a bcrypt hash; comments and empty lines are skipped', () => {
   const accounts = parseHtpasswd(`# people\n\nalice:${hash('10')}\r\nbob:${hash('05')}\n`)
   assert.deepEqual([...accounts.keys()], ['alice', 'bob'])
   assert.equal(accounts.get('alice')?.hash, `$2b$10$${'a'.repeat(53)}`)
   assert.equal(accounts.get('bob')?.cost, 5)
 })
 
-test('T4: what is wrong is told by its line and never by its hash', () => {
+test('T4: an error names its line and never the hash', () => {
   const wrong: [string, RegExp][] = [
     [`alice:${hash('31')}`, /line 1 .*cost/],
     ['alice:$apr1$abc$def', /line 1 .*htpasswd -B/],
     ['alice:{SHA}abc', /line 1/],
     [`:${hash('10')}`, /no account name/],
     ['nocolon', /no account name/],
-    [`alice:${hash('10')}\nalice:${hash('10')}`, /line 2 .*second time/],
+    [`alice:${hash('10')}\nalice:${hash('10')}`, /line 2 .*repeats the account/],
     [`${'x'.repeat(256)}:${hash('10')}`, /no account name/],
   ]
   for (const [text, message] of wrong) {
@@ -33,7 +33,7 @@ test('T4: what is wrong is told by its line and never by its hash', () => {
   }
 })
 
-test('a changed file is taken up; a broken one leaves the accounts as they were and is told', async (t) => {
+test('a changed file is read; a broken one leaves the accounts as they were and is reported', async (t) => {
   const path = join(await testDirectory(t), 'htpasswd')
   const clock = { nowMs: 0 }
   const problems: string[] = []

@@ -20,7 +20,7 @@ function memoryStore() {
   }
 }
 
-test('over a hundred days each key is known a day before it signs, and verifies for as long as its tokens live', async () => {
+test('for a hundred days each key is published a day before it signs, and outlives its tokens', async () => {
   const store = memoryStore()
   const clock = { nowMs: 1_800_000_000_000 }
   const nodes = [1, 2].map(() => createKeyRing({ store, nowMs: () => clock.nowMs }))
@@ -47,7 +47,7 @@ test('over a hundred days each key is known a day before it signs, and verifies 
   }
 })
 
-test('only the first key of all signs at once; a region that slept publishes before it signs', () => {
+test('only the very first key signs at once; a region that was down publishes before it signs', () => {
   const now = 1_800_000_000_000
   const key = {
     kid: 'k',
@@ -64,7 +64,7 @@ test('only the first key of all signs at once; a region that slept publishes bef
   assert.equal(signingKey([key, { ...key, kid: 'later', signsFromMs: now + DAY_MS }], now)?.kid, 'k')
 })
 
-test('unknown key ids make the store be asked at most once in five seconds', async () => {
+test('unknown key ids cause at most one lookup in five seconds', async () => {
   const store = memoryStore()
   const clock = { nowMs: 1_800_000_000_000 }
   const ring = createKeyRing({ store, nowMs: () => clock.nowMs })
@@ -78,7 +78,7 @@ test('unknown key ids make the store be asked at most once in five seconds', asy
   assert.equal(store.counts.lists, before + 1)
 })
 
-test('a database that is away when keys are first asked for is asked again at the next request', async () => {
+test('if the database is down at the first lookup, the next request tries again', async () => {
   const store = memoryStore()
   let away = true
   const ring = createKeyRing({
@@ -96,7 +96,7 @@ test('a database that is away when keys are first asked for is asked again at th
   assert.ok(await ring.signing())
 })
 
-test('requests that come while keys are first read wait for them', async () => {
+test('requests that arrive during the first lookup wait for it', async () => {
   const store = memoryStore()
   const ring = createKeyRing({ store, nowMs: () => 1_800_000_000_000 })
   const kids = await Promise.all([1, 2, 3].map(async () => (await ring.signing()).kid))

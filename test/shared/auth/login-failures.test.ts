@@ -20,7 +20,7 @@ test('ten failures are free, then the wait doubles up to half a minute', () => {
   assert.equal(failures.waitMs('b'), 0)
 })
 
-test('what is taken back costs nothing', () => {
+test('a failure that is taken back costs nothing', () => {
   const { waits, failures } = setUp()
   waits(11)
   failures.takeBack('a')
@@ -29,7 +29,7 @@ test('what is taken back costs nothing', () => {
   assert.equal(failures.waitMs('nobody'), 0)
 })
 
-test('one failure is forgotten each minute, and no past is longer than a quarter of an hour', () => {
+test('one failure is forgotten per minute, and all of them within 16 minutes', () => {
   const { waits, clock } = setUp()
   waits(1_000)
   clock.nowMs += 15 * 60_000

@@ -31,7 +31,7 @@ async function setUp(t: TestContext, compare?: (password: string, hash: string) 
 
 const tooMany = (error: unknown) => error instanceof RegistryError && error.code === 'TOOMANYREQUESTS'
 
-test('a right password is accepted, a wrong one and an unknown name are not, whatever letter the hash has', async (t) => {
+test('only the right password of a known account is accepted, whichever prefix the hash has', async (t) => {
   const { check } = await setUp(t)
   assert.equal((await check('alice', 'secret'))?.name, 'alice')
   assert.equal(await check('alice', 'wrong'), undefined)
@@ -47,11 +47,11 @@ test('T3: an unknown account costs the same hashes as a known one, at the same c
   const cost = (index: number) => hashes[index]?.hash.slice(0, 7)
   assert.equal(cost(0), '$2b$04$')
   assert.equal(cost(1), cost(0))
-  // The dummy hash is one that bcrypt really computes with: a malformed one would return at once.
+  // bcrypt really computes the dummy hash. A malformed one would return at once.
   assert.equal(hashes[1]?.hash.length, 60)
 })
 
-test('T4: a success is remembered for a minute, for these very credentials only', async (t) => {
+test('T4: a success is remembered for a minute, for exactly these credentials', async (t) => {
   const { check, hashes, clock } = await setUp(t)
   await check('alice', 'secret')
   await check('alice', 'secret')
@@ -63,7 +63,7 @@ test('T4: a success is remembered for a minute, for these very credentials only'
   assert.equal(hashes.length, 3)
 })
 
-test('T4: a changed password counts at once, also where the old one is remembered', async (t) => {
+test('T4: a changed password takes effect at once, even if the old one is cached', async (t) => {
   const { check, clock, path } = await setUp(t)
   assert.ok(await check('alice', 'secret'))
   await writeFile(path, `alice:${await bcrypt.hash('changed', 4)}\n`)
@@ -101,7 +101,7 @@ test('T4: a storm of logins computes two hashes at a time, keeps some waiting, a
   for (const outcome of refused) assert.ok(outcome.status === 'rejected' && tooMany(outcome.reason))
 })
 
-/** As many tries with different wrong passwords as cost nothing, and one more. */
+/** Makes as many attempts with different wrong passwords as are free, and one more. */
 async function failOften(
   check: (name: string, password: string, address?: string) => Promise<unknown>,
   address?: string,
@@ -109,7 +109,7 @@ async function failOften(
   for (let failure = 0; failure < 11; failure++) await check('alice', `wrong ${failure}`, address)
 }
 
-test('T4: failures make the next try from there wait, longer each time, and nobody else', async (t) => {
+test("T4: failures delay the next attempt from there, longer each time, and no one else's", async (t) => {
   const { check, clock } = await setUp(t)
   await failOften(check)
   await assert.rejects(check('alice', 'wrong'), tooMany)
@@ -124,7 +124,7 @@ test('T4: failures make the next try from there wait, longer each time, and nobo
   assert.ok(await check('alice', 'secret'))
 })
 
-test('failures are forgotten, one a minute: nobody waits for what was yesterday', async (t) => {
+test('failures are forgotten, one per minute: old failures cause no wait', async (t) => {
   const { check, clock } = await setUp(t)
   await failOften(check)
   clock.nowMs += 24 * 3_600_000
@@ -133,7 +133,7 @@ test('failures are forgotten, one a minute: nobody waits for what was yesterday'
   assert.ok(await check('alice', 'secret'), 'ten failures are free again')
 })
 
-test('however long somebody failed, the next try is looked at within half a minute', async (t) => {
+test('however many failures there were, the next attempt is checked within half a minute', async (t) => {
   const { check, clock } = await setUp(t)
   for (let failure = 0; failure < 200; failure++) {
     await check('alice', `wrong ${failure}`).catch(() => {})
@@ -144,7 +144,7 @@ test('however long somebody failed, the next try is looked at within half a minu
   assert.ok(await check('alice', 'secret'))
 })
 
-test('a program that repeats one old password is one failure, not a hundred, and costs one hash', async (t) => {
+test('a program that repeats one old password counts as one failure and costs one hash', async (t) => {
   const { check, hashes, failed } = await setUp(t)
   for (let time = 0; time < 100; time++) assert.equal(await check('alice', 'stale'), undefined)
   assert.ok(await check('alice', 'secret'), 'its neighbours are not kept out')
@@ -152,7 +152,7 @@ test('a program that repeats one old password is one failure, not a hundred, and
   assert.equal(failed.length, 100, 'each is told')
 })
 
-test('guesses sent all at once are not more guesses than one after the other', async (t) => {
+test('parallel guesses are limited like sequential ones', async (t) => {
   const { check, hashes } = await setUp(t)
   const outcomes = await Promise.allSettled(
     Array.from({ length: 500 }, (_, index) => check('alice', `guess ${index}`)),
@@ -161,7 +161,7 @@ test('guesses sent all at once are not more guesses than one after the other', a
   assert.equal(outcomes.filter(({ status }) => status === 'rejected').length, 489)
 })
 
-test('guesses while a right password is remembered are as few as without', async (t) => {
+test('a cached right password does not allow more guesses', async (t) => {
   const { check, hashes } = await setUp(t)
   assert.ok(await check('alice', 'secret'))
   await Promise.allSettled(Array.from({ length: 500 }, (_, index) => check('alice', `guess ${index}`)))
@@ -173,14 +173,14 @@ test('guesses while a right password is remembered are as few as without', async
   assert.equal(hashes.length, 12)
 })
 
-test('the same login many times at once is hashed once', async (t) => {
+test('many identical logins at the same time cost one hash', async (t) => {
   const { check, hashes } = await setUp(t)
   const all = await Promise.all(Array.from({ length: 300 }, () => check('alice', 'secret')))
   assert.ok(all.every((account) => account?.name === 'alice'))
   assert.equal(hashes.length, 1)
 })
 
-test('an address of IPv6 is its network: failing under many addresses of a /64 is failing in one place', async (t) => {
+test('an IPv6 address counts as its network: failures from many addresses of a /64 add up', async (t) => {
   const { check } = await setUp(t)
   for (let failure = 0; failure < 11; failure++)
     await check('alice', `wrong ${failure}`, `2001:db8::${failure + 1}`)
@@ -188,7 +188,7 @@ test('an address of IPv6 is its network: failing under many addresses of a /64 i
   assert.ok(await check('alice', 'secret', '2001:db8:0:1::1'))
 })
 
-test('one address cannot occupy the password work: another is served next, whoever waits before it', async (t) => {
+test('one address cannot occupy the password queue: another one is served next', async (t) => {
   const ends: (() => void)[] = []
   const order: string[] = []
   const { check } = await setUp(t, async (password) => {
@@ -218,7 +218,7 @@ test('one address cannot occupy the password work: another is served next, whoev
   assert.equal(refused.length, 500 - 2 - 32, 'an address has a bounded part of the line')
 })
 
-test('each failed login is told, with a bounded name and without the password', async (t) => {
+test('each failed login is reported, with a bounded name and without the password', async (t) => {
   const { check, failed } = await setUp(t)
   await check('alice', 'planted-password')
   await check('x'.repeat(10_000), 'planted-password')
@@ -229,7 +229,7 @@ test('each failed login is told, with a bounded name and without the password', 
   ])
 })
 
-test('T4: somebody who comes as a hash ends does not pass those in line', async (t) => {
+test('T4: a login that arrives as a hash ends does not overtake those that wait', async (t) => {
   let running = 0
   let most = 0
   const ends: (() => void)[] = []
@@ -243,7 +243,7 @@ test('T4: somebody who comes as a hash ends does not pass those in line', async 
   const first = [1, 2, 3].map((index) => check(`user${index}`, 'x', `10.0.0.${index}`))
   while (ends.length < 2) await turn()
   const newcomers: Promise<unknown>[] = []
-  // Each newcomer arrives some microtasks after the end of a hash: one of them finds the place between two hands.
+  // Each newcomer arrives some microtasks after a hash ends, so one of them arrives while the slot changes hands.
   for (let delay = 0; delay < 20; delay++) {
     newcomers.push(
       (async () => {

@@ -34,35 +34,35 @@ function why(work: () => unknown): string {
   return 'accepted'
 }
 
-test('a signed request is known by its region', () => {
+test('the signature identifies the region', () => {
   assert.equal(verifier().verify(request()), 'us')
 })
 
-test('A14: nothing of a request may be changed, and nothing may be left out', () => {
+test('A14: no part of a request can be changed or left out', () => {
   const { verify } = verifier()
   const good = request()
   const { headers } = good
   assert.match(
     why(() => verify({ ...good, method: 'POST' })),
-    /does not fit/,
+    /does not match/,
   )
   assert.match(
     why(() => verify({ ...good, target: '/peer/v1/log?after=0:1:9&wait=0' })),
-    /does not fit/,
+    /does not match/,
   )
   assert.match(
     why(() => verify({ ...good, target: '/peer/v1/other?after=0:1:0&wait=0' })),
-    /does not fit/,
+    /does not match/,
   )
   assert.match(
     why(() => verify({ ...good, headers: { ...headers, 'portolan-from': 'asia' } })),
-    /does not fit/,
+    /does not match/,
   )
   for (const name of Object.keys(headers)) {
     const { [name]: _gone, ...rest } = headers
     assert.match(
       why(() => verify({ ...good, headers: rest })),
-      /has to be signed/,
+      /must be signed/,
       name,
     )
   }
@@ -70,18 +70,18 @@ test('A14: nothing of a request may be changed, and nothing may be left out', ()
   const weaker = input.replace('"@query" ', '')
   assert.match(
     why(() => verify({ ...good, headers: { ...headers, 'signature-input': weaker } })),
-    /has to be signed/,
+    /must be signed/,
   )
   assert.equal(verify(good), 'us', 'what was refused has not used it up')
 })
 
-test('A14: a request is good once, for one region, within a minute of its time', () => {
+test('A14: a request is valid once, for one region, within a minute of its timestamp', () => {
   const { verify } = verifier()
   const one = request()
   assert.equal(verify(one), 'us')
   assert.match(
     why(() => verify(one)),
-    /seen before/,
+    /already received/,
   )
   assert.match(
     why(() => verify(request({ change: { to: 'asia' } }))),
@@ -89,7 +89,7 @@ test('A14: a request is good once, for one region, within a minute of its time',
   )
   assert.match(
     why(() => verify(request({ change: { from: 'eu' } }))),
-    /called eu as this one/,
+    /has this region's name, eu/,
   )
   for (const off of [-3600, -61, 61, 3600])
     assert.match(
@@ -100,11 +100,11 @@ test('A14: a request is good once, for one region, within a minute of its time',
   for (const off of [-60, 0, 60]) assert.equal(verify(request({ nowSeconds: NOW_SECONDS + off })), 'us')
 })
 
-test('keys are exchanged without a moment in which regions refuse each other', () => {
+test('keys are rotated without a moment in which regions refuse each other', () => {
   const next = 'n'.repeat(32)
   const accepts = (keys: string[], signedBy: string) =>
     why(() => verifier(keys).verify(request({ key: signedBy }))) === 'accepted'
-  // Added everywhere, then first everywhere, then alone.
+  // Add the key everywhere, then move it to first place everywhere, then remove the old key.
   const steps = [[key], [key, next], [next, key], [next]]
   for (const [index, here] of steps.entries()) {
     for (const there of steps.slice(Math.max(0, index - 1), index + 2))

@@ -41,7 +41,7 @@ async function setUp(t: TestContext, anonymousPull = false) {
 const alice = { kind: 'basic', name: 'alice', password: 'secret' } as const
 const unauthorized = (error: unknown) => error instanceof RegistryError && error.code === 'UNAUTHORIZED'
 
-test('a token carries what was asked for; both fields hold it; it lives at least a minute', async (t) => {
+test('a token carries the requested scopes; both fields hold it; it lives at least a minute', async (t) => {
   const { ask, scopesOf } = await setUp(t)
   const answer = await ask({
     credentials: alice,
@@ -57,7 +57,7 @@ test('a token carries what was asked for; both fields hold it; it lives at least
   ])
 })
 
-test('bad credentials are refused; none are, unless pulling is open, and then push is not in the token', async (t) => {
+test('bad credentials are refused, and so are none unless pulling is open; then the token has no push', async (t) => {
   const closed = await setUp(t)
   await assert.rejects(closed.ask({ credentials: { ...alice, password: 'x' } }), unauthorized)
   await assert.rejects(closed.ask({}), unauthorized)

@@ -34,7 +34,7 @@ const encode = (value: unknown) =>
 const decode = (segment = '') =>
   JSON.parse(Buffer.from(segment, 'base64url').toString()) as Record<string, unknown>
 
-/** Whatever tries to reach the network ends the test. */
+/** Fails the test if anything tries to reach the network. */
 function trapNetwork(t: TestContext): void {
   const trap = () => assert.fail('something was fetched')
   t.mock.method(globalThis, 'fetch', trap)
@@ -44,7 +44,7 @@ function trapNetwork(t: TestContext): void {
   }
 }
 
-test('A10: of forty tokens three are valid, and nothing is fetched to find out', async (t) => {
+test('A10: of forty tokens three are valid, and verifying fetches nothing', async (t) => {
   trapNetwork(t)
   const { tokens, key, token } = await setUp()
   const [head, body, signature] = token.split('.')
@@ -124,7 +124,7 @@ test('A10: of forty tokens three are valid, and nothing is fetched to find out',
   assert.ok(Object.keys(invalid).length + valid.length >= 40)
 })
 
-test('a verified token is remembered until it has expired, and not a moment longer', async () => {
+test('a verified token is cached exactly until it expires', async () => {
   const { tokens, clock, token } = await setUp()
   assert.equal(tokens.remembered(token), undefined)
   await tokens.verifyAccess(token)
@@ -134,7 +134,7 @@ test('a verified token is remembered until it has expired, and not a moment long
   assert.equal(await tokens.verifyAccess(token), undefined)
 })
 
-test('access and refresh tokens never pass for each other', async () => {
+test('access and refresh tokens are never accepted as each other', async () => {
   const { tokens, token } = await setUp()
   const refresh = await tokens.issueRefresh({ subject: 'alice', account: 'thumbprint' })
   assert.deepEqual(await tokens.verifyRefresh(refresh), { subject: 'alice', account: 'thumbprint' })

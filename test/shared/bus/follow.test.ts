@@ -1,4 +1,4 @@
-// Following a log through a bus that cannot be trusted: rules R8 and R9, and the watchdog.
+// Follows a log through an unreliable bus: rules R8 and R9, and the watchdog.
 // tests: shared/bus/in-order.ts, shared/registry/log-pages.ts
 
 import assert from 'node:assert/strict'
@@ -14,7 +14,7 @@ import { fillLog } from '../../support/log-writer.ts'
 import { testRegion } from '../../support/region.ts'
 import { createUnrulyBus, type Unruly } from '../../support/unruly-bus.ts'
 
-/** Repeatable randomness; the seed is printed. */
+/** Reproducible randomness. The seed is printed. */
 function seeded(t: TestContext): () => number {
   let state = Math.floor(Math.random() * 2 ** 31)
   t.diagnostic(`seed ${state}`)
@@ -50,12 +50,12 @@ function unruly(region: Region, how: Unruly) {
   return createUnrulyBus(createLogBus({ pages: ownLogPages(region), pollMs: 10 }), how)
 }
 
-test('R8: a bus that drops, repeats and reorders: every event once, in order', async (t) => {
+test('R8: from a bus that drops, repeats and reorders, every event arrives once, in order', async (t) => {
   const { region } = await testRegion(t)
   const bus = unruly(region, { drop: 0.05, repeat: 0.2, shuffle: true, random: seeded(t) })
   const { reader, follow } = following(region, { bus, quietMs: 60_000 })
   for (let round = 0; round < 10; round++) await fillLog(region, { count: 400 })
-  // What was dropped at the very end has nothing behind it that would show the hole.
+  // If the very last events are dropped, no later event reveals the gap.
   await fillLog(region, { count: 80 })
   await eventually('nearly all', () => reader.count() > 3_900)
   await follow[Symbol.asyncDispose]()
@@ -64,7 +64,7 @@ test('R8: a bus that drops, repeats and reorders: every event once, in order', a
   reader.assertWhole(ids.length)
 })
 
-test('an event that the bus abridged is taken whole from the log, in its order', async (t) => {
+test('an event that the bus abridged is read complete from the log, in its order', async (t) => {
   const { region } = await testRegion(t)
   const whole = ownLogPages(region)
   const bus = createLogBus({
@@ -89,12 +89,12 @@ test('an event that the bus abridged is taken whole from the log, in its order',
   assert.ok(events.every(({ data }) => data.abridged === undefined && data.actor !== undefined))
 })
 
-test('R9: a bus that keeps quiet is built anew twice, then the log is read, then it is tried again', async (t) => {
+test('R9: a quiet bus is renewed twice, then the log is read, then the bus is tried again', async (t) => {
   const { region } = await testRegion(t)
   const bus = unruly(region, { random: () => 0.5 })
   bus.quiet = true
   const { reader, follow, ways } = following(region, { bus, quietMs: 50, retryBusMs: 300 })
-  // Nothing to deliver is no reason.
+  // A bus with nothing to deliver is not quiet.
   await new Promise((resolve) => setTimeout(resolve, 400))
   assert.equal(follow.rebuilds, 0)
   assert.equal(follow.way, 'bus')
@@ -111,7 +111,7 @@ test('R9: a bus that keeps quiet is built anew twice, then the log is read, then
   assert.deepEqual(ways, ['log', 'bus'])
 })
 
-test('a handler that takes its time is no bus that keeps quiet', async (t) => {
+test('a slow handler does not make the bus count as quiet', async (t) => {
   const { region } = await testRegion(t)
   const bus = unruly(region, { random: () => 0.5 })
   const gate = Promise.withResolvers<void>()
@@ -131,14 +131,14 @@ test('a handler that takes its time is no bus that keeps quiet', async (t) => {
   await follow[Symbol.asyncDispose]()
 })
 
-test('a handler that fails is asked again with the same events, from where its own record stands', async (t) => {
+test('a handler that fails gets the same events again, from its own recorded position', async (t) => {
   const { region } = await testRegion(t)
   let failures = 0
   const recorded = new Map<number, number>()
   const { reader, follow } = following(region, {
     position: async (shard) => ({ shard, epoch: 1, seq: recorded.get(shard) ?? 0 }),
     async handle(batch) {
-      // The first time it is recorded although it seems to fail: a lost connection at commit.
+      // The first failure still records the events: a connection that was lost at commit.
       const fails = failures++ < 5
       if (!fails || failures === 1) {
         reader.batches.push(batch)
@@ -155,7 +155,7 @@ test('a handler that fails is asked again with the same events, from where its o
   reader.assertWhole(160)
 })
 
-test('a reader that comes too late is told where the log begins, and decides', async (t) => {
+test('a reader whose next events were trimmed learns where the log begins, and decides', async (t) => {
   const { region } = await testRegion(t)
   await fillLog(region, { count: 160 })
   await trimEvents(region.db, { retentionSeconds: 0, readerSeconds: 60, limit: 80 })

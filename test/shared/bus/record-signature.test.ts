@@ -16,7 +16,7 @@ const record = {
   bytes: 100,
 }
 
-/** As a consumer gets it. */
+/** The record as a consumer receives it. */
 function received({
   key,
   value,

@@ -22,7 +22,7 @@ test('printing masks every secret, however many are declared', () => {
   assert.deepEqual(shown, [], 'every declared secret is planted in this test')
 })
 
-test('what is printed is what the environment would say: it loads to the same configuration', () => {
+test('the printed configuration loads to the same configuration', () => {
   const environment = { PORTOLAN_LISTEN: ':6000', PORTOLAN_AUTH: 'none', PORTOLAN_CACHE_BYTES: '2GiB' }
   const lines = printConfig(environment)
     .split('\n')
@@ -35,18 +35,18 @@ test('a configuration with problems is not printed', () => {
   assert.throws(() => printConfig({ PORTOLAN_REGION: 'EU' }), /PORTOLAN_REGION is not a lower-case word/)
 })
 
-test('the lists have every variable once, and the short one twelve', () => {
+test('the lists contain every variable once, and the short table twelve', () => {
   const listed = [...configurationLists().matchAll(/^- `(PORTOLAN_[A-Z0-9_]+)`/gm)].map((match) => match[1])
   assert.deepEqual(listed, Object.keys(variables))
   assert.equal([...shortTable().matchAll(/^\| `PORTOLAN_/gm)].length, 12)
 })
 
-test('lines of the pages fit 120 columns', () => {
+test('lines of the pages fit in 120 columns', () => {
   const long = `${configurationLists()}\n${shortTable()}`.split('\n').filter((line) => line.length > 120)
   assert.deepEqual(long, [])
 })
 
-test('the example, as it is, changes nothing', () => {
+test('the unchanged example file changes nothing', () => {
   const uncommented = environmentExample()
     .split('\n')
     .filter((line) => /^# PORTOLAN_[A-Z_]+=./.test(line))
@@ -54,7 +54,7 @@ test('the example, as it is, changes nothing', () => {
   assert.deepEqual(loadConfig(Object.fromEntries(uncommented)), loadConfig({}))
 })
 
-test('printing reads each variable once, so that it shows what it checked', () => {
+test('printing reads each variable once, so that it shows what was validated', () => {
   const reads = (run: (environment: Record<string, string>) => unknown) => {
     let count = 0
     run(

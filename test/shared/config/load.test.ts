@@ -19,7 +19,7 @@ function problems(environment: Record<string, string>): readonly string[] {
   return []
 }
 
-test('nothing set is a registry on loopback with everything embedded, frozen to the bottom', () => {
+test('the default is a registry on loopback with everything embedded, deeply frozen', () => {
   const config = loadConfig({ PATH: '/bin' })
   assert.deepEqual(config.listen, { host: 'localhost', port: 5000 })
   assert.equal(config.region, 'eu')
@@ -29,7 +29,7 @@ test('nothing set is a registry on loopback with everything embedded, frozen to 
   assert.ok(Object.isFrozen(config) && Object.isFrozen(config.auth) && Object.isFrozen(config.auth.admins))
 })
 
-test('all problems are told at once, and a misspelt name with the one that was meant', () => {
+test('all problems are reported at once, and a misspelt name with the nearest one', () => {
   const found = problems({
     PORTOLAN_LISTN: 'x',
     PORTOLAN_REGION: 'EU',
@@ -41,11 +41,11 @@ test('all problems are told at once, and a misspelt name with the one that was m
   assert.match(found[0] ?? '', /PORTOLAN_LISTN is unknown; the nearest name is PORTOLAN_LISTEN/)
 })
 
-test('names of CI and of others are no business of ours', () => {
+test('names of CI and of other programs are ignored', () => {
   assert.deepEqual(problems({ PORTOLAN_CI_CACHE: '/x', PORTO: 'x', OTEL_SERVICE_NAME: 'x' }), [])
 })
 
-test('without authentication anything but loopback must be asked for', () => {
+test('listening beyond loopback without authentication needs an explicit setting', () => {
   for (const listen of [':5000', '0.0.0.0:5000', '[::]:5000', '10.0.0.1:5000', 'registry.example:5000']) {
     assert.match(
       problems({ PORTOLAN_LISTEN: listen })[0] ?? '',
@@ -58,7 +58,7 @@ test('without authentication anything but loopback must be asked for', () => {
     assert.deepEqual(problems({ PORTOLAN_LISTEN: listen }), [])
 })
 
-test('what belongs together is asked for together', () => {
+test('settings that belong together are required together', () => {
   assert.match(problems({ PORTOLAN_AUTH: 'accounts' })[0] ?? '', /PORTOLAN_HTPASSWD_FILE/)
   assert.match(problems({ PORTOLAN_EMBEDDED: 'forbid' })[0] ?? '', /PORTOLAN_DATABASE_URL/)
   const forbid = { PORTOLAN_EMBEDDED: 'forbid', PORTOLAN_DATABASE_URL: 'postgres://h/d' }
@@ -71,7 +71,7 @@ test('what belongs together is asked for together', () => {
   assert.deepEqual(problems({ ...withBlobs, PORTOLAN_KAFKA_BROKERS: 'none', PORTOLAN_SECRETS_KEY: key }), [])
 })
 
-test("Kafka is its brokers; the topic is the region's, and how to sign in is asked for whole", () => {
+test("Kafka is configured by its brokers; the topic defaults to the region's; SASL settings must be complete", () => {
   assert.equal(loadConfig({}).kafka, undefined)
   assert.equal(loadConfig({ PORTOLAN_KAFKA_BROKERS: 'none' }).kafka, undefined)
   const brokers = { PORTOLAN_KAFKA_BROKERS: 'k1:9092, [::1]:9093', PORTOLAN_REGION: 'us' }
@@ -81,14 +81,14 @@ test("Kafka is its brokers; the topic is the region's, and how to sign in is ask
   for (const wrong of ['kafka', 'k1:9092,', 'http://k1:9092', 'k1:99999'])
     assert.match(problems({ PORTOLAN_KAFKA_BROKERS: wrong })[0] ?? '', /host:port/, wrong)
   assert.match(problems({ ...brokers, PORTOLAN_KAFKA_TOPIC: 'a/b' })[0] ?? '', /not a valid topic name/)
-  assert.match(problems({ ...brokers, PORTOLAN_KAFKA_USERNAME: 'u' })[0] ?? '', /need each other/)
+  assert.match(problems({ ...brokers, PORTOLAN_KAFKA_USERNAME: 'u' })[0] ?? '', /must be set together/)
   const account = { ...brokers, PORTOLAN_KAFKA_USERNAME: 'u', PORTOLAN_KAFKA_PASSWORD: 'p' }
   assert.equal(loadConfig(account).kafka?.sasl?.mechanism, 'scram-sha-512')
-  assert.match(problems({ ...account, PORTOLAN_KAFKA_SASL: 'plain' })[0] ?? '', /needs PORTOLAN_KAFKA_TLS/)
+  assert.match(problems({ ...account, PORTOLAN_KAFKA_SASL: 'plain' })[0] ?? '', /requires PORTOLAN_KAFKA_TLS/)
   assert.match(problems({ ...brokers, PORTOLAN_KAFKA_CA_FILE: '/ca' })[0] ?? '', /needs PORTOLAN_KAFKA_TLS/)
 })
 
-test('the chosen store needs its settings, every configured one is known, the others are left alone', () => {
+test('the chosen store needs its settings, every configured store is known, and others are ignored', () => {
   assert.deepEqual(problems({ PORTOLAN_BLOBS: 's3' }), ['blobs in s3 need PORTOLAN_S3_BUCKET'])
   assert.deepEqual(problems({ PORTOLAN_BLOBS: 'azure', PORTOLAN_AZURE_ACCOUNT_KEY: 'k' }), [
     'blobs in azure need PORTOLAN_AZURE_ACCOUNT',
@@ -104,12 +104,13 @@ test('the chosen store needs its settings, every configured one is known, the ot
   assert.match(problems({ PORTOLAN_REDIRECT: 'on' })[0] ?? '', /needs an object store/)
 })
 
-test('internal paths go to nginx alone: it must be named, and nobody else with it', () => {
+test('internal paths go only to nginx: its address is required, and no range of everybody is allowed', () => {
   const accel = { PORTOLAN_REDIRECT: 'accel' }
   assert.match(problems(accel)[0] ?? '', /needs nginx's address in PORTOLAN_TRUSTED_PROXIES/)
   for (const everybody of ['0.0.0.0/0', '::/0'])
     assert.deepEqual(problems({ ...accel, PORTOLAN_TRUSTED_PROXIES: `10.0.0.1,${everybody}` }), [
-      `PORTOLAN_REDIRECT=accel with PORTOLAN_TRUSTED_PROXIES=${everybody} would tell every client internal paths: name nginx alone`,
+      `PORTOLAN_REDIRECT=accel with PORTOLAN_TRUSTED_PROXIES=${everybody} would reveal internal paths ` +
+        "to every client: list only nginx's address",
     ])
   assert.equal(loadConfig({ ...accel, PORTOLAN_TRUSTED_PROXIES: '10.0.0.1' }).redirect.by, 'proxy')
 })
@@ -138,7 +139,7 @@ test('a secret may come from a file, but not from two places', async (t) => {
   assert.match(problems({ PORTOLAN_REGION_FILE: path })[0] ?? '', /unknown/)
 })
 
-test('values are parsed to the letter', () => {
+test('values are parsed strictly', () => {
   const config = loadConfig({
     PORTOLAN_CACHE_BYTES: '2GiB',
     PORTOLAN_FREE_BYTES_MIN: '0',
@@ -182,7 +183,7 @@ test('contradictions are reported together with invalid values', () => {
     /SECRETS_KEY/,
     /forbid needs PORTOLAN_KAFKA_BROKERS/,
     /S3_BUCKET/,
-    /need each/,
+    /must be set together/,
     /LISTEN/,
   ]
   for (const part of expected)
@@ -193,7 +194,7 @@ test('contradictions are reported together with invalid values', () => {
   assert.equal(found.length, expected.length)
 })
 
-test('an invalid value is one problem, not also a missing one', () => {
+test('an invalid value is reported once, not also as missing', () => {
   assert.deepEqual(
     problems({ PORTOLAN_BLOBS: 's3', PORTOLAN_S3_BUCKET: 'b', PORTOLAN_S3_ENDPOINT: 'x' }).length,
     1,

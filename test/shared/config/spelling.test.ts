@@ -3,7 +3,7 @@ import { test } from 'node:test'
 import { type ConfigError, loadConfig, variables } from '#shared/config/load.ts'
 import { nearest, nearlyBegins } from '#shared/config/spelling.ts'
 
-/** One slip of the hand each. */
+/** Each has one typing mistake. */
 const slips: ((name: string) => string)[] = [
   (name) => name.slice(0, -1),
   (name) => `${name}S`,
@@ -14,7 +14,7 @@ const slips: ((name: string) => string)[] = [
   (name) => name.toLowerCase(),
 ]
 
-test('every variable is named when it is misspelt, in whichever way', () => {
+test('a misspelling of any variable suggests that variable', () => {
   const names = Object.keys(variables)
   for (const name of names) {
     for (const slip of slips) {
@@ -29,7 +29,7 @@ test('every variable is named when it is misspelt, in whichever way', () => {
   }
 })
 
-test('a name that was not written to its end is known by its beginning', () => {
+test('an unfinished name is recognised by its beginning', () => {
   for (const [begun, whole] of [
     ['PORTOLAN_HTPASSWD', 'PORTOLAN_HTPASSWD_FILE'],
     ['PORTOLAN_DATABASE', 'PORTOLAN_DATABASE_URL'],
@@ -39,7 +39,7 @@ test('a name that was not written to its end is known by its beginning', () => {
     assert.equal(nearest(begun, Object.keys(variables)), whole)
 })
 
-test("other programs' variables are left alone", () => {
+test("other programs' variables are ignored", () => {
   for (const name of ['PORT', 'PORTLAND_OFFICE', 'PORTAL_HOST', 'PATH', 'PORTOLAN_CI_CACHE'])
     assert.doesNotThrow(() => loadConfig({ [name]: 'x' }), name)
   assert.ok(!nearlyBegins('PORTOLAN_LISTEN', 'PORTOLAN_'))

@@ -14,7 +14,7 @@ import { OWNER, spawnOwner } from '../../support/owned-postgres.ts'
 import { execute } from '../../support/postgres.ts'
 import { testDirectory } from '../../support/region.ts'
 
-test('the first start makes everything, the next finds it, and both answer', async (t) => {
+test('the first start creates everything, the next one reuses it, and both answer', async (t) => {
   const directory = await testDirectory(t)
   {
     await using postgres = await startEmbeddedPostgres({ directory })
@@ -38,7 +38,7 @@ test('a start right after a kill -9 waits for the orphan instead of failing', as
   await execute(again.url, 'select 1')
 })
 
-test("a pid file that means nothing is no obstacle: a dead process, or somebody else's", async (t) => {
+test('a stale pid file does not prevent a start, whether its process is dead or another program', async (t) => {
   const directory = await testDirectory(t)
   {
     await using _ = await startEmbeddedPostgres({ directory })
@@ -53,7 +53,7 @@ test("a pid file that means nothing is no obstacle: a dead process, or somebody 
   }
 })
 
-test("a socket's lock file that is left over is no obstacle, whoever has its number by now", async (t) => {
+test('a stale lock file of the socket does not prevent a start, whoever has its process id now', async (t) => {
   const directory = await testDirectory(t)
   {
     await using _ = await startEmbeddedPostgres({ directory })
@@ -64,7 +64,7 @@ test("a socket's lock file that is left over is no obstacle, whoever has its num
   await execute(postgres.url, 'select 1')
 })
 
-test('an initdb that was interrupted is begun anew', async (t) => {
+test('an interrupted initdb is started over', async (t) => {
   const directory = await testDirectory(t)
   await mkdir(join(directory, 'data.unfinished-1234', 'data'), { recursive: true })
   await writeFile(join(directory, 'password'), 'from the first try')
@@ -73,7 +73,7 @@ test('an initdb that was interrupted is begun anew', async (t) => {
   await assert.rejects(stat(join(directory, 'data.unfinished-1234')))
 })
 
-test('another major version and a missing password get one sentence each', async (t) => {
+test('another major version and a missing password each get a clear error', async (t) => {
   const directory = await testDirectory(t)
   {
     await using _ = await startEmbeddedPostgres({ directory })
@@ -88,17 +88,17 @@ test('another major version and a missing password get one sentence each', async
   await rm(join(directory, 'password'))
   await assert.rejects(startEmbeddedPostgres({ directory }), /password is missing/)
   await rm(version)
-  await assert.rejects(startEmbeddedPostgres({ directory }), /holds files but no Postgres/)
+  await assert.rejects(startEmbeddedPostgres({ directory }), /contains files but no Postgres data/)
 })
 
-test('a long path gets its socket elsewhere', async (t) => {
+test('a data directory with a long path has its socket elsewhere', async (t) => {
   const directory = join(await testDirectory(t), 'x'.repeat(100))
   await using postgres = await startEmbeddedPostgres({ directory })
   assert.ok(!decodeURIComponent(postgres.url).includes('xxx'))
   await execute(postgres.url, 'select 1')
 })
 
-test('root runs it from a directory that only root can enter', {
+test('root can run it from a directory that only root can enter', {
   skip: process.getuid?.() !== 0 && 'needs root',
 }, async (t) => {
   const directory = await testDirectory(t)

@@ -8,7 +8,7 @@ import { eventually } from '../../support/eventually.ts'
 import { testDirectory } from '../../support/region.ts'
 import { smallDisk } from '../../support/small-disk.ts'
 
-test('a full disk loses lines of the server and nothing else; with space they are kept again', async (t) => {
+test('a full disk loses only lines of the server log; with space again, lines are kept', async (t) => {
   const disk = await smallDisk(t, 2 ** 20)
   if (disk === undefined) return
   const path = join(disk.directory, 'log')
@@ -30,7 +30,7 @@ test('a full disk loses lines of the server and nothing else; with space they ar
   })
 })
 
-test('a directory that is gone ends nothing', async (t) => {
+test('a deleted directory ends nothing', async (t) => {
   const log = createServerLog(join(await testDirectory(t), 'gone', 'log'))
   const output = new PassThrough()
   log.take(output)

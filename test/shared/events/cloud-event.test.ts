@@ -18,7 +18,7 @@ const row = {
   time: new Date('2026-11-24T08:00:00Z'),
 }
 
-test('a row of the log is a CloudEvent whose id any region can compute', () => {
+test('a row of the log becomes a CloudEvent whose id any region can compute', () => {
   assert.deepEqual(toCloudEvent('eu', row), {
     specversion: '1.0',
     id: 'eu:2:5:7',

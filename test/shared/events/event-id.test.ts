@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { arrival, formatEventId, parseEventId } from '#shared/events/event-id.ts'
 
-test('an id is read as it was written, and anything else is none', () => {
+test('an id is parsed as it was formatted, and anything else is refused', () => {
   const id = { origin: 'eu-west-1', epoch: 3, shard: 7, seq: 9_007_199_254_740_991 }
   assert.deepEqual(parseEventId(formatEventId(id)), id)
   for (const text of [
@@ -19,7 +19,7 @@ test('an id is read as it was written, and anything else is none', () => {
     assert.equal(parseEventId(text), undefined, text)
 })
 
-test('R8: the next number is next, an earlier one or epoch is a repetition, everything else a gap', () => {
+test('R8: the next number is next, an earlier number or epoch a duplicate, everything else a gap', () => {
   const at = { shard: 0, epoch: 2, seq: 5 }
   const cases: [epoch: number, seq: number, what: string][] = [
     [2, 6, 'next'],
@@ -28,7 +28,7 @@ test('R8: the next number is next, an earlier one or epoch is a repetition, ever
     [1, 6, 'repeated'],
     [1, 900, 'repeated'],
     [2, 7, 'gap'],
-    // Whether the old epoch has more is for the log to say.
+    // Only the log knows whether the old epoch has more events.
     [3, 1, 'gap'],
     [3, 6, 'gap'],
   ]

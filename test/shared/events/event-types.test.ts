@@ -1,5 +1,5 @@
-// Every event that a registry writes fits the published schema of its type, and every event that was ever released still
-// does: test/contract/events/ is only ever added to.
+// Every event that a registry writes fits the published schema of its type, and so does every event of earlier
+// releases: files in test/contract/events/ are only ever added.
 
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
@@ -35,7 +35,7 @@ const OF_SEVERAL_REGIONS = new Set(
   ['tag.conflict', 'delete.conflict'].map((type) => `${TYPE_PREFIX}${type}.v1`),
 )
 
-test('everything a registry does is an event of a published type that fits its schema', async (t) => {
+test('every write of a registry is an event of a published type that fits its schema', async (t) => {
   const node = await testNode(t, { env: { PORTOLAN_EVENTS_PULL_SECONDS: '1' } })
   const relay = await startRelay(node.region)
   const client = ociClient(node.url)
@@ -74,7 +74,7 @@ test('everything a registry does is an event of a published type that fits its s
   await relay[Symbol.asyncDispose]()
 })
 
-test('R5: every event that was released still fits, and is told in every format', async () => {
+test('R5: every event of earlier releases still fits, and converts to every format', async () => {
   const files = await readdir(corpus)
   const told = new Set<string>()
   for (const file of files) {
@@ -86,7 +86,7 @@ test('R5: every event that was released still fits, and is told in every format'
   assert.deepEqual(told, new Set(validators.keys()), 'each type has an example')
 })
 
-test('the check sees an event that lost a field, and a type without a schema', () => {
+test('the check detects an event that lost a field, and a type without a schema', () => {
   const data = {
     repository: 'a',
     digest: `sha256:${'0'.repeat(64)}`,

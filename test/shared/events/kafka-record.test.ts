@@ -31,7 +31,7 @@ test('CloudEvents in binary mode: attributes as ce_ headers, data as the value, 
   assert.ok(Object.keys(headers).every((name) => /^(ce_[a-z]+|content-type|traceparent)$/.test(name)))
 })
 
-test('a record is read back as the same event', () => {
+test('a record is parsed to the same event', () => {
   const { value, headers } = toKafkaRecord(event)
   const asBuffers = Object.fromEntries(
     Object.entries(headers).map(([name, text]) => [name, Buffer.from(text)]),
@@ -39,7 +39,7 @@ test('a record is read back as the same event', () => {
   assert.deepEqual(fromKafkaRecord({ value: Buffer.from(value), headers: asBuffers }), event)
 })
 
-test('a record that no batch could hold goes without references and content, and says so', () => {
+test('a record too large for a batch goes without references and content, and is marked abridged', () => {
   const references = Array.from({ length: 20_000 }, (_, n) => ({
     kind: 'layer',
     digest: `sha256:${n}`.padEnd(71, '0'),
@@ -55,7 +55,7 @@ test('a record that no batch could hold goes without references and content, and
   })
 })
 
-test('a setting goes without its value, sealed or not, and says so', () => {
+test('a setting goes without its value, sealed or not, and is marked abridged', () => {
   const data = {
     kind: 'webhook',
     id: '1',
@@ -71,13 +71,13 @@ test('a setting goes without its value, sealed or not, and says so', () => {
   assert.deepEqual(JSON.parse(toKafkaRecord(pushed).value), { value: 'kept' })
 })
 
-test('the size of a record is never less than what it takes', () => {
+test('the computed size of a record is never less than its real size', () => {
   const record = toKafkaRecord(event)
   const heads = Object.entries(record.headers).flat().join('')
   assert.ok(record.bytes > Buffer.byteLength(record.value + record.key + heads))
 })
 
-test('what is none of our events is not taken for one', () => {
+test('a record that is not one of our events is refused', () => {
   const { value, headers } = toKafkaRecord(event)
   const body = Buffer.from(value)
   assert.equal(fromKafkaRecord({ value: body }), undefined)

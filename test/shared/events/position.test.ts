@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { formatPosition, parsePosition } from '#shared/events/position.ts'
 
-test('positions are read and written, and nothing else is one', () => {
+test('positions are formatted and parsed, and nothing else is accepted', () => {
   assert.deepEqual(parsePosition('eu:1:0'), { origin: 'eu', epoch: 1, pos: 0 })
   assert.deepEqual(parsePosition('us-east:12:345'), { origin: 'us-east', epoch: 12, pos: 345 })
   assert.deepEqual(parsePosition('eu:1:o7'), { origin: 'eu', epoch: 1, outboxId: 7 })

@@ -23,7 +23,7 @@ function captured(level: string) {
   return { log, lines }
 }
 
-test('a request is one JSON line with its facts, bounded', () => {
+test('a request is one JSON line with bounded fields', () => {
   const { log, lines } = captured('info')
   logRequest(log, facts)
   assert.equal(lines.length, 1)

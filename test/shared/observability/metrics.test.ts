@@ -14,7 +14,7 @@ const gauges = {
 }
 const request = { method: 'GET', route: 'manifest', status: 200, seconds: 0.002, bytesOut: 100 }
 
-test('requests, errors, bytes and gauges are in the text', async () => {
+test('the text contains requests, errors, bytes and gauges', async () => {
   const metrics = createMetrics(gauges)
   metrics.request(request)
   metrics.request({ ...request, status: 404, bytesOut: 0 })
@@ -44,13 +44,13 @@ test('requests, errors, bytes and gauges are in the text', async () => {
   }
 })
 
-test('two regions in a process share no number', async () => {
+test('two regions in a process share no metric', async () => {
   const [one, two] = [createMetrics(gauges), createMetrics(gauges)]
   one.request(request)
   assert.ok(!(await two.text()).includes('route="manifest"'))
 })
 
-test('numbers of several processes add up', async () => {
+test('counters of several processes are summed', async () => {
   const processes = [createMetrics(gauges), createMetrics(gauges)]
   for (const metrics of processes) metrics.request(request)
   const text = await aggregateMetrics(await Promise.all(processes.map((metrics) => metrics.values())))

@@ -3,7 +3,7 @@ import { test } from 'node:test'
 import { watchReadiness } from '#shared/observability/readiness.ts'
 import { eventually } from '../../support/eventually.ts'
 
-test('readiness is what the last round said: asking starts no check', async () => {
+test('readiness is the result of the last round: asking starts no check', async () => {
   let checks = 0
   await using watch = await watchReadiness({ checks: { store: async () => ++checks }, everyMs: 60_000 })
   const before = checks
@@ -11,7 +11,7 @@ test('readiness is what the last round said: asking starts no check', async () =
   assert.equal(checks, before)
 })
 
-test('a part that fails is named, and that it is back is seen', async () => {
+test('a failing part is named, and its recovery is noticed', async () => {
   let away = true
   await using watch = await watchReadiness({
     checks: {
@@ -25,7 +25,7 @@ test('a part that fails is named, and that it is back is seen', async () => {
   await eventually('readiness', () => watch.now().ready)
 })
 
-test('a check that does not answer is not ready, is not started again, and ends nothing else', async () => {
+test('a check that hangs is not ready, is not started again, and affects no other part', async () => {
   let started = 0
   let rounds = 0
   await using watch = await watchReadiness({
@@ -44,7 +44,7 @@ test('a check that does not answer is not ready, is not started again, and ends 
   assert.equal(started, 1)
 })
 
-test('what was ready long ago is not ready', async () => {
+test('a result that is too old is not ready', async () => {
   let now = 0
   await using watch = await watchReadiness({ checks: {}, everyMs: 3_600_000, nowMs: () => now })
   assert.equal(watch.now().ready, true)
@@ -53,7 +53,7 @@ test('what was ready long ago is not ready', async () => {
   assert.deepEqual(watch.now(), { ready: false, reasons: ['the last check is too old'] })
 })
 
-test('a part that is added is looked at from then on; what was found a moment ago is its first verdict', async () => {
+test('an added part is checked from then on; its first result may come from an earlier check', async () => {
   let checks = 0
   let away = false
   await using watch = await watchReadiness({ checks: { database: async () => {} }, everyMs: 5 })

@@ -1,4 +1,4 @@
-// The line written by hand beside the one that pino writes of the same facts.
+// Compares the hand-written line with the line that pino writes from the same facts.
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

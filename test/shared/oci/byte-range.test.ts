@@ -14,7 +14,7 @@ test('single ranges are exact, clamped, suffixed, or cannot be satisfied', () =>
   assert.equal(parseRange('bytes=0-', 0), 'unsatisfiable')
 })
 
-test('what is no range is no reason to refuse: the whole is sent', () => {
+test('a malformed Range is ignored: the whole blob is sent', () => {
   for (const header of [
     undefined,
     '',
@@ -31,7 +31,7 @@ test('what is no range is no reason to refuse: the whole is sent', () => {
   }
 })
 
-test('D7: many or overlapping ranges are not multiplied: the whole is sent once', () => {
+test('D7: many or overlapping ranges do not multiply the response: the whole blob is sent once', () => {
   assert.equal(parseRange(`bytes=${Array(17).fill('0-0').join(',')}`, 100), 'whole')
   assert.equal(parseRange('bytes=0-5,3-9', 100), 'whole')
   assert.equal(parseRange('bytes=0-0,0-0', 100), 'whole')
@@ -58,7 +58,7 @@ test('fuzz: whatever the header, ranges lie within the content and never overlap
   )
 })
 
-test('upload ranges have no unit; what some clients add is let pass', () => {
+test('upload ranges have no unit; additions that some clients send are accepted', () => {
   assert.equal(parseUploadRange(undefined), 'absent')
   assert.deepEqual(parseUploadRange('0-99'), { start: 0, end: 99 })
   assert.deepEqual(parseUploadRange('bytes 5-9/*'), { start: 5, end: 9 })
@@ -79,7 +79,7 @@ test('upload ranges have no unit; what some clients add is let pass', () => {
   }
 })
 
-test('the range of an upload is inclusive, and zero bytes read 0-0', () => {
+test('the range of an upload is inclusive, and an empty upload is 0-0', () => {
   assert.equal(formatUploadRange(0), '0-0')
   assert.equal(formatUploadRange(1), '0-0')
   assert.equal(formatUploadRange(1000), '0-999')

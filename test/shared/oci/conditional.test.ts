@@ -6,14 +6,14 @@ import { type Digest, parseDigest } from '#shared/oci/digest.ts'
 const digest = parseDigest(`sha256:${'a'.repeat(64)}`)
 assert.ok(digest)
 
-test('a digest matches quoted, bare, weak, in a list, and by the star', () => {
+test('a digest matches quoted, bare, weak, in a list, and `*`', () => {
   for (const header of [`"${digest}"`, digest, `W/"${digest}"`, `"x", "${digest}"`, '*'])
     assert.equal(hasEntityTag(header, digest), true, header)
   for (const header of [undefined, '', '"x"', `"${digest}x"`, `"${'a'.repeat(9_000)}"`])
     assert.equal(hasEntityTag(header, digest), false)
 })
 
-test('a range holds when nothing is asked or the content is the one that was asked for', () => {
+test('a range is valid without If-Range, or if it names exactly this content', () => {
   assert.equal(rangeStillValid(undefined, digest), true)
   assert.equal(rangeStillValid(`"${digest}"`, digest), true)
   for (const weak of [`W/"${digest}"`, `w/"${digest}"`, `"x", "${digest}"`, '*', `"${digest}`])
@@ -22,7 +22,7 @@ test('a range holds when nothing is asked or the content is the one that was ask
   assert.equal(rangeStillValid('Wed, 21 Oct 2015 07:28:00 GMT', digest), false)
 })
 
-test('tags are listed without their clothes', () => {
+test('tags are listed without quotes and W/', () => {
   assert.deepEqual(parseEntityTags(' "a" , W/"b", c ,, *'), ['a', 'b', 'c', '*'])
 })
 
@@ -48,7 +48,7 @@ test('a write may replace what its conditions allow', () => {
   }
 })
 
-test('a read compares the first hundred of thousands of tags, a write all of them', () => {
+test('a read compares only the first hundred of thousands of tags, a write all of them', () => {
   assert.equal(hasEntityTag(`${'"a",'.repeat(99)}"${digest}"`, digest), true)
   assert.equal(hasEntityTag(`${'"a",'.repeat(100)}"${digest}"`, digest), false)
   assert.equal(parseEntityTags('"a",'.repeat(2_000)).length, 2_000)

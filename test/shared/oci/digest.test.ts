@@ -13,7 +13,7 @@ import {
 
 const HEX64 = 'ab'.repeat(32)
 
-test('I6: only the exact grammar is a digest, whatever a path would make of the rest', () => {
+test('I6: only the exact grammar is a digest, whatever a path would make of other text', () => {
   assert.equal(parseDigest(`sha256:${HEX64}`), `sha256:${HEX64}`)
   assert.equal(parseDigest(`sha512:${HEX64}${HEX64}`), `sha512:${HEX64}${HEX64}`)
   const wrong = [
@@ -38,7 +38,7 @@ test('I6: only the exact grammar is a digest, whatever a path would make of the 
   for (const text of wrong) assert.equal(parseDigest(text), undefined, JSON.stringify(text.slice(0, 90)))
 })
 
-test('digests of bytes are what node:crypto says, in one piece or in many', () => {
+test('digests equal those of node:crypto, for one chunk or many', () => {
   fc.assert(
     fc.property(
       fc.array(fc.uint8Array()),

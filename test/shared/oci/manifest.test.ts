@@ -63,7 +63,7 @@ test('an index may list plain blobs, as BuildKit caches do: they are looked up a
   )
 })
 
-test('foreign layers may be absent; their urls lead to web servers only', () => {
+test('foreign layers may be absent; their urls must be http or https', () => {
   const foreign = { ...layer, mediaType: 'application/vnd.oci.image.layer.nondistributable.v1.tar+gzip' }
   assert.equal(parse({ ...image, layers: [foreign] }).references[1]?.foreign, true)
   assert.equal(
@@ -74,7 +74,7 @@ test('foreign layers may be absent; their urls lead to web servers only', () => 
   refused({ ...image, layers: [{ ...layer, urls: ['gopher://x'] }] })
 })
 
-test('what real builders push is accepted: nested and empty indexes, no layers, null lists, unknown fields, data', () => {
+test('what real builders push is accepted: nested and empty indexes, no layers, null lists, unknown fields', () => {
   assert.equal(parse({ ...index, manifests: [] }).references.length, 0)
   assert.equal(parse({ ...index, manifests: null }).references.length, 0)
   assert.equal(
@@ -102,7 +102,7 @@ test('the type comes from the body, else from the header, and the two must agree
   refused({ ...image, mediaType: 7 })
 })
 
-test('I1: a body that is two things at once, or calls itself what it is not, is refused', () => {
+test('I1: a body that is both image and index, or contradicts its type, is refused', () => {
   refused({ ...image, manifests: [] })
   refused({ ...image, manifests: null })
   refused({ ...index, layers: [] })
@@ -140,7 +140,7 @@ test('I2: keys that another reader would take for known ones are refused', () =>
   refused('7')
 })
 
-test('I3: descriptors need a type, a digest we can compute, and an integer size', () => {
+test('I3: descriptors need a type, a digest of a known algorithm, and an integer size', () => {
   for (const size of [-1, 1.5, '3', null, undefined, 2 ** 53, Number.MAX_VALUE])
     refused({ ...image, layers: [{ ...layer, size }] })
   refused(
@@ -159,13 +159,13 @@ test('I3: descriptors need a type, a digest we can compute, and an integer size'
   refused({ ...image, schemaVersion: 1 })
 })
 
-test('D4: more descriptors than anybody needs are refused', () => {
+test('D4: more descriptors than the limit are refused', () => {
   const layers = Array.from({ length: bounds.descriptorsMax + 1 }, () => layer)
   refused({ ...image, layers })
   assert.equal(parse({ ...image, layers: layers.slice(1) }).references.length, bounds.descriptorsMax + 1)
 })
 
-test("referrers are shown with the type of their artifact: their own, else their config's, none for an index", () => {
+test("referrers show their artifactType, else their config's type, and none for an index", () => {
   const subject = { mediaType: OCI_MANIFEST, digest: OTHER, size: 9 }
   assert.equal(parse({ ...image, subject }).artifactType, config.mediaType)
   assert.equal(parse({ ...image, subject, artifactType: 'a/b' }).artifactType, 'a/b')

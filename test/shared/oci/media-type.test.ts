@@ -9,7 +9,7 @@ import {
   parseMediaType,
 } from '#shared/oci/media-type.ts'
 
-test("four types are manifests; the names of an object's own methods are not", () => {
+test("four types are manifests; names of Object's methods are not", () => {
   assert.equal(manifestKind(OCI_MANIFEST), 'image')
   assert.equal(manifestKind('application/vnd.docker.distribution.manifest.v2+json'), 'image')
   assert.equal(manifestKind(OCI_INDEX), 'index')

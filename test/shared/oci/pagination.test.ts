@@ -6,14 +6,14 @@ import { parseQuery } from '#shared/oci/query.ts'
 
 const page = (query: string) => parsePage(parseQuery(query))
 
-test('a page is 100, or what is asked for up to 1000, from the beginning or after a name', () => {
+test('a page has 100 entries, or the requested number up to 1000, from the start or after a name', () => {
   assert.deepEqual(page(''), { limit: 100, last: '' })
   assert.deepEqual(page('n=5&last=v1'), { limit: 5, last: 'v1' })
   assert.deepEqual(page('n=0'), { limit: 0, last: '' })
   assert.deepEqual(page('n=10000'), { limit: 1000, last: '' })
 })
 
-test('D1: a huge number is clamped, anything else is refused, and nothing is allocated by it', () => {
+test('D1: a huge number is clamped, anything else is refused, and nothing is allocated for it', () => {
   for (const n of ['2147483648', '9223372036854775808', '1'.repeat(64)])
     assert.equal(page(`n=${n}`).limit, 1000)
   for (const query of ['n=-1', 'n=1&n=2', 'n=', 'n=x', 'n=1.5', 'n=1e9', 'n=%00', `n=${'9'.repeat(65)}`]) {

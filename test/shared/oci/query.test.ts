@@ -4,7 +4,7 @@ import fc from 'fast-check'
 import { RegistryError } from '#shared/errors.ts'
 import { parseQuery } from '#shared/oci/query.ts'
 
-test('values are decoded, the last one wins, all can be had', () => {
+test('values are decoded; get returns the last one, getAll all of them', () => {
   const query = parseQuery('tag=a&tag=b&from=team%2Fapp&empty=&bare&&mount=sha256:0')
   assert.equal(query.get('tag'), 'b')
   assert.deepEqual(query.getAll('tag'), ['a', 'b'])
@@ -14,7 +14,7 @@ test('values are decoded, the last one wins, all can be had', () => {
   assert.equal(query.get('absent'), undefined)
 })
 
-test('a plus sign is a plus sign: media types survive', () => {
+test('a plus sign stays a plus sign: media types survive', () => {
   assert.equal(
     parseQuery('artifactType=application/vnd.x+json').get('artifactType'),
     'application/vnd.x+json',
@@ -33,7 +33,7 @@ test('broken encoding and too many parameters are clear errors', () => {
   )
 })
 
-test('fuzz: a query is parsed or refused, nothing else', () => {
+test('fuzz: a query is parsed or refused with a RegistryError', () => {
   fc.assert(
     fc.property(fc.string({ maxLength: 300 }), (text) => {
       try {

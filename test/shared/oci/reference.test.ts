@@ -51,7 +51,7 @@ test('repository names follow the grammar of the distribution-spec', () => {
   for (const name of wrong) assert.equal(parseRepositoryName(name), undefined, JSON.stringify(name))
 })
 
-test('tags follow theirs', () => {
+test('tags follow the grammar of the distribution-spec', () => {
   for (const tag of ['latest', '_', 'V1.0', 'a-b', 'x'.repeat(128), `sha256-${'a'.repeat(64)}`])
     assert.equal(parseTag(tag), tag)
   for (const tag of ['', '.a', '-a', 'a b', 'a:b', 'é', 'a\n', 'x'.repeat(129), 'a/b'])
@@ -66,7 +66,7 @@ test('a reference with a colon is a digest or a bad digest, never an unknown tag
   assert.deepEqual(parseReference(digest), { kind: 'digest', digest })
 })
 
-test('D9: names that invite backtracking are judged by their length and one linear pass', () => {
+test('D9: names that invite backtracking are checked by length and one linear pass', () => {
   // Every pattern here has one way to match: a longest name of separators is refused without trying combinations.
   for (const text of [
     `${'a-'.repeat(127)}!`,
@@ -78,7 +78,7 @@ test('D9: names that invite backtracking are judged by their length and one line
   }
 })
 
-test('R7: the shard of a repository is the first byte of its hash and seven', () => {
+test('R7: the shard of a repository is the first byte of its hash & 7', () => {
   fc.assert(
     fc.property(fc.stringMatching(/^[a-z0-9]{1,20}(\/[a-z0-9]{1,20}){0,3}$/), (text) => {
       const name = parseRepositoryName(text)

@@ -5,7 +5,7 @@ import { matchRegistryPath, TARGET_LENGTH_MAX } from '#shared/oci/registry-path.
 
 const DIGEST = `sha256:${'a'.repeat(64)}`
 
-test('every route is found, with names read from the right', () => {
+test('every route is matched, with names read from the right', () => {
   const cases: [string, object][] = [
     ['/v2/', { route: 'base', query: '' }],
     ['/v2', { route: 'base', query: '' }],
@@ -32,7 +32,7 @@ test('every route is found, with names read from the right', () => {
   for (const [target, expected] of cases) assert.deepEqual(matchRegistryPath(target), expected, target)
 })
 
-test('I7: nothing that could be decoded, climbed or confused reaches a name', () => {
+test('I7: escapes, dot segments and ambiguous text never reach a name', () => {
   const hostile = [
     '/v2/..%2f..%2fetc/manifests/x',
     '/v2/a%2fb/manifests/x',
@@ -67,7 +67,7 @@ test('I7: nothing that could be decoded, climbed or confused reaches a name', ()
   }
 })
 
-test('a reference that no grammar allows still belongs to its route, which says what is wrong', () => {
+test('a reference that no grammar allows still belongs to its route, which reports the error', () => {
   const match = matchRegistryPath('/v2/a/manifests/%00')
   assert.equal(match.route, 'manifest')
 })

@@ -37,7 +37,7 @@ test('scopes are split on the first and the last colon', () => {
   }
 })
 
-test('several scopes come separated by spaces and repeated; what is none grants nothing; there are at most 100', () => {
+test('scopes may be repeated and separated by spaces; invalid ones grant nothing; there are at most 100', () => {
   assert.deepEqual(parseScopes(['repository:a:pull repository:b:push', 'nonsense', '  ']).map(formatScope), [
     'repository:a:pull',
     'repository:b:push',
@@ -45,12 +45,12 @@ test('several scopes come separated by spaces and repeated; what is none grants 
   assert.equal(parseScopes(['repository:a:pull '.repeat(10_000)]).length, 100)
 })
 
-test('D9: adversarial text is refused by one linear pass', () => {
+test('D9: adversarial text is refused in one linear pass', () => {
   for (const text of [':'.repeat(65_536), 'a'.repeat(65_536), `repository:a:${'pull,'.repeat(200)}`])
     assert.equal(parseScope(text), undefined)
 })
 
-test('fuzz: what parses is written back as it was, but for repeated actions', () => {
+test('fuzz: a parsed scope is formatted as it was, except for repeated actions', () => {
   fc.assert(
     fc.property(fc.stringMatching(/^[a-z]{1,5}(\([a-z]{1,3}\))?:[a-z:/]{1,9}:[a-z,*]{1,9}$/), (text) => {
       const scope = parseScope(text)

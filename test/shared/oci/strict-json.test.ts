@@ -5,7 +5,7 @@ import { JsonError, measureJson, parseStrictJson } from '#shared/oci/strict-json
 
 const parse = (text: string) => parseStrictJson(Buffer.from(text))
 
-test('plain JSON is read as JSON.parse reads it', () => {
+test('plain JSON is parsed like JSON.parse', () => {
   fc.assert(
     fc.property(fc.jsonValue({ depthSize: 'small' }), fc.constantFrom(undefined, 2), (value, indent) => {
       const text = JSON.stringify(value, undefined, indent)
@@ -15,7 +15,7 @@ test('plain JSON is read as JSON.parse reads it', () => {
   )
 })
 
-test('I2: what two readers could understand differently is refused', () => {
+test('I2: text that two readers could understand differently is refused', () => {
   const refused: [string, Buffer | string][] = [
     ['duplicate keys', '{"a":1,"a":2}'],
     ['duplicate keys in another spelling', '{"a":1,"\\u0061":2}'],
@@ -39,7 +39,7 @@ test('I2: what two readers could understand differently is refused', () => {
   }
 })
 
-test('keys that look alike in different objects are no duplicates', () => {
+test('equal keys in different objects are no duplicates', () => {
   assert.deepEqual(parse('[{"a":1},{"a":2},{"b":{"a":1},"a":"a"}]'), [
     { a: 1 },
     { a: 2 },
@@ -54,7 +54,7 @@ test('__proto__ is a key like any other', () => {
   assert.deepEqual(Object.keys(value), ['__proto__'])
 })
 
-test('fuzz: adding a second copy of any key to any object is noticed', () => {
+test('fuzz: a second copy of any key in any object is detected', () => {
   fc.assert(
     fc.property(fc.dictionary(fc.string(), fc.jsonValue(), { minKeys: 1 }), (object) => {
       const [key] = Object.keys(object)
@@ -77,7 +77,7 @@ function counted(text: string): { bytes: ArrayLike<number>; reads: () => number 
   return { bytes, reads: () => reads }
 }
 
-test('what costs most to parse is refused after a bounded look at it, before it is parsed', (t) => {
+test('text that is costly to parse is refused after a bounded number of steps, before JSON.parse', (t) => {
   const parse = t.mock.method(JSON, 'parse')
   const depth = counted('['.repeat(4_000_000))
   assert.throws(() => measureJson(depth.bytes), /nested deeper than 64/)
@@ -94,7 +94,7 @@ test('what costs most to parse is refused after a bounded look at it, before it 
   assert.equal(parse.mock.callCount(), 0)
 })
 
-test('a text of twice the length takes twice the steps, whatever it is made of', () => {
+test('twice the length takes twice the steps, whatever the text contains', () => {
   const parts = [
     '1,',
     '"a",',
@@ -119,7 +119,7 @@ test('a text of twice the length takes twice the steps, whatever it is made of',
   }
 })
 
-test('what is no JSON at all takes no more steps than its length', () => {
+test('text that is not JSON takes no more steps than its length', () => {
   for (const junk of ['.', '1e', '-', ':', '"', '\\', '\\u', 'x', '}', '"a":1.']) {
     const steps = [1_000, 2_000].map((times) => {
       const { bytes, reads } = counted(`{"schemaversion":${junk.repeat(times)}`)
@@ -131,7 +131,7 @@ test('what is no JSON at all takes no more steps than its length', () => {
   }
 })
 
-test('as many values as an index of ten thousand described children has are read', () => {
+test('an index of ten thousand annotated children is within the bound of values', () => {
   const child = {
     mediaType: 'a/b',
     digest: 'c',
@@ -143,7 +143,7 @@ test('as many values as an index of ten thousand described children has are read
   assert.equal((parse(text) as { manifests: unknown[] }).manifests.length, 10_000)
 })
 
-test('fuzz: a fraction or an exponent is refused in a size and in nothing else, however the key is spelt', () => {
+test('fuzz: a fraction or an exponent is refused only in a size, however its key is escaped', () => {
   const key = fc.constantFrom('size', 'schemaVersion', '\\u0073ize', 'Size', 'sizes', 'x', '')
   const number = fc.constantFrom(
     '1',

@@ -1,4 +1,4 @@
-// S1: an address that somebody else chose is no way into our network.
+// S1: an address that a user chose gives no access to our network.
 
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
@@ -86,7 +86,7 @@ test('S1: loopback, private, link-local and reserved addresses are refused in ev
   }
 })
 
-test('S1: leave opens private addresses, and never those where clouds keep credentials', () => {
+test('S1: permission opens private addresses, but never those that serve cloud credentials', () => {
   for (const address of ['127.0.0.1', '::1', '10.0.0.1', 'fd00::1'])
     assert.ok(isAllowed(address, true), address)
   for (const address of [
@@ -115,7 +115,7 @@ test('S1: leave opens private addresses, and never those where clouds keep crede
   }
 })
 
-test('S1: a name is resolved once, judged, and that address is dialled: rebinding changes nothing', async (t) => {
+test('S1: a name is resolved once and checked, and that address is contacted: rebinding changes nothing', async (t) => {
   const { port, requests } = await receiver(t, (_request, response) => response.end('ok'))
   let asked = 0
   const flipping = async () => (++asked === 1 ? ['10.0.0.1', '127.0.0.1'] : ['127.0.0.1'])
@@ -131,7 +131,7 @@ test('S1: a name is resolved once, judged, and that address is dialled: rebindin
   assert.equal(requests[0]?.headers.authorization, 'Bearer own')
 })
 
-test('S1: each redirect is judged anew, takes no credential to another origin, and there are few', async (t) => {
+test('S1: each redirect is checked again, sends no credentials to another origin, and there are few', async (t) => {
   const target = await receiver(t, (_request, response) => response.end('there'))
   const allowed = { allowPrivate: true }
   for (const [location, outcome] of [
@@ -158,7 +158,7 @@ test('S1: each redirect is judged anew, takes no credential to another origin, a
   assert.equal(looping.requests.length, 4)
 })
 
-test('an answer is read to a bound, and waited for to one', async (t) => {
+test('a response has a bound of size and a bound of time', async (t) => {
   const endless = await receiver(t, (_request, response) => {
     response.writeHead(200)
     const more = () => {

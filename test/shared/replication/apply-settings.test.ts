@@ -1,4 +1,4 @@
-// Settings of other regions: merged field by field, alike in every order, and as the pure core merges them.
+// Settings of other regions: merged field by field, with the same result in every order, as the pure core merges them.
 // tests: shared/db/merge-settings.ts
 
 import assert from 'node:assert/strict'

@@ -1,5 +1,5 @@
-// What the events of one region do in another: the same shows there, whatever is wrong is parked, and nothing deadlocks.
-// That all regions agree in every order is for test/simulation to show.
+// Effects of one region's events in another: the same content shows there, invalid events are parked, and nothing
+// deadlocks. test/simulation shows that all regions agree in every order.
 // tests: shared/replication/apply.ts, shared/replication/merge.ts, shared/replication/parse-event.ts
 // tests: shared/db/merge-registers.ts, shared/db/merge-tags.ts, shared/db/store-manifests.ts, shared/db/savepoint.ts
 // tests: shared/db/conflicts.ts, shared/db/tell-conflicts.ts, shared/db/read-registers.ts
@@ -56,7 +56,7 @@ function image(text: string): TestManifest & { readonly layer: string } {
   }
 }
 
-/** Pushes an image in a region, with its blob. */
+/** Pushes an image with its blob to a region. */
 async function push({ db, name: origin }: RegionDatabase, text: string, ...names: string[]) {
   const { bytes, digest, mediaType, layer } = image(text)
   const blob = await linkBlob(db, name, layer)
@@ -91,14 +91,14 @@ async function twoRegions(t: TestContext) {
 
 const common = { repository: name, shard, provenance }
 
-/** What a region's events of a type say. */
+/** Returns the data of a region's events of a type. */
 async function toldOf(region: RegionDatabase, type: string): Promise<Record<string, unknown>[]> {
   const events = await eventsOf(region, start)
   return events.filter((event) => event.type.endsWith(`${type}.v1`)).map(({ data }) => ({ ...data }))
 }
 const firstPage = { repository: name, lastName: '', lastSubject: '', lastH: '0', limit: 100 }
 
-test('a push shows in the other region, with its bytes, its links and its media type; repeated it changes nothing', async (t) => {
+test('a push shows in the other region with bytes, links and media type; a repeated one changes nothing', async (t) => {
   const { us, eu, shows } = await twoRegions(t)
   const digest = await push(us, 'one', 'v1', 'latest')
   await follow(us, eu, { shard })
@@ -155,13 +155,13 @@ test('a tag that two regions wrote has one winner in both, and the loser is repo
   }
   assert.deepEqual(winners.slice(0, 2), winners.slice(2))
   assert.deepEqual(new Set(winners), new Set([ours, theirs]))
-  // The region that lost tells of it, once.
+  // The region that lost reports it, once.
   await follow(us, eu, { shard })
   const told = [...(await toldOf(us, 'tag.conflict')), ...(await toldOf(eu, 'tag.conflict'))]
   assert.equal(told.length, 1)
   assert.equal(told[0]?.digest, winners[1])
   assert.equal((told[0]?.winner as { digest?: string } | undefined)?.digest, winners[0])
-  // Whoever pushes next has seen both.
+  // The next push has seen both.
   await push(eu, 'ours', 'v1')
   await push(eu, 'theirs', 'v1')
   await follow(eu, us, { shard })
@@ -206,7 +206,7 @@ test('what was told early and deleted is not reported as killed unseen', async (
   for (const { db } of [us, eu]) assert.deepEqual(await deleteConflicts(db, firstPage), [])
 })
 
-test('an event that says nothing sensible is parked with the reason; nothing of it shows, and the rest counts', async (t) => {
+test('an invalid event is parked with the reason and has no effect; the others are applied', async (t) => {
   const { us, eu, shows } = await twoRegions(t)
   await push(us, 'one', 'v1')
   const good = (await eventsOf(us, start)).filter(({ type }) => /put|set/.test(type))
@@ -214,24 +214,24 @@ test('an event that says nothing sensible is parked with the reason; nothing of 
   assert.ok(put && set)
   const farAhead = String(BigInt(Date.now() + 11 * 366 * 86_400_000) << 16n)
   const hostile: [reason: RegExp, event: CloudEvent, data: Record<string, unknown>][] = [
-    [/`repository` is no name/, put, { repository: '../etc' }],
+    [/`repository` is not a valid repository name/, put, { repository: '../etc' }],
     [
       /is not of shard/,
       put,
       { repository: ['a', 'b', 'c', 'd'].find((one) => shardOf(repositoryName(one)) !== shard) },
     ],
-    [/`digest` is no digest/, put, { digest: 'sha256:no' }],
-    [/`content` does not have the digest/, put, { content: Buffer.from('other').toString('base64') }],
+    [/`digest` is not a valid digest/, put, { digest: 'sha256:no' }],
+    [/`content` does not match the digest/, put, { content: Buffer.from('other').toString('base64') }],
     [/the manifest: /, put, { digest: sha256('{}'), content: Buffer.from('{}').toString('base64') }],
-    [/`version` is no version/, put, { version: { h: '9223372036854775808', origin: 'us' } }],
-    [/`version` is no version/, put, { version: { h: '-1', origin: 'us' } }],
-    [/`version` is no object/, put, { version: null }],
+    [/`version` is not a version/, put, { version: { h: '9223372036854775808', origin: 'us' } }],
+    [/`version` is not a version/, put, { version: { h: '-1', origin: 'us' } }],
+    [/`version` is not an object/, put, { version: null }],
     [/ten years ahead/, put, { version: { h: farAhead, origin: 'us' } }],
     [/a write of eu in the log of us/, put, { version: { h: '5', origin: 'eu' } }],
     [/a version of zero/, put, { version: { h: '0', origin: 'us' } }],
-    [/`mediaType` is no text/, put, { mediaType: 7 }],
-    [/`tag` is no tag/, set, { tag: '-' }],
-    [/`written` is no count/, set, { written: { epoch: 1.5, id: 2 } }],
+    [/`mediaType` is not a string/, put, { mediaType: 7 }],
+    [/`tag` is not a valid tag/, set, { tag: '-' }],
+    [/`written` is not a count/, set, { written: { epoch: 1.5, id: 2 } }],
   ]
   const events = [
     ...hostile.map(([, event, data], index) => ({
@@ -254,7 +254,7 @@ test('a child whose index arrives first, and lives longer than its own death, sh
   const { us, eu, shows } = await twoRegions(t)
   const child = await push(us, 'child', 'child')
   await follow(us, eu, { shard })
-  // Here the child is deleted while the other region pushes an index of it.
+  // The child is deleted here while the other region pushes an index of it.
   await eu.db.transaction((tx) =>
     deleteMembership(tx, { ...common, origin: 'eu', kind: 'manifest', digest: child }),
   )
@@ -288,7 +288,7 @@ test('a child whose index arrives first, and lives longer than its own death, sh
   }
 })
 
-test('pushes, deletes and merges of the same content run beside each other without a deadlock, and converge', async (t) => {
+test('concurrent pushes, deletes and merges of the same content do not deadlock, and converge', async (t) => {
   const [us, eu] = [await openRegionDatabase(t, 'us'), await openRegionDatabase(t, 'eu')]
   const texts = ['a', 'b', 'c', 'd']
   const names = ['one', 'three', 'two']

@@ -1,4 +1,4 @@
-// What another region's events do here: rules R4 and R8.
+// Effects of another region's events here: rules R4 and R8.
 // tests: shared/db/places-at-peers.ts
 
 import assert from 'node:assert/strict'
@@ -31,31 +31,31 @@ function recorder() {
 
 const from = { origin: 'us', shard: 2 }
 
-test('R8: what comes again is dropped, what leaves a hole is refused whole, and the cursor moves with the effect', async (t) => {
+test('R8: duplicates are dropped, a batch with a gap is refused, and the cursor moves with the effect', async (t) => {
   const { region } = await testRegion(t)
   const { db } = region
   const { seen, applier } = recorder()
   const receive = (...events: CloudEvent[]) => receiveEvents(db, { ...from, events, applier })
   assert.deepEqual(await receive(event(1), event(2)), { applied: 2, parked: 0, repeated: 0 })
   assert.deepEqual(await receive(event(1), event(2), event(3)), { applied: 1, parked: 0, repeated: 2 })
-  await assert.rejects(receive(event(4), event(6)), /us:1:2:6 leaves a hole/)
+  await assert.rejects(receive(event(4), event(6)), /us:1:2:6 leaves a gap/)
   assert.deepEqual(await placeAtPeer(db, from), { shard: 2, epoch: 1, seq: 3 })
   await receive(event(4), event(1, { epoch: 2 }))
   assert.deepEqual(await placeAtPeer(db, from), { shard: 2, epoch: 2, seq: 1 })
-  await assert.rejects(receive(event(2, { epoch: 3 })), /leaves a hole/)
+  await assert.rejects(receive(event(2, { epoch: 3 })), /leaves a gap/)
   assert.deepEqual(await receive(event(5)), { applied: 0, parked: 0, repeated: 1 })
   assert.deepEqual(seen.slice(0, 3), ['us:1:2:1', 'us:1:2:2', 'us:1:2:3'])
   assert.deepEqual(seen.slice(-2), ['us:1:2:4', 'us:2:2:1'])
 })
 
-test('R8: an event whose effect fails moves nothing', async (t) => {
+test('R8: an event whose effect fails does not move the cursor', async (t) => {
   const { region } = await testRegion(t)
   const applier = applierOf(['known'], () => Promise.reject(new Error('no')))
   await assert.rejects(receiveEvents(region.db, { ...from, events: [event(1)], applier }), /no/)
   assert.deepEqual(await placeAtPeer(region.db, from), { shard: 2, epoch: 1, seq: 0 })
 })
 
-test('R8: several at once apply each event once', async (t) => {
+test('R8: concurrent receivers apply each event once', async (t) => {
   const { region } = await testRegion(t)
   const { seen, applier } = recorder()
   const events = Array.from({ length: 20 }, (_, index) => event(index + 1))
@@ -69,7 +69,7 @@ test('R8: several at once apply each event once', async (t) => {
   )
 })
 
-test('R4: an unknown type is parked and the rest goes on; a later release applies it, once and in order', async (t) => {
+test('R4: an unknown type is parked and the rest continues; a later release applies it once, in order', async (t) => {
   const { region } = await testRegion(t)
   const { db } = region
   const { seen, applier } = recorder()
@@ -93,7 +93,7 @@ test("another origin's event in the batch is refused", async (t) => {
   const events = [event(1, { origin: 'asia' })]
   await assert.rejects(
     receiveEvents(region.db, { ...from, events, applier: applierOf([], () => {}) }),
-    /no event of shard 2 of us/,
+    /not an event of shard 2 of us/,
   )
 })
 

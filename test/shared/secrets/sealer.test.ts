@@ -6,7 +6,7 @@ const OLD = 'old-key-of-the-regions-0123456789-abc'
 const NEW = 'new-key-of-the-regions-0123456789-abc'
 const place = 'setting/webhook/1/secret'
 
-test('a sealed value opens where it belongs and nowhere else, and shows nothing', () => {
+test('a sealed value opens only in its own place, and reveals nothing', () => {
   const sealer = createSealer([OLD])
   for (const text of ['', 'whsec_planted', 'ü'.repeat(5_000)]) {
     const sealed = sealer.seal(text, place)
@@ -18,7 +18,7 @@ test('a sealed value opens where it belongs and nowhere else, and shows nothing'
   }
 })
 
-test('every changed character is noticed, and what is not sealed is told', () => {
+test('every changed character is detected, and text that is not sealed is reported', () => {
   const sealer = createSealer([OLD])
   const sealed = sealer.seal('planted', place)
   for (let at = 0; at < sealed.length; at++) {
@@ -35,7 +35,7 @@ test('every changed character is noticed, and what is not sealed is told', () =>
     assert.throws(() => sealer.open(text, place), SealError)
 })
 
-test('keys are exchanged one after the other: the first seals, each opens, a lost one is named', () => {
+test('keys are rotated one at a time: the first seals, all open, and a missing one is named', () => {
   const before = createSealer([OLD])
   const sealed = before.seal('planted', place)
   const both = createSealer([NEW, OLD])

@@ -9,7 +9,7 @@ import { testDirectory } from '../../support/region.ts'
 
 const KEY = 'configured-key-0123456789-0123456789'
 
-test('a key is made once, for its user alone, however many start at the same time', async (t) => {
+test('a key is created once, readable only by its user, however many processes start at the same time', async (t) => {
   const directory = await testDirectory(t)
   const start = () => openSealer({ configured: undefined, directory, mayMake: true })
   const sealers = await Promise.all(Array.from({ length: 20 }, start))
@@ -19,7 +19,7 @@ test('a key is made once, for its user alone, however many start at the same tim
   assert.deepEqual(await readdir(directory), ['secrets-key'], 'nothing is left beside it')
 })
 
-test('without leave to make one there is no key, unless one is there or configured', async (t) => {
+test('without permission to create one there is no key, unless one exists or is configured', async (t) => {
   const directory = await testDirectory(t)
   assert.equal(await openSealer({ configured: undefined, directory, mayMake: false }), undefined)
   const configured = await openSealer({ configured: [KEY], directory, mayMake: true })
@@ -27,7 +27,7 @@ test('without leave to make one there is no key, unless one is there or configur
   assert.deepEqual(await readdir(directory), [], 'a configured key needs no file')
 })
 
-test('what the file sealed still opens after a key was configured, which seals from then on', async (t) => {
+test("what the file's key sealed still opens after a key was configured, which seals from then on", async (t) => {
   const directory = await testDirectory(t)
   const made = await openSealer({ configured: undefined, directory, mayMake: true })
   const sealed = made?.seal('planted', 'place') ?? ''
@@ -36,8 +36,11 @@ test('what the file sealed still opens after a key was configured, which seals f
   assert.equal(later?.keyId, createSealer([KEY]).keyId)
 })
 
-test('a file that holds no key is told in one sentence', async (t) => {
+test('a file without a valid key is reported clearly', async (t) => {
   const directory = await testDirectory(t)
   await writeFile(secretsKeyPath(directory), 'short\n')
-  await assert.rejects(openSealer({ configured: undefined, directory, mayMake: true }), /holds no key.*\.$/)
+  await assert.rejects(
+    openSealer({ configured: undefined, directory, mayMake: true }),
+    /does not hold a key.*\.$/,
+  )
 })

@@ -27,7 +27,7 @@ const event: CloudEvent = {
   },
 }
 
-test("a push of two tags is two events of distribution's envelope, a mount and a delete one", () => {
+test("a push of two tags is two events of distribution's envelope; a mount and a delete are one", () => {
   const { events } = JSON.parse(webhookMessage('distribution', event).body.toString())
   assert.deepEqual(
     events.map(({ id, action, target }: { id: string; action: string; target: { tag: string } }) => [
@@ -61,7 +61,7 @@ test("a push of two tags is two events of distribution's envelope, a mount and a
   assert.deepEqual(gone.target, { digest: 'd', repository: 'b' })
 })
 
-test('binary CloudEvents carry attributes as headers, escaped as the HTTP binding says', () => {
+test('binary CloudEvents carry attributes as headers, escaped according to the HTTP binding', () => {
   const { headers, body } = webhookMessage('cloudevents-binary', { ...event, subject: 'ü "100%" €' })
   assert.equal(headers['ce-subject'], '%C3%BC%20%22100%25%22%20%E2%82%AC')
   assert.equal(headers['ce-id'], 'eu:1:2:3')
@@ -70,7 +70,7 @@ test('binary CloudEvents carry attributes as headers, escaped as the HTTP bindin
 })
 
 test('the signature is the documented one: HMAC-SHA256 over id, timestamp and body', () => {
-  // The example of the Standard Webhooks specification's libraries.
+  // The example from the libraries of the Standard Webhooks specification.
   const headers = signatureHeaders({
     id: 'msg_p5jXN8AQM9LWM0D4loKWxJek',
     secrets: ['whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw'],

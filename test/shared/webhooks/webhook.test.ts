@@ -14,7 +14,7 @@ import {
 const hook = (given: object) => newWebhook(parseWebhook({ url: 'https://example.com/', ...given }))
 const push = { type: 'dev.portolan.registry.push.v1', repository: 'team/app' }
 
-test('a webhook gets pushes and deletes unless it says more, and what its format can tell', () => {
+test('a webhook gets pushes and deletes by default, within what its format can express', () => {
   assert.ok(matchesWebhook(hook({}), push))
   assert.ok(!matchesWebhook(hook({}), { ...push, type: 'dev.portolan.registry.tag.set.v1' }))
   const tags = hook({ types: ['tag.set'], format: 'cloudevents' })
@@ -32,7 +32,7 @@ test('a webhook gets pushes and deletes unless it says more, and what its format
   )
 })
 
-test('a secret that is replaced signs beside the new one for a day', () => {
+test('a replaced secret also signs for one more day', () => {
   const before = hook({})
   const secret = `whsec_${Buffer.alloc(24, 1).toString('base64')}`
   const after = { ...before, ...changedFields(before, { secret }, 1_000) }
@@ -41,7 +41,7 @@ test('a secret that is replaced signs beside the new one for a day', () => {
   assert.deepEqual(changedFields(before, { secret: before.secret }, 0), { secret: before.secret })
 })
 
-test('fuzz: whatever a row holds, reading it throws nothing, says nothing of the value, and what is read is matched', () => {
+test('fuzz: reading any row throws nothing and reveals no value, and what is read is matched', () => {
   const whole = hook({ headers: { 'X-A': 'b' } })
   const field = fc.constantFrom(...Object.keys(whole), 'unknown', '__proto__', 'toString')
   const value = fc.oneof(

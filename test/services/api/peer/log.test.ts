@@ -49,7 +49,7 @@ test('A14: without a signature, with an account, with a wrong key: refused, befo
     const answer = await fetch(node.url + target, { headers })
     assert.equal(answer.status, 401, authorization)
   }
-  await assert.rejects(pages({ key: 'x'.repeat(40) }).page(everything), /answered 401.*key is not known/)
+  await assert.rejects(pages({ key: 'x'.repeat(40) }).page(everything), /answered 401.*key is unknown/)
   await assert.rejects(pages({ to: 'asia' }).page(everything), /answered 401.*for region asia/)
   const headers = signPeerRequest(
     { method: 'GET', target, from: 'us', to: 'eu' },
@@ -159,7 +159,7 @@ test('a peer that answers wrongly, too much, elsewhere or never is an error, not
     await assert.rejects(pages.page(everything), PeerError, name)
   }
   const nobody = remoteLogPages({ url: 'http://127.0.0.1:1', from: 'us', to: 'eu', key: KEY, waitSeconds: 0 })
-  await assert.rejects(nobody.page(everything), /eu could not be asked/)
+  await assert.rejects(nobody.page(everything), /eu could not be reached/)
 })
 
 test('a reader that waits ends with the process', async (t) => {
