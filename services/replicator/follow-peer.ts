@@ -1,4 +1,4 @@
-// Follows one region's log and applies it, for as long as the lease is held.
+// Follows the log of one region and applies its events while the lease is held.
 
 import { followLog } from '#shared/bus/follow.ts'
 import { createLogBus } from '#shared/bus/log-bus.ts'
@@ -11,12 +11,12 @@ import { createRegisterApplier } from '#shared/replication/apply.ts'
 import { createSettingApplier } from '#shared/replication/apply-settings.ts'
 import { applyParked, combined, receiveEvents, skipTrimmed } from '#shared/replication/receive-events.ts'
 
-/** The peer holds a request until there is something: this is how soon a new event is here. */
+/** How long the peer may hold a request while it has no new event. New events therefore arrive at once. */
 const WAIT_SECONDS = 20
 const POLL_MS = 100
 const QUIET_MS = 5_000
 const RETRY_BUS_MS = 60_000
-/** A peer that is away is told of when it goes, and once a minute while it stays away. */
+/** Time between two log lines about a peer that cannot be reached. */
 const TELL_EVERY_MS = 60_000
 
 export async function followPeer(
@@ -29,7 +29,7 @@ export async function followPeer(
   const pages = remoteLogPages({ ...peer, waitSeconds: WAIT_SECONDS })
   let toldMs = Number.NEGATIVE_INFINITY
   const applier = combined([createRegisterApplier(Date.now), createSettingApplier(Date.now)])
-  // What an older release could not understand.
+  // Events of types that an older release did not know.
   while ((await applyParked(db, applier)) > 0) held.requireHeld()
   await using opened = new AsyncDisposableStack()
   const kafka = config.peers.find((one) => one.name === origin)?.kafka

@@ -1,23 +1,24 @@
 // The replicator: follows the log of every other region and applies it here.
 //
-// One replicator of the region follows a peer at a time (a lease); several may run, and the next takes over within seconds.
-// A peer that is away holds up nobody else: its follower keeps asking, and the log of the peer waits for it. What an event
-// does is decided by shared/replication; that each is applied once and in order, by the cursor in its transaction.
+// A lease lets one replicator of the region follow a given peer. Run several: another takes over within seconds. An
+// unreachable peer delays no other peer: its follower retries, and the peer keeps its log for it. shared/replication decides
+// what an event does. The cursor, which moves in the same transaction, applies each event once and in order.
 
 import { type Held, withLease } from '#shared/db/lease.ts'
 import { pause } from '#shared/pause.ts'
 import { peerAddresses } from '#shared/peers/peer-request.ts'
 import type { Region } from '#shared/region.ts'
 import type { Service } from '#shared/service.ts'
-import { followPeer } from './follow-peer.ts'
 
-/** How soon another replicator looks whether the lease is free. */
+/** Time between two attempts to get the lease. */
 const TURN_MS = 2_000
 
 export async function startReplicator(region: Region): Promise<Service> {
   const stopping = new AbortController()
   const { signal } = stopping
   const followers = peerAddresses(region.config).map(async (peer) => {
+    // Loaded only if there is a peer.
+    const { followPeer } = await import('./follow-peer.ts')
     while (!signal.aborted) {
       try {
         await withLease(region.databaseUrl, `follow ${peer.to}`, async (lost: AbortSignal, held: Held) => {

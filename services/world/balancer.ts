@@ -1,10 +1,10 @@
-// The world's balancer: TCP connections to the first region that is ready, in the order of the regions. That is what a
-// global balancer does for a client: it sends it to the nearest region, and to the next when that one is lost. It looks at
-// no byte, so uploads of any size and length pass.
+// The world's balancer. It connects each TCP connection to the first region that is ready, in the order of the regions. A
+// global balancer does the same for a client: it chooses the nearest region, and the next one if that is lost. It does not
+// look at the bytes, so uploads of any size and duration pass.
 //
-// Every second each region is asked whether it is ready. One that refuses or says no takes no new connections. One that
-// keeps silent (frozen, or a cut network) also loses those it has, so that clients begin again elsewhere; those of a region
-// that drains are left to finish. With no region ready connections are closed at once.
+// Once a second it asks each region whether it is ready. A region that refuses or says no gets no new connections; those
+// that it has may finish. A region that does not answer at all (frozen, or a cut network) also loses its connections, so
+// that clients retry elsewhere. If no region is ready, the balancer closes new connections at once.
 
 import { connect, createServer, type Socket } from 'node:net'
 import { startLoop } from '#shared/loop.ts'
@@ -13,13 +13,13 @@ import { type ListenTarget, listenAll } from '#shared/observability/listen.ts'
 const LOOK_EVERY_MS = 1_000
 const LOOK_TIMEOUT_MS = 1_000
 const CONNECT_TIMEOUT_MS = 1_000
-/** Looks without any answer after which a region's connections are cut. */
+/** Unanswered checks in a row after which a region's connections are closed. */
 const SILENT_LOOKS_MAX = 3
 const CONNECTIONS_MAX = 4_096
 
 export interface BalancedRegion {
   readonly name: string
-  /** Of its registry, on loopback. */
+  /** The registry's port on loopback. */
   readonly port: number
 }
 
@@ -35,7 +35,7 @@ export interface BalancerOptions {
 
 export interface Balancer extends AsyncDisposable {
   readonly port: number
-  /** Looks at all regions now. */
+  /** Checks all regions now. */
   look(): Promise<void>
 }
 
@@ -93,7 +93,7 @@ export async function startBalancer(options: BalancerOptions): Promise<Balancer>
   const looking = startLoop({
     everyMs: options.lookEveryMs ?? LOOK_EVERY_MS,
     run: look,
-    // It never rejects: every outcome is a state.
+    // A check never rejects: every outcome is a state.
     onError: () => undefined,
   })
   return {
@@ -108,7 +108,7 @@ export async function startBalancer(options: BalancerOptions): Promise<Balancer>
   }
 }
 
-/** Bytes both ways; the end of one is the end of the other. */
+/** Copies bytes both ways. If one side closes, so does the other. */
 function join(client: Socket, region: Socket, { sockets }: State): void {
   sockets.add(region)
   region.on('error', () => region.destroy())
@@ -121,7 +121,7 @@ function join(client: Socket, region: Socket, { sockets }: State): void {
   region.pipe(client)
 }
 
-/** undefined: nobody took the connection in time. */
+/** undefined: the region did not accept the connection in time. */
 function connected(port: number): Promise<Socket | undefined> {
   return new Promise((resolve) => {
     const socket = connect({ host: '127.0.0.1', port, allowHalfOpen: true, noDelay: true })

@@ -1,11 +1,11 @@
-// The world: several regions on one machine behind one port, to see what Portolan is without installing anything.
+// The world: several regions on one machine behind one port. It shows what Portolan does without installing anything.
 //
 //   npm start                        regions eu and us behind localhost:5000
 //   npm start -- world --regions eu,us,ap --port 5000 --kafka eu=localhost:9092,us=localhost:9093
 //
-// Each region is a process of its own (region-process.ts) with its registry on the ports after the balancer's and its
-// metrics 1,000 above that. The regions share two keys, kept in the data directory: `peer-key` signs what they ask each
-// other, `secrets-key` seals secrets. Nothing else is shared: lose one process, and you have lost a region.
+// Each region is a separate process (region-process.ts). Their registries listen on the ports after the balancer's port,
+// their metrics 1,000 ports higher. The regions share two keys in the data directory: `peer-key` signs requests between
+// them, `secrets-key` encrypts secrets. They share nothing else: kill one process, and one region is lost.
 
 import { join, resolve } from 'node:path'
 import { brokers, byRegion, integer, regionName, words } from '#shared/config/parsers.ts'
@@ -28,10 +28,10 @@ export interface WorldOptions {
 
 type Environment = Readonly<Record<string, string | undefined>>
 
-/** Variables that a world may be started with; with any other `npm start` is one region, as configured. */
+/** Variables that a world accepts. If any other is set, `npm start` runs one region, as configured. */
 const WORLD_VARIABLES: readonly string[] = Object.freeze(['PORTOLAN_DATA_DIR', 'PORTOLAN_LOG_LEVEL'])
 
-/** The first variable that says how one region is to be; undefined: nobody configured anything. */
+/** Returns the first variable that configures a region; undefined if there is none. */
 export function configuresRegion(environment: Environment): string | undefined {
   return Object.keys(environment).find(
     (name) =>
@@ -47,7 +47,7 @@ export async function runWorld(
 ): Promise<void> {
   const { regions, port, kafka } = parsed(options)
   const places = regions.map((name, index) => ({ name, port: port + 1 + index }))
-  // Before anything is made: a port in use is told at once.
+  // Before anything is created: a port in use is reported at once.
   for (const each of [port, ...places.flatMap((place) => [place.port, metricsPort(place)])])
     await requireFree({ host: 'localhost', port: each })
   const data = resolve(environment.PORTOLAN_DATA_DIR || '.portolan')
@@ -61,14 +61,13 @@ export async function runWorld(
       startRegionProcess({
         name: place.name,
         environment: regionEnvironment(environment, { place, others, data, kafka }),
-        onEnd: (how) => say(`The region ${place.name} ended (${how}); it is started again in 10 s.`),
+        onEnd: (how) => say(`The region ${place.name} ended (${how}); it restarts in 10 s.`),
         onReady: (pid) => greeted && say(`The region ${place.name} is back, with pid ${pid}.`),
         onProblem: (error) => say(error instanceof Error ? error.message : String(error)),
       }),
     )
   })
   await Promise.all(processes.map(({ ready }) => ready))
-  // In front of the regions while they drain: a client is sent to one that still serves.
   running.use(
     await startBalancer({
       listen: { host: 'localhost', port },
@@ -79,6 +78,8 @@ export async function runWorld(
   say(greeting({ port, places, processes, data }))
   greeted = true
   await stop
+  // All regions drain at once, with the balancer still in front of them: requests in progress finish.
+  await Promise.all(processes.map((region) => region[Symbol.asyncDispose]()))
 }
 
 interface Place {
@@ -112,7 +113,7 @@ function parsed(options: WorldOptions) {
   return { regions, port, kafka }
 }
 
-/** One key for requests between the regions, and one that seals secrets, in each region's directory. */
+/** Creates the key for requests between regions, and the key for secrets in each region's directory. */
 async function makeKeys(data: string, regions: readonly string[]): Promise<void> {
   await makeDurableDirectory(data, { mode: 0o711 })
   await makeKeyFile(join(data, 'peer-key'))

@@ -1,5 +1,5 @@
-// A region of the world: a child process with all services and everything embedded. It says when it is ready, drains when
-// this process ends or goes, and is started again 10 s after it ended by itself.
+// A region of the world: a child process that runs all services with everything embedded. It reports when it is ready, and
+// drains when this process ends or dies. If it ends by itself, it is restarted after 10 s.
 
 import { type ChildProcess, fork } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
@@ -12,9 +12,9 @@ const START_TIMEOUT_MS = 120_000
 export interface RegionProcessOptions {
   readonly name: string
   readonly environment: Readonly<Record<string, string | undefined>>
-  /** It ended by itself; it will be started again. */
+  /** The process ended by itself and will be restarted. */
   onEnd(how: string): void
-  /** It is ready, for the first time or again. */
+  /** The region is ready, for the first time or after a restart. */
   onReady(pid: number): void
   onProblem(error: unknown): void
   /** Test seam. */
@@ -22,7 +22,7 @@ export interface RegionProcessOptions {
 }
 
 export interface RegionProcess extends AsyncDisposable {
-  /** Of the process that runs now. */
+  /** Of the running process; undefined between two of them. */
   readonly pid: number | undefined
   /** The first start. Rejects with an OperatorError if the region does not become ready. */
   readonly ready: Promise<void>
@@ -36,7 +36,7 @@ export function startRegionProcess(options: RegionProcessOptions): RegionProcess
   async function start(): Promise<void> {
     const started = fork(fileURLToPath(new URL('../main.ts', import.meta.url)), ['all'], {
       env: options.environment,
-      // A group of its own: Ctrl-C reaches this process, which drains the regions.
+      // In its own process group: Ctrl-C reaches only the parent, which drains the regions.
       detached: true,
     })
     child = started

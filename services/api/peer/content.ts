@@ -1,7 +1,7 @@
 // Content for other regions: GET /peer/v1/blobs/<digest>?repository=<name> and GET /peer/v1/manifests/<digest>?repository=<name>.
 //
-// Answers only what this region has itself and what that repository shows here now: never what it would have to fetch,
-// so a question between regions never travels on. Blobs take ranges as pulls do.
+// Answers only with content that this region holds and that the repository shows here. It asks no other region, so a
+// request between regions never travels on. Blobs support ranges as pulls do.
 
 import { RegistryError } from '#shared/errors.ts'
 import { type Digest, parseDigest } from '#shared/oci/digest.ts'

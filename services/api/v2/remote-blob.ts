@@ -1,5 +1,5 @@
-// GET of a blob that is in another region: passed on as it comes, whole. Ranges are not honoured (RFC 9110, 14.2 allows
-// that): the client gets all of it, proved by the digest before the end.
+// GET of a blob that only another region has. The whole blob is passed on as it arrives, and its digest is verified before
+// the last bytes leave. Ranges are ignored, which RFC 9110, 14.2 allows.
 
 import type { Digest } from '#shared/oci/digest.ts'
 import type { RepositoryName } from '#shared/oci/reference.ts'
@@ -8,8 +8,8 @@ import { type Exchange, type Headers, isHead, writeHead } from '../exchange.ts'
 import { SinkClosedError, writableSink } from '../writable-sink.ts'
 
 /**
- * Answers with the blob if another region has it. False: nothing was answered. HEAD is not asked for elsewhere: clients skip
- * an upload on its word, and a push must end with the bytes here.
+ * Answers with the blob if another region has it; returns false if it did not answer. HEAD asks no other region: clients
+ * skip an upload if HEAD finds the blob, and after a push the bytes must be in this region.
  */
 export async function getRemoteBlob(
   exchange: Exchange,
@@ -32,7 +32,7 @@ export async function getRemoteBlob(
     await passOn(blob, digest, sink)
     response.end()
   } catch (thrown) {
-    // What is under way must not look like the end of the blob. A client that leaves is no error of ours.
+    // A broken transfer must not look complete. A client that disconnects is not an error.
     response.destroy()
     if (!(thrown instanceof SinkClosedError) && !signal.aborted) throw thrown
   }
