@@ -15,18 +15,15 @@ import {
 } from '#shared/db/commit-blob.ts'
 import type { Provenance } from '#shared/db/provenance.ts'
 import type { WritePosition } from '#shared/db/registers.ts'
-import { ensureRepository } from '#shared/db/repositories.ts'
 import { newRowKey } from '#shared/db/row-store.ts'
 import { cancelUpload, endUnbornUpload, endUpload, findUpload, type Upload } from '#shared/db/uploads.ts'
 import { RegistryError } from '#shared/errors.ts'
 import { algorithmOf, type Digest, digestBytes } from '#shared/oci/digest.ts'
 import { type RepositoryName, shardOf } from '#shared/oci/reference.ts'
+import { inRepository } from './in-repository.ts'
 import type { Registry } from './registry.ts'
 import { settleBlob } from './settle-blob.ts'
 import type { UploadTarget } from './upload-ids.ts'
-
-/** A commit that finds its repository missing makes it and tries again; a delete may come between, but not for ever. */
-const COMMIT_TRIES_MAX = 4
 
 /** Of a request that works on a session; `attempt` is its own body, if that is written already. */
 export type SessionOf = UploadTarget & { upload: CommittedUpload; attempt?: Attempt }
@@ -137,16 +134,8 @@ async function repeated(
   }) => Promise<CommitOutcome>,
 ): Promise<Committed | undefined> {
   const common = { repository, provenance, shard: shardOf(repository), origin: registry.name }
-  for (let tries = 1; tries <= COMMIT_TRIES_MAX; tries++) {
-    const outcome = await commit(common)
-    if (outcome.kind === 'committed') return outcome
-    if (outcome.kind === 'upload-lost') return undefined
-    await ensureRepository(registry.db, { name: repository, origin: registry.name })
-  }
-  throw new RegistryError('UNAVAILABLE', {
-    message: 'the repository is being deleted again and again: try later',
-    headers: { 'Retry-After': '1' },
-  })
+  const outcome = await inRepository(registry, { repository, write: () => commit(common) })
+  return outcome.kind === 'committed' ? outcome : undefined
 }
 
 /** 400 DIGEST_INVALID, after the session's end. */

@@ -6,13 +6,11 @@ import { mountBlob } from '#shared/db/blobs.ts'
 import { repositoriesWithBlob } from '#shared/db/memberships.ts'
 import type { Provenance } from '#shared/db/provenance.ts'
 import type { WritePosition } from '#shared/db/registers.ts'
-import { ensureRepository } from '#shared/db/repositories.ts'
 import type { Digest } from '#shared/oci/digest.ts'
 import { type RepositoryName, shardOf } from '#shared/oci/reference.ts'
+import { inRepository } from './in-repository.ts'
 import type { Registry } from './registry.ts'
 
-/** A mount that finds its repository missing makes it and tries again; a delete may come between, but not for ever. */
-const TRIES_MAX = 4
 /** How many repositories that hold a digest are considered for a mount without `from`. */
 const CANDIDATES_MAX = 100
 
@@ -48,11 +46,7 @@ export async function mountFrom(
     shard: shardOf(repository),
     origin: registry.name,
   }
-  for (let tries = 1; tries <= TRIES_MAX; tries++) {
-    const outcome = await mountBlob(registry.db, statement)
-    if (outcome.kind === 'mounted') return outcome.position
-    if (outcome.kind === 'unknown') return undefined
-    await ensureRepository(registry.db, { name: repository, origin: registry.name })
-  }
-  return undefined
+  const write = () => mountBlob(registry.db, statement)
+  const outcome = await inRepository(registry, { repository, write })
+  return outcome.kind === 'mounted' ? outcome.position : undefined
 }

@@ -10,19 +10,17 @@ import { overwrittenByPush } from '#shared/db/overwritten.ts'
 import type { Provenance } from '#shared/db/provenance.ts'
 import { type ManifestPush, type PushedReference, pushManifestRow } from '#shared/db/push-manifest.ts'
 import type { WritePosition } from '#shared/db/registers.ts'
-import { ensureRepository } from '#shared/db/repositories.ts'
 import { RegistryError } from '#shared/errors.ts'
 import { mayReplace, type WriteConditions } from '#shared/oci/conditional.ts'
 import { algorithmOf, type Digest, digestBytes } from '#shared/oci/digest.ts'
 import { type Manifest, manifestFacts, parseManifest } from '#shared/oci/manifest.ts'
 import { type RepositoryName, shardOf, type Tag } from '#shared/oci/reference.ts'
 import { findManifest, type ManifestReference } from '#shared/registry/pull.ts'
+import { inRepository } from './in-repository.ts'
 import type { Limits, Registry } from './registry.ts'
 
 /** Config, layers, children and subject of one manifest. Real ones have tens; more than this is an attack. */
 const DESCRIPTORS_MAX = 10_000
-/** Each try can lose against a delete of the repository that came between; four in a row is not bad luck. */
-const TRIES_MAX = 4
 
 export interface PushedManifest {
   readonly digest: Digest
@@ -98,33 +96,28 @@ interface Commit {
 
 async function commit(registry: Registry, options: Commit): Promise<WritePosition> {
   const { push, conditions } = options
-  for (let tries = 1; tries <= TRIES_MAX; tries++) {
-    const outcome = await run(registry, options)
-    switch (outcome.kind) {
-      case 'pushed':
-        return outcome.position
-      case 'repository-missing':
-        // Nothing is there to match, and a repository is not made for a push that must fail.
-        if (conditions.ifMatch !== undefined) throw new RegistryError('PRECONDITION_FAILED')
-        // Made only for a push that can succeed: one whose references are missing must leave no empty repository.
-        if (push.references.some(({ mandatory }) => mandatory))
-          throw referencesMissing(mandatoryDigests(push))
-        await ensureRepository(registry.db, { name: push.repository, origin: registry.name })
-        break
-      case 'references-missing':
-        throw referencesMissing(outcome.digests)
-      case 'media-type-differs':
-        throw new RegistryError('MANIFEST_INVALID', {
-          message: 'this repository holds the same bytes under another media type',
-        })
-      case 'condition-failed':
-        throw new RegistryError('PRECONDITION_FAILED')
-    }
-  }
-  throw new RegistryError('UNAVAILABLE', {
-    message: 'the repository is being deleted again and again: try later',
-    headers: { 'Retry-After': '1' },
+  const outcome = await inRepository(registry, {
+    repository: push.repository,
+    write: () => run(registry, options),
+    mayCreate() {
+      // Nothing can match, and a repository is not created for a push that must fail.
+      if (conditions.ifMatch !== undefined) throw new RegistryError('PRECONDITION_FAILED')
+      // A push whose references are missing must leave no empty repository.
+      if (push.references.some(({ mandatory }) => mandatory)) throw referencesMissing(mandatoryDigests(push))
+    },
   })
+  switch (outcome.kind) {
+    case 'pushed':
+      return outcome.position
+    case 'references-missing':
+      throw referencesMissing(outcome.digests)
+    case 'media-type-differs':
+      throw new RegistryError('MANIFEST_INVALID', {
+        message: 'this repository holds the same bytes under another media type',
+      })
+    case 'condition-failed':
+      throw new RegistryError('PRECONDITION_FAILED')
+  }
 }
 
 class ConditionFailed extends Error {}
