@@ -163,7 +163,7 @@ test('the tail: who stops while it starts, a start that fails and an end leave n
   await tail[Symbol.asyncDispose]()
   await last.ready
   await quiet(again)
-  assert.throws(() => tail.listen(listener), /out of reach/)
+  assert.throws(() => tail.listen(listener), /unavailable/)
 })
 
 test('places are counted per caller and given back once', () => {

@@ -26,7 +26,7 @@ test('what a schema refuses is REQUEST_INVALID with a sentence that names the fi
     ['POST', '/webhooks', '[]', /^the body must be an object$/],
     ['POST', '/webhooks', '"text"', /^the body must be an object$/],
     ['POST', '/webhooks', undefined, /^the body is invalid: not JSON$/],
-    ['POST', '/webhooks', '{"url":"x","url":"y"}', /^the body is invalid: a key stands twice/],
+    ['POST', '/webhooks', '{"url":"x","url":"y"}', /^the body is invalid: an object has a duplicate key/],
     ['POST', '/webhooks', `{"url":"${HOOK}","ordered":"true"}`, /^ordered must be true or false$/],
     ['POST', '/webhooks', `{"url":"${HOOK}","types":["planted!"]}`, /^types\.0 must match pattern/],
     ['POST', '/webhooks', `{"url":"${HOOK}","headers":{"A":5}}`, /^headers\.A must be a string$/],
