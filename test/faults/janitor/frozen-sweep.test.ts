@@ -22,7 +22,8 @@ test('a sweep --yes that is frozen past its lease removes nothing when it resume
 }, async (t) => {
   const node = await testNode(t)
   const { region } = node
-  await ociClient(node.url).pushBlob('a', Buffer.from('a blob'))
+  // Large enough to be an object of the store and not a row.
+  await ociClient(node.url).pushBlob('a', Buffer.alloc(20_000, 'a blob'))
   for (const text of ['one', 'two', 'three']) await append(region.blobs, EMPTY_SESSION, Buffer.from(text))
   await ageBlobs(region)
 
