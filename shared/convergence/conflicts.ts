@@ -1,9 +1,9 @@
-// Lost races, found from the registers alone and alike in every region.
+// Finds lost races from the registers alone. Every region finds the same ones.
 //
-// A tag's versions are a tree by `prev`: what each write overwrote. A version that nobody overwrote knowingly and that is
-// not the current one lost a race, unless a greater version says the same (same digest and aliveness): then nobody lost
-// anything. A death killed something unseen if the write's event lies behind what the deleting region had applied of
-// the writer's log.
+// The versions of a tag form a tree by `prev`, which names the version that each write overwrote. A version lost a race
+// if it is not the current version and no version names it as its predecessor. It did not lose if a greater version
+// says the same (same digest and aliveness), because then nothing was lost. A death killed something unseen if the
+// write's event lies behind what the deleting region had applied of the writer's log.
 
 import {
   compareTagVersions,
@@ -19,8 +19,8 @@ import {
 import { compareVersions, type Version } from './version.ts'
 
 /**
- * The versions of a tag that lost a race. `prunedH`: history at most this old may be gone, so no version at most this old
- * opens a conflict.
+ * Returns the versions of a tag that lost a race. `prunedH`: history up to this h may have been removed, so a version
+ * at or below it opens no conflict.
  */
 export function lostVersions({ current, history }: TagRegister, prunedH = 0n): TagVersion[] {
   const overwritten = new Set([...history.values()].map(({ prev }) => keyOf(prev)))
@@ -39,7 +39,7 @@ export function lostVersions({ current, history }: TagRegister, prunedH = 0n): T
   })
 }
 
-/** What is known of whether a death killed a write that its author had not seen. `unknown`: the event has to arrive. */
+/** Tells whether a death killed a write that its author had not seen. `unknown`: the event has not arrived yet. */
 export function killedUnseen(
   death: Death,
   write: EarlyVersion & { readonly events: Events; readonly written: Written },
@@ -51,7 +51,7 @@ export function killedUnseen(
   return write.events.length === 0 ? 'unknown' : true
 }
 
-/** A region has seen its own writes, numbered or not, unless a restore took them from it. */
+/** A region has seen its own writes, numbered or not, except those that a restore removed. */
 export function isOwnSeen({ lineage }: Pick<Death, 'lineage'>, write: Written): boolean {
   return lineage.some(({ epoch, id }) => epoch === write.epoch && write.id <= id)
 }

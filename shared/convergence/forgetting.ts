@@ -1,16 +1,18 @@
-// What a region may forget, and what one that was away gives up when it meets a region that forgot.
+// What a region may forget, and what a region that was away gives up when it meets a region that forgot.
 //
-// A death is forgotten together with everything it killed, when no live peer and no log can bring that back: every live
-// peer has finished a comparison that began after the death was merged here (so it has the death), and nothing that was
-// told early is still to come by log. The caller judges this for each death; `forget` judges what else holds it: a child
-// that a visible index keeps is not dead, so its death stays. So does the death of a tag's version that a live peer may not
-// have: without it, what that version had overwritten would show again.
+// A death is forgotten together with everything it killed, once no live peer and no log can bring that back. This holds
+// when every live peer has finished a comparison that began after the death was merged here (so the peer has the
+// death), and no event is still to come by log for anything that was told early. The caller judges this for each death.
+// `forget` judges the other reasons to keep it. A child that a visible index keeps is not dead, so its death stays. The
+// death of a tag's version that a live peer may not have also stays: without it, what that version had overwritten
+// would show again.
 //
-// A region that was evicted, or whose database was restored, may hold what a peer has forgotten. What the peer does not
-// hold at all, at most its `prunedH`, and may have seen, was forgotten there. The returner does not drop it silently: it
-// takes the death back, with the version of what it kills. Another region that holds the same learns of it in the usual
-// way; dropping it would leave it to come back from there. The peer may have seen all that is at most the greatest outbox
-// id it was ever told. A cursor is not enough: what came early and was forgotten lies beyond it.
+// A region that was evicted, or whose database was restored, may hold what a peer has forgotten. The peer has forgotten
+// a register if it does not hold it at all, its h is at most the peer's `prunedH`, and the peer may have seen it. The
+// returning region does not drop it silently. It takes the death back, with the version of what it kills, so that
+// another region that holds the same register learns of the death in the usual way. If the returner only dropped it, it
+// would come back from that region. The peer may have seen every write up to the greatest outbox id it was ever told. A
+// cursor is not enough: what came early and was forgotten lies beyond the cursor.
 
 import {
   type Alive,
@@ -24,18 +26,18 @@ import {
 import { compareVersions, isNever, type Version } from './version.ts'
 import { isManifestVisible, type ParentsOf } from './visibility.ts'
 
-/** For each origin, the last outbox id of each epoch that was ever merged here, however it came. */
+/** For each origin, the last outbox id of each epoch that was ever merged here, on any path. */
 export type Told = Readonly<Record<string, readonly Written[]>>
 
 export type DeathKey = 'repository' | `manifest ${string}` | `link ${string}` | `tag ${string}`
 
 export interface Forgetting {
   readonly parentsOf: ParentsOf
-  /** Whether a death, or a tag's version, is old enough and known to every live peer. */
+  /** True if a death, or a tag's version, is old enough and known to every live peer. */
   readonly isForgettable: (key: DeathKey, version: Version) => boolean
 }
 
-/** Forgets what may be forgotten. Returns the greatest h that went, 0n if nothing did. */
+/** Forgets what may be forgotten. Returns the greatest h that was forgotten, or 0n if nothing was. */
 export function forget(repository: Repository, { parentsOf, isForgettable }: Forgetting): bigint {
   let prunedH = 0n
   const isKept = (digest: string) => isManifestVisible(repository, digest, parentsOf)
@@ -113,7 +115,10 @@ export type Forgotten =
   | { readonly kind: 'manifest'; readonly digest: string; readonly death: Death }
   | { readonly kind: 'tag'; readonly name: string; readonly tag: TagVersion }
 
-/** What a returning region holds alive and its peer has forgotten, as the deaths that the returner takes back. */
+/**
+ * Returns what a returning region holds alive and its peer has forgotten, as the deaths that the returning region takes
+ * back.
+ */
 export function forgottenBy(peer: Peer, returner: Repository): Forgotten[] {
   const forgotten: Forgotten[] = []
   for (const [digest, { alive, dead }] of returner.manifests) {
@@ -133,14 +138,14 @@ function wasForgotten(peer: Peer, write: Pick<Alive, 'version' | 'written'>): bo
   return wasTold(peer.told, write)
 }
 
-/** False only if the write surely never came: its outbox id lies above every id told of its epoch. */
+/** False only if the write certainly never came: its outbox id is above every id told of its epoch. */
 export function wasTold(told: Told, { version, written }: Pick<Alive, 'version' | 'written'>): boolean {
   return (told[version.origin] ?? []).some(({ epoch, id }) => epoch === written.epoch && written.id <= id)
 }
 
 /**
- * An event that a restored region numbers again, of a write that was forgotten here since it first came: it is dropped.
- * `loggedEpoch`: the epoch that numbers it, which is later than the epoch that wrote it.
+ * True for an event that a restored region numbers again, if its write came here before and was forgotten since. Such
+ * an event is dropped. `loggedEpoch`: the epoch that numbers the event, later than the epoch that wrote it.
  */
 export function isForgottenEvent(
   { told, prunedH }: Pick<Peer, 'told' | 'prunedH'>,

@@ -1,69 +1,70 @@
-// The registers of one repository, and how they merge. Pure: no clock, no I/O. The SQL in shared/db does the same to rows;
-// the simulation runs both on the same histories.
+// The registers of one repository, and how they merge. Pure: no clock, no I/O. The SQL in shared/db does the same to
+// rows, and the simulation runs both on the same histories.
 //
-// Every register only grows, in a total order, so merging is commutative, associative and idempotent: loss, repetition
-// and reordering of events, early delivery, comparison and restored backups are all the same operation.
+// Every register only grows, in a total order, so merging is commutative, associative and idempotent. Loss, repetition
+// and reordering of events, early delivery, comparison and restored backups are therefore all the same operation.
 //
-//   repository   dead (version, seen); alive is local: the greatest version ever merged or made in it
-//   manifest     alive (version, media type, prev) and dead (version, seen)
-//   link         of a blob: dead as above; alive is local, made by uploads, mounts and visible manifests
-//   tag          the greatest version, and every version ever merged (its history)
+// repository   dead (version, seen); alive is local: the greatest version ever merged or made in it
+// manifest     alive (version, media type, prev) and dead (version, seen)
+// link         of a blob: dead as above; alive is local, made by uploads, mounts and visible manifests
+// tag          the greatest version, and every version ever merged (its history)
 //
 // The order is by version (h, origin), then by value: dead above alive, then bytes. A restored region may give one
-// version to two values; every region must then choose the same one.
+// version to two values, and then every region must choose the same value.
 
 import { compareVersions, NEVER, type Version } from './version.ts'
 
-/** A place in the origin's log of the repository's shard. */
+/** A position in the origin's log of the repository's shard. */
 export interface EventRef {
   readonly epoch: number
   readonly seq: number
 }
 
-/** What a write's own region calls it: epoch and outbox id. Ids rise with every write and are never given twice. */
+/** How a write's own region identifies it: epoch and outbox id. Ids rise with every write and are never reused. */
 export interface Written {
   readonly epoch: number
   readonly id: number
 }
 
 /**
- * The events that told of a write. None until its origin has numbered it. More than one if a restored region numbered it
- * again under a new epoch: who saw either saw the write.
+ * The events that told of a write. Empty until its origin has numbered the write. There is more than one if a restored
+ * region numbered the write again under a new epoch. A region that saw any of them saw the write.
  */
 export type Events = readonly EventRef[]
 
 /**
- * For each origin, how far its log was applied: the last place in each epoch. An epoch is not above the one before: after
- * a restore a region may know less of the old epoch than others do, so each is judged for itself.
+ * For each origin, how far its log was applied: the last position in each epoch. Each epoch is judged separately,
+ * because a later epoch does not include the one before it: after a restore a region may know less of the old epoch
+ * than others do.
  */
 export type Seen = Readonly<Record<string, readonly EventRef[]>>
 
 export interface Death {
   readonly version: Version
-  /** What the region that deleted had applied of each log when it deleted. */
+  /** What the deleting region had applied of each log when it deleted. */
   readonly seen: Seen
   /**
-   * Versions that it had merged before their events came (early delivery), and that this death kills. Without them, what
-   * somebody saw and deleted would be reported as killed unseen.
+   * Versions that the deleting region had merged before their events came (early delivery), and that this death kills.
+   * Without them, a version that was seen and deleted would be reported as killed unseen.
    */
   readonly early: readonly EarlyVersion[]
   readonly events: Events
   readonly written: Written
   /**
-   * For each epoch of its region, this one last: the last outbox id that the region had when it deleted. A restore may
-   * have cut earlier epochs.
+   * For each epoch of the deleting region, the current one last: the last outbox id that the region had when it
+   * deleted. A restore may have cut earlier epochs short.
    */
   readonly lineage: readonly Written[]
 }
 
 /**
- * One push gives one version to several registers: the subject (a tag or a digest) tells them apart. A restored region may
- * give one version again to another value: the value tells those apart.
+ * One push gives one version to several registers. The subject (a tag or a digest) distinguishes them. A restored
+ * region may give one version again to another value. The value distinguishes those.
  */
 export interface EarlyVersion {
   readonly subject: string
   readonly version: Version
-  /** `tagValue` a tag's version; empty for a manifest. */
+  /** `tagValue` of a tag's version; empty for a manifest. */
   readonly value: string
 }
 
@@ -76,7 +77,7 @@ export interface Alive {
 }
 
 export interface TagVersion {
-  /** Who wrote it and when (ISO 8601). It travels with the version and decides nothing. */
+  /** The author and time (ISO 8601) of the write. They travel with the version and decide nothing. */
   readonly by?: { readonly actor: string; readonly at: string }
   readonly version: Version
   readonly digest: string
@@ -147,7 +148,7 @@ export function linkOf(repository: Repository, digest: string): LinkRegister {
   return made
 }
 
-/** By version, then dead above alive, then the digest's bytes. */
+/** Compares by version, then dead above alive, then the digest's bytes. */
 export function compareTagVersions(a: TagVersion, b: TagVersion): number {
   const byVersion = compareVersions(a.version, b.version)
   if (byVersion !== 0) return byVersion
@@ -155,12 +156,15 @@ export function compareTagVersions(a: TagVersion, b: TagVersion): number {
   return compareBytes(a.digest, b.digest)
 }
 
-/** By version, then the media type's bytes. */
+/** Compares by version, then the media type's bytes. */
 export function compareAlive(a: Alive, b: Alive): number {
   return compareVersions(a.version, b.version) || compareBytes(a.mediaType, b.mediaType)
 }
 
-/** By version. Of two with one version what both saw counts: a conflict too many is reported, none is missed. */
+/**
+ * Merges by version. Of two deaths with one version, only what both saw counts: a conflict may be reported needlessly,
+ * but none is missed.
+ */
 export function mergeDeaths(a: Death, b: Death): Death {
   const order = compareVersions(a.version, b.version)
   if (order !== 0) return order > 0 ? a : b
@@ -220,14 +224,14 @@ export function mergeTag(repository: Repository, name: string, merged: TagVersio
 }
 
 /**
- * What the janitor derives from a death: the tag is dead with the version it had. A greater version would kill pushes
- * that did not see the death. Not a version of its own: it has no event and no place in the history.
+ * Sets what the janitor derives from a death: the tag is dead with the version it had. A greater version would kill
+ * pushes that did not see the death. The tombstone is not a new version: it has no event and no place in the history.
  */
 export function deriveTombstone(register: TagRegister): void {
   register.current = { ...register.current, alive: false }
 }
 
-/** What a version of a tag says. */
+/** Returns what a version of a tag says. */
 export function tagValue({ digest, alive }: Pick<TagVersion, 'digest' | 'alive'>): string {
   return `${digest} ${alive}`
 }
@@ -252,7 +256,10 @@ function ownSeenByBoth(a: readonly Written[], b: readonly Written[]): Written[] 
   })
 }
 
-/** Of two writes that a restored region gave one version and one value: the same in whatever order they are merged. */
+/**
+ * Chooses between two writes to which a restored region gave one version and one value. The result does not depend on
+ * the order of merging.
+ */
 function later(a: Written, b: Written): Written {
   return (a.epoch - b.epoch || a.id - b.id) >= 0 ? a : b
 }
@@ -274,7 +281,7 @@ function lower(a: readonly EventRef[], b: readonly EventRef[]): EventRef[] {
   })
 }
 
-/** True when one of a write's events lies within what was applied of its origin's log. */
+/** True if one of a write's events lies within what was applied of its origin's log. */
 export function isSeen(seen: Seen, origin: string, events: Events): boolean {
   const applied = seen[origin] ?? []
   return events.some((event) => applied.some(({ epoch, seq }) => epoch === event.epoch && event.seq <= seq))

@@ -1,6 +1,7 @@
-// A setting (an account, a grant, a webhook, a policy) is a register for each field, and one for its existence. Fields
-// merge each for itself: two regions that change two fields of one webhook both win. A deleted object stays deleted until
-// a greater version of its existence creates it again; fields older than that creation belong to the object before.
+// A setting (an account, a grant, a webhook, a policy) is one register for each field, and one for its existence. Each
+// field merges separately, so if two regions change two fields of one webhook, both changes win. A deleted object stays
+// deleted until a greater version of its existence creates it again. Fields older than that creation belong to the
+// previous object.
 //
 // The order is total: by version, then absent above present (so that a revocation wins a tie), then the value's bytes.
 
@@ -14,7 +15,7 @@ export interface FieldRegister {
 export interface ExistenceRegister {
   readonly version: Version
   readonly exists: boolean
-  /** The version of the creation that this existence belongs to: fields below it are of the object before. */
+  /** The version of the creation that this existence belongs to. Fields below it belong to the previous object. */
   readonly since: Version
 }
 
@@ -41,7 +42,7 @@ export function mergeField(setting: Setting, name: string, merged: FieldRegister
   if (isGreater) setting.fields.set(name, merged)
 }
 
-/** What the object says: its fields, or undefined if it does not exist. */
+/** Returns the object's fields, or undefined if the object does not exist. */
 export function valuesOf({ existence, fields }: Setting): ReadonlyMap<string, string> | undefined {
   if (!existence.exists || isNever(existence.version)) return undefined
   return new Map(

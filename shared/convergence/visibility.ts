@@ -1,17 +1,20 @@
-// What a repository shows. The one definition of "visible": reads, lists, deletes and the comparison of regions use these
-// predicates, and shared/db has them as SQL.
+// What a repository shows. This is the one definition of "visible": reads, lists, deletes and the comparison of regions
+// use these predicates, and shared/db has them as SQL.
 //
-//   manifest   alive above its death and its repository's, or a visible index of the repository names it
-//   tag        alive, newer than its manifest's death and its repository's, and its manifest is visible
-//   link       alive above its death and its repository's
+// manifest   alive above its death and its repository's, or a visible index of the repository names it
+// tag        alive, newer than its manifest's death and its repository's, and its manifest is visible
+// link       alive above its death and its repository's
 
 import type { ManifestRegister, Repository } from './registers.ts'
 import { compareVersions, type Version } from './version.ts'
 
-/** How deep an index of indexes is followed. */
+/** How many levels of nested indexes are followed. */
 export const INDEX_DEPTH_MAX = 4
 
-/** Which indexes name a manifest. Content is immutable, so this is a fact about digests, not about repositories. */
+/**
+ * Returns the indexes that name a manifest. Content is immutable, so this is a property of digests, not of
+ * repositories.
+ */
 export type ParentsOf = (digest: string) => readonly string[]
 
 export function isManifestVisible(
@@ -23,7 +26,7 @@ export function isManifestVisible(
   const register = repository.manifests.get(digest)
   if (register === undefined) return false
   if (isAbove(register.alive.version, register.dead.version, repository)) return true
-  // Only a membership that died can be kept by an index: one that never lived here has no bytes to show.
+  // An index can keep only a membership that died. One that never lived here has no bytes to show.
   if (depth === 0 || !hasLived(register)) return false
   return parentsOf(digest).some((parent) => isManifestVisible(repository, parent, parentsOf, depth - 1))
 }

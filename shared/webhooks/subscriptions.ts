@@ -1,8 +1,8 @@
 // Webhook subscriptions of a region: settings that admins write, and the deliveries that result from them.
 //
-// What is read is parsed. A webhook that does not parse, or whose secrets cannot be opened here, is reported and gets
-// no deliveries sent; the others are not affected. Planning needs no secret: a node without the right key loses no
-// event for anybody, because deliveries wait for a node that can read the webhook.
+// Stored webhooks are parsed when they are read. A webhook that does not parse, or whose secrets cannot be opened here,
+// is reported and gets no deliveries. The others are not affected. Planning needs no secret, so a node without the
+// right key loses no events: the deliveries wait for a node that can read the webhook.
 
 import { randomUUID } from 'node:crypto'
 import { type LoggedEvent, type LogPosition, logBounds, readEvents } from '#shared/db/event-log.ts'
@@ -42,7 +42,7 @@ import {
 
 /** Enough for one per team. The planner checks each webhook for each event. */
 const WEBHOOKS_MAX = 1_000
-/** Events that one call or run reads. */
+/** Maximum number of events that one call or run reads. */
 const EVENTS_MAX = 500
 const REPLAY_MAX = 10_000
 const READER = 'webhooks'
@@ -55,7 +55,7 @@ export interface Subscription {
   readonly webhook: Webhook
 }
 
-/** A stored webhook to which nothing is sent until it is changed or removed. */
+/** A stored webhook that gets no deliveries until it is changed or removed. */
 export interface UnreadableWebhook {
   readonly id: string
   /** The reason, without any value. */
@@ -67,7 +67,10 @@ export interface Subscriptions {
   readonly unreadable: readonly UnreadableWebhook[]
 }
 
-/** Returns every webhook. One that does not parse, or whose secrets do not open, is listed and affects no other. */
+/**
+ * Returns every webhook. One that does not parse, or whose secrets do not open, is listed as unreadable and does not
+ * affect the others.
+ */
 export async function subscriptions(region: WebhookContext): Promise<Subscriptions> {
   const all = (await readSettings(region.db, 'webhook')).map((setting) => parsed(region, setting))
   return {
@@ -204,7 +207,7 @@ export async function planNext(region: WebhookContext): Promise<number> {
       id,
       filter: readStoredFilter(fields),
     }))
-    // Lazily, one at a time: all deliveries together may be a thousand times the size of the page.
+    // Lazy: all deliveries together may be a thousand times the size of the page.
     const deliveries = events.values().flatMap((event) =>
       filters
         .values()

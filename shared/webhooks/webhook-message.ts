@@ -39,7 +39,7 @@ function headerValue(text: string): string {
   return text.toWellFormed().replace(/[^\x21-\x7e]|["%]/gu, encodeURIComponent)
 }
 
-/** distribution's names of the actions. Every other action is a push. */
+/** The names that distribution uses for actions. Every other action is a push. */
 const ACTIONS: Readonly<Record<string, string>> = Object.freeze({
   delete: 'delete',
   pull: 'pull',

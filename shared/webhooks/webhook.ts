@@ -1,4 +1,4 @@
-// A webhook subscription: what an admin may write, what is read back, which events it matches, and how its deliveries
+// A webhook subscription: what an admin may write, how it is stored, which events it matches, and how its deliveries
 // are named. Stored fields are parsed like written ones. A missing or wrong field is reported by its name, never its
 // value. Pure.
 
@@ -44,7 +44,7 @@ const LIST_MAX = 100
 const ROTATION_MS = 24 * 3_600_000
 const SECRET_BYTES = 32
 
-/** Parsers of what an admin writes: any part of a webhook. Unknown fields are an error. */
+/** Parsers for what an admin writes: any subset of a webhook's fields. Unknown fields are an error. */
 const PARSERS: { readonly [Field in keyof Webhook]?: (value: unknown) => Webhook[Field] } = Object.freeze({
   url: webhookUrl,
   types: (value) => strings('types', value).map(fullType),
