@@ -1,22 +1,23 @@
-// Whether the object behind a blob's row is there and is the blob: found out when somebody asks for it, remembered for
-// a short time, and written down when it is not.
+// Whether the object behind a blob's row exists and has the right content. This is checked when a client asks for the
+// blob, cached for a short time, and recorded in the row when the object is damaged.
 //
-// Three looks, by price:
-// - `isThere` compares the size (a system call or one request): before HEAD says 200 and before a mount. Clients skip
-//   an upload on the strength of these answers, so a lost blob would never come back otherwise.
-// - a whole read through `provingSink` compares the digest: each GET of a whole blob. For files a digest that was
-//   proved counts for ten minutes while nobody has written to the file: hashing costs more than sending.
-// - `examine` decides. One wrong read may be the wire's or the memory's fault, so the object is looked at again, and
-//   only what is wrong twice is marked. A store that does not answer, or is not mounted, proves nothing.
+// There are three checks, from cheap to expensive:
+// - `isThere` compares the size (a system call or one request). It runs before HEAD answers 200 and before a mount.
+//   Clients skip an upload because of these answers, so without the check a lost blob would never come back.
+// - A whole read through `provingSink` compares the digest. It runs on each GET of a whole blob. For files, a proved
+//   digest stays valid for ten minutes while the file is unchanged, because hashing costs more than sending.
+// - `examine` decides. One wrong read may be the fault of the network or of memory, so the object is read again, and
+//   only an object that is wrong twice is marked. A store that does not answer, or is not mounted, proves nothing.
 //
-// A marked blob answers 404 BLOB_UNKNOWN to GET and HEAD. 503 would be truer and would help nobody: docker, containerd
-// and BuildKit send a layer again when HEAD says 404, treat 404 of a cached layer as a miss, and only repeat on 503.
-// Clients cannot lose anything by the 404, because the bytes are gone; an operator hears of it by log and metric.
+// A marked blob answers 404 BLOB_UNKNOWN to GET and HEAD. 503 would be more accurate but would not help. docker,
+// containerd and BuildKit send a layer again when HEAD answers 404, and treat a 404 of a cached layer as a miss. On 503
+// they only retry. The 404 loses nothing, because the bytes are already gone. Operators see the damage in a log line
+// and a metric.
 //
-// What it cannot see at once: a ranged read of a part is not hashed, and neither is what the object store serves by a
-// link. The janitor's scrub comes by those, and takes a mark back when the object is sound again.
+// Not detected at once: a ranged read of a part is not hashed, and neither is a read that the object store serves by a
+// link. The janitor's scrub checks those objects, and removes the mark when an object is sound again.
 //
-// Failures: nothing here fails a request. Where the database cannot be written the mark waits for the next read.
+// Failures: nothing here fails a request. If the database cannot be written, the mark waits for the next read.
 
 import { LRUCache } from 'lru-cache'
 import { type BlobStore, type ByteSink, StoreError } from '#shared/blobs/blob-store.ts'
@@ -29,18 +30,20 @@ import type { Log } from '#shared/observability/log.ts'
 import type { Metrics } from '#shared/observability/metrics.ts'
 import { algorithmOf, type Digest, digestBytes } from '#shared/oci/digest.ts'
 
-/** An object that was seen is believed in for so long: HEADs come in bursts. */
+/** How long a check that found the object stays valid. HEAD requests come in bursts. */
 const SEEN_MS = 5_000
-/** A digest that was proved counts for so long, if the object's version is still the same. */
+/** How long a proved digest stays valid while the object's version is unchanged. */
 const PROVED_MS = 10 * 60_000
-/** Objects remembered, some hundred bytes each. */
+/** Maximum number of objects remembered, some hundred bytes each. */
 const REMEMBERED_MAX = 20_000
-/** How long HEAD and mount wait for a store; then they believe the row. */
+/** How long HEAD and mount wait for a store. After that they rely on the row. */
 const LOOK_MS_MAX = 2_000
-/** Objects read again at the same time to be sure that they are wrong; more wait for their next reader. */
+/**
+ * Maximum number of objects that are read again at the same time to confirm damage. Others wait for their next reader.
+ */
 const READS_MAX = 2
 
-/** What a row says of a blob. */
+/** What a row records about a blob. */
 export interface RecordedBlob {
   readonly digest: Digest
   readonly store: string
@@ -52,19 +55,22 @@ export type Verdict = 'sound' | 'damaged' | 'unknown'
 
 export interface BlobHealth extends AsyncDisposable {
   /**
-   * False when the object is missing or has another size; the blob is then marked. True also while the store does not
-   * say: for answers that may rest on the row alone.
+   * Returns false if the object is missing or has another size; the blob is then marked. Returns true also if the store
+   * does not answer, so use it only for answers that may rely on the row alone.
    */
   isThere(blob: RecordedBlob): Promise<boolean>
   /**
-   * Looks at the object, with `content` at all of its bytes, and marks the blob when it is damaged. 'unknown': the
-   * store did not say, or too many objects are being read. Calls for one object share one look, with the first one's
-   * signal.
+   * Checks the object, with `content` all of its bytes, and marks the blob if it is damaged. 'unknown': the store did
+   * not answer, or too many objects are being read. Concurrent calls for one object share one check, with the signal of
+   * the first call.
    */
   examine(blob: RecordedBlob, options: { content: boolean; signal?: AbortSignal }): Promise<Verdict>
-  /** Reads a marked blob's object whole; true when it is sound after all, and the mark is taken back. */
+  /** Reads a marked blob's object whole. If it is sound, removes the mark and returns true. */
   lookAgain(blob: RecordedBlob, signal: AbortSignal): Promise<boolean>
-  /** Sends the whole blob; the last bytes only when all have its digest. @throws WrongContentError */
+  /**
+   * Sends the whole blob. Sends the last bytes only if all bytes have its digest.
+   * @throws WrongContentError
+   */
   sendProved(
     blob: RecordedBlob,
     place: { store: BlobStore; key: string; version: string | undefined },
@@ -102,14 +108,14 @@ export function createBlobHealth(options: {
       return true
     } catch (thrown) {
       if (thrown instanceof WrongContentError) return false
-      // A file that has its size and cannot be read to its end. A service that sends another length than it was asked
-      // for proves nothing.
+      // A file that has its size but cannot be read to its end. A service that sends a different length than requested
+      // proves nothing.
       if (store.statIsLocal && thrown instanceof StoreError && thrown.kind === 'corrupt') return false
       throw thrown
     }
   }
 
-  /** undefined: nobody can say now. */
+  /** Returns undefined if the state cannot be determined now. */
   async function lookBounded(
     blob: RecordedBlob,
     { content, signal }: { content: boolean; signal?: AbortSignal },
@@ -139,7 +145,9 @@ export function createBlobHealth(options: {
     return mark(blob, found)
   }
 
-  /** 'unknown' when the row names another object by now: its key was removed because the blob was repaired or moved. */
+  /**
+   * Returns 'unknown' if the row names another object now: the key was removed because the blob was repaired or moved.
+   */
   async function mark(blob: RecordedBlob, damage: Damage): Promise<Verdict> {
     const { digest, store, key, size } = blob
     const facts = { digest, store, key, size, damage }
@@ -207,7 +215,7 @@ export function createBlobHealth(options: {
   }
 }
 
-/** What GET and HEAD of a marked blob answer. */
+/** The error that GET and HEAD of a marked blob return. */
 export function blobDamaged(digest: Digest): RegistryError {
   return new RegistryError('BLOB_UNKNOWN', {
     message: 'the bytes of this blob are lost or damaged here: push it again',

@@ -1,10 +1,11 @@
-// How uploads end: the commit that makes bytes a blob of a repository, and the answers when they cannot be.
+// How uploads end: the commit that makes bytes a blob of a repository, and the answers when the commit is not possible.
 //
-// A 201 stands on two proofs. Before the commit the object is looked at in the store: it is there and has its size, or
-// the upload is unknown and the client begins again. After the commit, when the row kept an earlier upload's object,
-// that one is proved or replaced (settle-blob.ts). Between the look and its commit only a sweep could remove the object.
-// It takes what is older than its grace time and named by no session and no row; what it removes in just that moment is
-// found by the first HEAD or GET, and the next push repairs it. A small blob needs no look: its bytes are in the commit.
+// A 201 depends on two checks. Before the commit, the object must be in the store and have its size. Otherwise the
+// upload is unknown and the client begins again. After the commit, if the row kept an earlier upload's object, that
+// object is proved or replaced (settle-blob.ts). Between the check and the commit only a sweep could remove the object.
+// A sweep takes objects that are older than its grace time and that no session and no row names. If it removes an
+// object in exactly that moment, the first HEAD or GET detects it and the next push repairs it. A small blob needs no
+// check: its bytes are part of the commit.
 
 import { type Attempt, type BlobStore, type StoredSession, StoreError } from '#shared/blobs/blob-store.ts'
 import {
@@ -25,7 +26,7 @@ import type { Registry } from './registry.ts'
 import { settleBlob } from './settle-blob.ts'
 import type { UploadTarget } from './upload-ids.ts'
 
-/** Of a request that works on a session; `attempt` is its own body, if that is written already. */
+/** The session that a request works on. `attempt` is the request's own body, if it is already written. */
 export type SessionOf = UploadTarget & { upload: CommittedUpload; attempt?: Attempt }
 
 export interface Ending extends UploadTarget {
@@ -33,7 +34,7 @@ export interface Ending extends UploadTarget {
   readonly provenance: Provenance
 }
 
-/** Makes the session's bytes in a store the blob. `attempt` is the last of them. */
+/** Makes the session's bytes in a store the blob. `attempt` is the last part of them. */
 export async function commitStored(
   registry: Registry,
   options: Ending & SessionOf & { store: BlobStore; session: StoredSession; signal: AbortSignal },
@@ -42,7 +43,7 @@ export async function commitStored(
   const completing = store.complete(session, { algorithm: algorithmOf(digest), signal: options.signal })
   const { object, surplus, fresh } = await orBeginAgain(registry, options, completing)
   registry.reach('object-complete')
-  // Where nothing was in the store before, the object is made of this request's bytes alone and nobody else's.
+  // If the store held nothing for the session before, the object consists of this request's bytes alone.
   const ours = attempt !== undefined && !holdsObjects(upload)
   const dropOurs = async () => {
     await attempt?.abort()
@@ -67,7 +68,7 @@ export async function commitStored(
   }
   registry.reach('blob-committed')
   await attempt?.joined()
-  // Another upload of the same digest was first: its object stays if it is sound, and these bytes have no row.
+  // Another upload of the same digest was first. Its object stays if it is sound, and these bytes have no row.
   const settled = await settleBlob(registry, { store, object, ...outcome })
   const unused = settled ? surplus : [...surplus, object.key]
   if (unused.length > 0) await store.remove(unused)
@@ -79,7 +80,7 @@ function holdsObjects(upload: CommittedUpload): boolean {
   return upload !== null && 'row' in upload && upload.row.bytes === null && upload.row.session.size > 0
 }
 
-/** Makes bytes in memory the blob, in one statement. undefined: the session is not what the caller saw. */
+/** Makes bytes in memory the blob, in one statement. Returns undefined if the session is not what the caller saw. */
 export async function commitSmall(
   registry: Registry,
   options: Ending & { upload: CommittedUpload; bytes: Buffer },
@@ -93,8 +94,8 @@ export async function commitSmall(
 }
 
 /**
- * The same for a session whose row holds all bytes and their digest. undefined also when it does not; the row is then as
- * it was.
+ * The same for a session whose row holds all bytes and their digest. Also returns undefined if the row does not hold
+ * them; the row is then unchanged.
  */
 export async function commitSmallRow(
   registry: Registry,
@@ -122,7 +123,7 @@ async function settleSmall(
   return outcome.position
 }
 
-/** Makes the repository where it is missing. undefined: the session is not what the caller saw. */
+/** Creates the repository if it is missing. Returns undefined if the session is not what the caller saw. */
 async function repeated(
   registry: Registry,
   { repository, provenance }: Ending,
@@ -138,7 +139,7 @@ async function repeated(
   return outcome.kind === 'committed' ? outcome : undefined
 }
 
-/** 400 DIGEST_INVALID, after the session's end. */
+/** Ends the session, then returns 400 DIGEST_INVALID. */
 export async function refuseDigest(
   registry: Registry,
   options: Ending & { upload: CommittedUpload; bytes: Buffer },
@@ -155,11 +156,12 @@ function wrongDigest(digest: Digest, actual: { digest: Digest; size: number }): 
   })
 }
 
-/** Only who takes the row may drop the session's bytes: another node may just be committing them. */
+/** Only the request that takes the row may drop the session's bytes: another node may be committing them right now. */
 async function endSession(registry: Registry, { upload }: { upload: CommittedUpload }): Promise<void> {
   if (upload === null) return
   if ('unborn' in upload) {
-    // It has a row by now, or another request has ended it: that one goes on, and this one had nothing in it.
+    // If the session has a row by now, or another request ended it, that request continues. This request added no
+    // bytes.
     await endUnbornUpload(registry.db, upload.unborn)
     return
   }
@@ -173,7 +175,7 @@ export async function abandonUpload({ stores }: Pick<Registry, 'stores'>, upload
   if (upload.bytes === null) await (await stores.named(upload.store)).abandon(upload.session)
 }
 
-/** Work on a session's bytes. Where the store finds them gone the session ends. */
+/** Runs work on a session's bytes. Ends the session if the store reports that the bytes are gone. */
 export async function orBeginAgain<T>(registry: Registry, of: SessionOf, work: Promise<T>): Promise<T> {
   try {
     return await work
@@ -184,8 +186,9 @@ export async function orBeginAgain<T>(registry: Registry, of: SessionOf, work: P
 }
 
 /**
- * Ends a session whose bytes are gone and returns the answer: 404 BLOB_UPLOAD_UNKNOWN. Another body that joined
- * meanwhile may be what removed them; the session then goes on from there, and the answer is 416 as for any lost race.
+ * Ends a session whose bytes are gone and returns the answer: 404 BLOB_UPLOAD_UNKNOWN. If another body joined the
+ * session meanwhile, that body may have removed them. The session then continues from there, and the answer is 416 as
+ * for any lost race.
  */
 async function bytesGone(registry: Registry, of: SessionOf, cause?: unknown): Promise<RegistryError> {
   const { upload } = of
@@ -201,7 +204,10 @@ async function bytesGone(registry: Registry, of: SessionOf, cause?: unknown): Pr
   })
 }
 
-/** The answer to a request whose session was changed by another: 416 with where it stands, 404 when it has ended. */
+/**
+ * Returns the answer to a request whose session another request changed: 416 with the session's position, or 404 if it
+ * has ended.
+ */
 export async function lostRace(registry: Registry, of: SessionOf): Promise<RegistryError> {
   const { upload, repository } = of
   const id = upload === null ? undefined : 'row' in upload ? upload.row.id : upload.unborn.id
@@ -215,7 +221,7 @@ export function rangeInvalid(target: UploadTarget, size: number): RegistryError 
     headers: {
       Location: `/v2/${target.repository}/blobs/uploads/${target.id}`,
       'Docker-Upload-UUID': target.id,
-      // With nothing received the field would have to be 0-0, which reads as one byte.
+      // If nothing was received, the field would have to be 0-0, which means one byte.
       ...(size > 0 && { Range: `0-${size - 1}` }),
     },
   })

@@ -1,20 +1,20 @@
-// Telling the sweep about a request body that takes long: its bytes are in the store and no row names them yet.
+// Protects a slow request body from the sweep: its bytes are in the store and no row names them yet.
 //
-// Most bodies arrive within seconds, and the grace time protects what is young; they cost nothing here. One that is
-// still arriving after a part of the grace time writes its keys into a row, again and again until it ends, so that a
-// sweep leaves it alone whatever its age and whatever any clock says. When the database cannot be reached the upload
-// goes on, and the next renewal tries again.
+// Most bodies arrive within seconds. The grace time protects them, and they cost nothing here. A body that is still
+// arriving after a part of the grace time writes its keys into a row, and renews that row until it ends. A sweep then
+// leaves its bytes alone, whatever their age and whatever any clock says. If the database cannot be reached, the upload
+// continues and the next renewal tries again.
 
 import type { Attempt, BlobStore } from '#shared/blobs/blob-store.ts'
 import { endAttempt, renewAttempt } from '#shared/db/blob-keys.ts'
 import type { Registry } from './registry.ts'
 
-/** Well within the hour after which a silent attempt counts as dead. */
+/** Well within the hour after which an attempt without renewals counts as dead. */
 const RENEW_MS_MAX = 10 * 60_000
-/** Renewals in one grace time: the first comes when the bytes are still young. */
+/** Number of renewals in one grace time. The first one comes while the bytes are still young. */
 const RENEWALS_PER_GRACE = 4
 
-/** To be disposed when a row names the bytes, or when they are dropped. */
+/** Dispose the result when a row names the bytes, or when the bytes are dropped. */
 export function keepAttempt(
   registry: Registry,
   { store, attempt }: { store: BlobStore; attempt: Attempt },

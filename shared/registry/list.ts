@@ -1,6 +1,7 @@
-// Lists: tags, repositories, referrers. Each page is one keyset query, whatever its depth. Tags and repositories are read
-// exactly, and from memory where nothing has changed (db/pages.ts). Names are short, so their pages are cut by number; a
-// referrer carries its annotations, so its pages are cut by bytes, in the database: what is not shown is never read.
+// Lists: tags, repositories, referrers. Each page is one keyset query, whatever its depth. Reads of tags and
+// repositories are exact, and come from memory if nothing has changed (db/pages.ts). Names are short, so pages of names
+// are limited by count. A referrer carries its annotations, so pages of referrers are limited by bytes, in the
+// database: annotations that do not fit are never read.
 
 import { type ReferrerRow, referrerPage } from '#shared/db/manifests.ts'
 import { RegistryError } from '#shared/errors.ts'
@@ -12,11 +13,11 @@ import type { Registry } from './registry.ts'
 
 export interface Listed<T> {
   readonly items: readonly T[]
-  /** Where the next page starts; undefined: this was the last. */
+  /** Where the next page starts. undefined: this is the last page. */
   readonly next: string | undefined
 }
 
-/** @throws RegistryError NAME_UNKNOWN for a repository that is not there; one without tags has an empty list */
+/** @throws RegistryError NAME_UNKNOWN if the repository does not exist; a repository without tags has an empty list */
 export async function listTags(
   registry: Registry,
   options: { repository: RepositoryName; page: Page },
@@ -27,7 +28,10 @@ export async function listTags(
   return found
 }
 
-/** Repositories that `visible` lets the caller see; a page that is filtered short still says where the next starts. */
+/**
+ * Lists the repositories that `visible` lets the caller see. A page that the filter shortens still says where the next
+ * page starts.
+ */
 export async function listRepositories(
   registry: Registry,
   options: { page: Page; visible: (name: RepositoryName) => boolean },
@@ -40,22 +44,22 @@ export async function listRepositories(
   return shown.length === found.names.length ? found : { json: JSON.stringify(shown), next: found.next }
 }
 
-/** A page of names, as the JSON array that its answer holds. */
+/** A page of names, as the JSON array of the response. */
 export interface ListedNames {
   readonly json: string
-  /** Where the next page starts; undefined: this was the last. */
+  /** Where the next page starts. undefined: this is the last page. */
   readonly next: string | undefined
 }
 
 const NO_NAMES: ListedNames = Object.freeze({ json: '[]', next: undefined })
 
-/** Clients read at most 4 MiB and some follow no Link: pages are cut by bytes, well below that. */
+/** Clients read at most 4 MiB and some do not follow Link. Pages are limited by bytes, well below that. */
 const REFERRERS_BYTES_MAX = 3 * 1024 * 1024
 const REFERRERS_ROWS_MAX = 2_000
 
 /**
- * Live manifests of the repository that name the subject, oldest first; an unknown subject has none. Each item is a
- * descriptor in JSON: annotations go from the row to the answer as the text they are, never parsed.
+ * Lists live manifests of the repository that name the subject, oldest first. An unknown subject has none. Each item is
+ * a descriptor in JSON. Annotations are copied from the row to the response as text and never parsed.
  */
 export async function listReferrers(
   registry: Registry,
@@ -82,7 +86,7 @@ function descriptor({ mediaType, digest, size, artifactType, annotations }: Refe
 
 const POSITION = /^([0-9]{1,18})\.(sha[a-z0-9:]{1,200})$/
 
-/** `last` of a referrers page: the version and digest of the last one shown. */
+/** `last` of a referrers page: the version and digest of the last referrer shown. */
 function positionOf(after: string): { lastH: string; lastDigest: string } {
   const match = POSITION.exec(after)
   if (after !== '' && match === null) {

@@ -1,4 +1,4 @@
-// The region's own log by shards, for readers in the region and, through /peer/v1/log, in others.
+// The region's own log by shards, for readers in this region and, through /peer/v1/log, in other regions.
 
 import { readShards, shardStates } from '#shared/db/shard-log.ts'
 import type { Queryable } from '#shared/db/statement.ts'
@@ -12,7 +12,8 @@ export function ownLogPages(region: { readonly db: Queryable; readonly name: str
   const { db, name } = region
   return {
     async page(after) {
-      // Asked before the rows are read: what is trimmed in between shows as a hole, and is asked for again.
+      // Read before the rows. Events that are trimmed between the two reads show as a hole, and the reader asks for
+      // them again.
       const states = await shardStates(db, after)
       const gone = states.filter(({ missed }) => missed).map(({ oldest }) => oldest)
       const behind = new Set(

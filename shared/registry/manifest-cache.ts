@@ -1,22 +1,22 @@
-// Manifests by digest, in memory up to a number of bytes: the bytes, and what was found in them when they were pushed.
-// Neither ever changes, so nothing is ever invalidated; whether a repository holds a digest is asked elsewhere, each
-// time. Misses of one turn of the event loop share a statement, and requests for one digest share its read for as long
-// as it takes.
+// Manifests by digest, in memory up to a number of bytes: the bytes, and the facts found in them when they were pushed.
+// Neither ever changes, so nothing is invalidated. Whether a repository holds a digest is checked elsewhere, on each
+// request. Misses in one turn of the event loop share a statement, and concurrent requests for one digest share its
+// read.
 
 import { LRUCache } from 'lru-cache'
 import { type StoredManifest, storedManifests } from '#shared/db/manifests.ts'
 import type { Queryable } from '#shared/db/statement.ts'
 import type { Digest } from '#shared/oci/digest.ts'
 
-/** Manifests read in one statement: at 4 MiB each this bounds what one answer may hold. */
+/** Maximum number of manifests in one statement. At 4 MiB each, this bounds the size of one result. */
 const BATCH_MAX = 16
 
 export interface ManifestCache {
-  /** The manifest; undefined when the digest is not stored. */
+  /** Returns the manifest, or undefined if the digest is not stored. */
   get(digest: Digest): Promise<StoredManifest | undefined>
-  /** The manifest if it is in memory: no promise, no read. */
+  /** Returns the manifest if it is in memory: no promise, no read. */
   peek(digest: Digest): StoredManifest | undefined
-  /** Keeps what was just pushed: the next pull will want it. */
+  /** Keeps a manifest that was just pushed, because the next pull is likely to need it. */
   keep(digest: Digest, manifest: StoredManifest): void
 }
 
@@ -32,9 +32,9 @@ export function createManifestCache(options: { db: Queryable; bytesMax: number }
     // An entry costs more than its bytes: the key, the list, the map, the facts.
     sizeCalculation: ({ bytes }) => bytes.length + 512,
   })
-  /** Asked for and not yet answered: whoever asks meanwhile waits for the same read. */
+  /** Digests that are being read. Later requests for one of them wait for the same read. */
   const loading = new Map<Digest, Waiting>()
-  /** Those of them that the next turn of the event loop reads. */
+  /** The subset of them that the next turn of the event loop reads. */
   let batch: Digest[] = []
 
   async function load(digests: readonly Digest[]): Promise<void> {
@@ -42,7 +42,7 @@ export function createManifestCache(options: { db: Queryable; bytesMax: number }
       const found = await storedManifests(options.db, digests)
       for (const digest of digests) {
         const manifest = found.get(digest)
-        // What was pushed meanwhile is the same, and knows its facts.
+        // A manifest that was pushed meanwhile has the same bytes and already has its facts.
         if (manifest !== undefined && !cache.has(digest)) cache.set(digest, manifest)
         settle(digest)?.resolve(manifest)
       }

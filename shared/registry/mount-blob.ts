@@ -1,6 +1,6 @@
-// Mounting: a blob that one repository holds becomes another's too, by one row and no bytes. The caller must be allowed
-// to read the source; without a named source, any repository that the caller may read will do. A blob whose object is
-// gone is not mounted: the client then uploads it, and that repairs it.
+// Mounting links a blob of one repository into another, by one row and without copying bytes. The caller must be
+// allowed to read the source. If the request names no source, any repository that the caller may read can be the
+// source. A blob whose object is gone is not mounted: the client then uploads it, which repairs it.
 
 import { mountBlob } from '#shared/db/blobs.ts'
 import { repositoriesWithBlob } from '#shared/db/memberships.ts'
@@ -11,12 +11,12 @@ import { type RepositoryName, shardOf } from '#shared/oci/reference.ts'
 import { inRepository } from './in-repository.ts'
 import type { Registry } from './registry.ts'
 
-/** How many repositories that hold a digest are considered for a mount without `from`. */
+/** Maximum number of repositories with the digest that are considered for a mount without `from`. */
 const CANDIDATES_MAX = 100
 
 /**
- * Links a blob that another repository holds. Without `from`, any repository for which `mayPull` holds will do.
- * undefined: nobody the caller may read from holds it; the client has to upload.
+ * Links a blob that another repository holds. Without `from`, the source is any repository for which `mayPull` is true.
+ * Returns undefined if no repository that the caller may read holds it; the client then has to upload.
  */
 export async function mountFrom(
   registry: Registry,

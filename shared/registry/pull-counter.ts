@@ -1,14 +1,15 @@
-// Pulls as events: counted in memory, and written every so often as one event per manifest and tag. So a pull costs a map
-// entry and waits for nothing, a busy image costs what a quiet one does, and however many pulls there are, a process
-// writes a bounded number of rows. What a process that dies had not written is not counted: these are for people who
-// look at use, nothing depends on them. This is the one way in which pulls reach the outbox: never one by one.
+// Records pulls as events. Pulls are counted in memory, and written at intervals as one event per manifest and tag. A
+// pull costs one map entry and waits for nothing. A busy image costs as much as a quiet one, and a process writes a
+// bounded number of rows however many pulls there are. Counts that were not written are lost if the process dies. The
+// counts are for usage statistics only, and nothing depends on them. Pulls reach the outbox only this way, never one by
+// one.
 
 import { writePullEvents } from '#shared/db/pull-events.ts'
 import type { Queryable } from '#shared/db/statement.ts'
 import type { Digest } from '#shared/oci/digest.ts'
 import type { RepositoryName, Tag } from '#shared/oci/reference.ts'
 
-/** Different images between two writes; pulls of others are counted, but not told apart. */
+/** Maximum number of different images between two writes. Pulls of further images are counted, but not by image. */
 const ENTRIES_MAX = 1_000
 
 export interface PullCounter {
@@ -19,9 +20,9 @@ export interface PullCounter {
     size: number
     tag: Tag | undefined
   }): void
-  /** Writes what was counted since the last time; how many events. On failure it is counted on. */
+  /** Writes what was counted since the last write and returns the number of events. On failure the counts are kept. */
   write(db: Queryable, instance: string): Promise<number>
-  /** Pulls that found no room, since the start. */
+  /** Pulls that did not fit, since the start of the process. */
   readonly dropped: number
 }
 
@@ -63,7 +64,7 @@ export function createPullCounter(now: () => Date = () => new Date()): PullCount
         await writePullEvents(db, { pulls: [...taken.values()], from, until, instance })
         return taken.size
       } catch (thrown) {
-        // What came meanwhile is added to it, as far as there is room.
+        // Pulls that were counted meanwhile are added, as far as there is room.
         for (const [key, pull] of counted) {
           const known = taken.get(key)
           if (known !== undefined) known.count += pull.count

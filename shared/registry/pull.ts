@@ -1,8 +1,8 @@
-// Pulling: what a reference is in a repository right now, and its bytes.
+// Pulling: what a reference currently is in a repository, and its bytes.
 //
-// What exists is read exactly (db/snapshot-reader.ts); bytes come from memory or the store. Bytes that are out of reach
-// answer UNAVAILABLE. Bytes that are proved to be lost or wrong answer BLOB_UNKNOWN, because that makes clients send
-// them again (blob-health.ts).
+// Existence is read exactly (db/snapshot-reader.ts). Bytes come from memory or the store. If the bytes cannot be
+// reached, the answer is UNAVAILABLE. If the bytes are proved lost or wrong, the answer is BLOB_UNKNOWN, because that
+// makes clients send them again (blob-health.ts).
 
 import { type BlobStore, type ByteSink, type ObjectStat, StoreError } from '#shared/blobs/blob-store.ts'
 import { WrongContentError } from '#shared/blobs/proving-sink.ts'
@@ -21,7 +21,7 @@ export interface PulledManifest {
   readonly digest: Digest
   readonly mediaType: string
   readonly bytes: Buffer
-  /** Undefined for one that a release which kept no facts stored. */
+  /** undefined for a manifest that was stored by a release which kept no facts. */
   readonly facts: ManifestFacts | undefined
 }
 
@@ -29,7 +29,7 @@ export type ManifestReference =
   | { readonly kind: 'tag'; readonly tag: Tag }
   | { readonly kind: 'digest'; readonly digest: Digest }
 
-/** 404 NAME_UNKNOWN or MANIFEST_UNKNOWN when the repository does not hold it. */
+/** Returns 404 NAME_UNKNOWN or MANIFEST_UNKNOWN if the repository does not hold it. */
 export async function pullManifest(
   registry: Registry,
   options: { repository: RepositoryName; reference: ManifestReference },
@@ -47,7 +47,10 @@ export async function pullManifest(
   return { digest: found.digest, mediaType: found.mediaType, bytes: stored.bytes, facts: stored.facts }
 }
 
-/** The image that stands for an index where its client can use a single image only; undefined: the repository has none. */
+/**
+ * Returns the image that represents an index for a client that can use only a single image, or undefined if the
+ * repository has none.
+ */
 export async function pullSingleImage(
   registry: Registry,
   options: { repository: RepositoryName; index: PulledManifest },
@@ -61,9 +64,9 @@ export async function pullSingleImage(
 }
 
 /**
- * The facts of a manifest that was stored without them. It is parsed once: what is found is kept in memory before anybody
- * else has a turn, and in its row. That the row cannot be written spoils no answer. A manifest that today's rules refuse
- * has no facts and is served all the same.
+ * Finds the facts of a manifest that was stored without them. The manifest is parsed once. The facts are put into
+ * memory before any other request runs, and into the row. If the row cannot be written, the request still succeeds. A
+ * manifest that does not satisfy today's rules has no facts and is still served.
  */
 async function findFacts(
   registry: Registry,
@@ -107,8 +110,8 @@ export async function findManifest(
 }
 
 /**
- * A blob of this repository; undefined when it holds none by that digest, whoever else does.
- * @throws RegistryError BLOB_UNKNOWN when its bytes are known to be damaged
+ * Returns a blob of this repository, or undefined if the repository does not hold the digest, even if others do.
+ * @throws RegistryError BLOB_UNKNOWN if its bytes are known to be damaged
  */
 export async function findBlob(
   registry: Registry,
@@ -124,21 +127,24 @@ export async function findBlob(
   return found
 }
 
-/** For HEAD, on whose word clients skip an upload. @throws RegistryError BLOB_UNKNOWN when the object is not there */
+/**
+ * For HEAD: clients skip an upload because of its answer.
+ * @throws RegistryError BLOB_UNKNOWN if the object does not exist
+ */
 export async function requireObject(registry: Registry, blob: FoundBlob): Promise<void> {
   if (!(await registry.blobHealth.isThere(blob))) throw blobDamaged(blob.digest)
 }
 
 /**
- * A blob's bytes when they are small enough to be served from memory, read at most once; checked then, because what is
- * in memory is served for as long as it is asked for.
+ * Returns a blob's bytes if they are small enough to be served from memory. They are read at most once, and checked
+ * then, because they are served from memory for as long as clients ask for them.
  */
 export function smallBlobBytes(registry: Registry, blob: FoundBlob): Promise<Buffer> | undefined {
   if (blob.size > registry.blobCache.entryBytesMax) return undefined
   return registry.blobCache.get(blob.key, () => readProved(registry, blob))
 }
 
-/** Reads once more what came wrong: most of the time it is the way that harmed it, not the store. */
+/** Reads wrong content once more: usually the transfer damaged it, not the store. */
 async function readProved(registry: Registry, blob: FoundBlob): Promise<Buffer> {
   try {
     for (let reads = 1; ; reads++) {
@@ -151,19 +157,24 @@ async function readProved(registry: Registry, blob: FoundBlob): Promise<Buffer> 
   }
 }
 
-/** Where the object store itself serves the blob for a while; undefined: it has to go through here. */
+/**
+ * Returns a temporary URL at which the object store itself serves the blob, or undefined if this server must send it.
+ */
 export async function blobUrl(registry: Registry, blob: FoundBlob): Promise<string | undefined> {
   return (await registry.stores.named(blob.store)).url(blob.key)
 }
 
-/** Where a proxy that reads the blob's store itself finds it there; undefined: it has to go through here. */
+/**
+ * Returns the path at which a proxy that reads the blob's store itself finds the blob, or undefined if this server must
+ * send it.
+ */
 export async function blobProxyPath(registry: Registry, blob: FoundBlob): Promise<string | undefined> {
   return (await registry.stores.named(blob.store)).proxyPath(blob.key)
 }
 
 /**
- * Bytes start..end (inclusive) of a blob to the sink: all of them, or it rejects. Of a whole blob the last bytes leave
- * only when all have its digest. What it rejects with goes through `readFailure` before it is answered.
+ * Sends bytes start..end (inclusive) of a blob to the sink. Sends all of them or rejects. For a whole blob, the last
+ * bytes are sent only if all bytes have its digest. Pass a rejection through `readFailure` before answering with it.
  */
 export async function sendBlob(
   registry: Registry,
@@ -198,7 +209,7 @@ export async function sendBlob(
   )
 }
 
-/** Looked at before the head is sent, so that a lost blob is an answer and not a broken connection. */
+/** Checked before the response head is sent, so that a lost blob is an error response and not a broken connection. */
 function versionOf(found: ObjectStat | undefined, blob: FoundBlob): string | undefined {
   if (found === undefined) throw new StoreError('missing', `the object of ${blob.digest} is not there`)
   if (found.size !== blob.size) {
@@ -208,8 +219,9 @@ function versionOf(found: ObjectStat | undefined, blob: FoundBlob): string | und
 }
 
 /**
- * What a failed read of a blob is to be answered with: BLOB_UNKNOWN when a second look finds the object damaged, and
- * the blob is then marked; else the failure itself. A look at a large blob's content takes as long as reading it.
+ * Returns the error with which to answer a failed read of a blob. It is BLOB_UNKNOWN if a second check finds the object
+ * damaged; the blob is then marked. Otherwise it is the failure itself. A check of a large blob's content takes as long
+ * as reading it.
  */
 export async function readFailure(registry: Registry, blob: FoundBlob, thrown: unknown): Promise<unknown> {
   if (!(thrown instanceof StoreError) || (thrown.kind !== 'missing' && thrown.kind !== 'corrupt'))
@@ -218,7 +230,10 @@ export async function readFailure(registry: Registry, blob: FoundBlob, thrown: u
   return verdict === 'damaged' ? blobDamaged(blob.digest) : thrown
 }
 
-/** Does it with the place the row named, and once more with the place it names now, if the blob has moved meanwhile. */
+/**
+ * Runs the function with the place that the row named. If the blob has moved meanwhile, runs it once more with the
+ * place that the row names now.
+ */
 async function whereItIs<T>(
   registry: Registry,
   blob: FoundBlob,

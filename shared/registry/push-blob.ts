@@ -1,14 +1,16 @@
-// Uploading a blob: bodies that join sessions, and the end that makes a session a blob. Any node continues a session.
+// Uploading a blob: bodies that join sessions, and the end that makes a session a blob. Any node can continue a
+// session.
 //
-// Each request body is an attempt: its bytes become durable somewhere of their own, then a compare-and-set on the
-// session's row decides whether they belong to it. No database transaction is open while bytes move. What is answered
-// 201 is durable bytes plus a committed row; whatever dies in between leaves either an open session or bytes without
-// a row, which the janitor finds. A request that fails half-way puts the session back to where it was before.
+// Each request body is an attempt. Its bytes are first stored durably in a separate place. Then a compare-and-set on
+// the session's row decides whether they belong to the session. No database transaction is open while bytes are
+// transferred. A 201 means durable bytes and a committed row. A crash at any point before that leaves an open session,
+// or bytes without a row, which the janitor finds. A request that fails half-way puts the session back to where it was
+// before.
 //
-// Small blobs cost as little as they are. A session has no row before its first byte; a small first body makes the row and
-// is in it; the closing PUT makes it a blob. That is a commit each, and no file. A session that outgrows `smallBlobs` moves
-// to the region's store, and is from then on like any other. Sessions are no durable promise: a crash of the database may
-// lose them, and clients begin again.
+// Small blobs are cheap. A session has no row before its first byte. A small first body creates the row and is stored
+// in it. The closing PUT makes it a blob. Each of the two steps is one commit, without a file. A session that outgrows
+// `smallBlobs` moves to the region's store and is then like any other. Sessions are not durable: a crash of the
+// database may lose them, and clients begin again.
 
 import { type BlobStore, EMPTY_SESSION, type StoredSession, StoreError } from '#shared/blobs/blob-store.ts'
 import type { Provenance } from '#shared/db/provenance.ts'
@@ -55,8 +57,9 @@ export interface AppendOptions extends UploadTarget {
 }
 
 /**
- * Appends a body. With a range, its start must be the session's size (416 otherwise, the session is unharmed) and its
- * length that of the body (400 SIZE_INVALID). 429 when it is the first body and the repository has too many sessions.
+ * Appends a body. With a range, its start must be the session's size (otherwise 416, and the session is unchanged) and
+ * its length must be that of the body (otherwise 400 SIZE_INVALID). Returns 429 if it is the first body and the
+ * repository has too many sessions.
  */
 export async function appendToUpload(registry: Registry, options: AppendOptions): Promise<UploadPosition> {
   const reading = { body: options.body }
@@ -103,7 +106,7 @@ async function append(
     : appendSmall(registry, { ...options, body: reading.body, upload, held: upload.bytes })
 }
 
-/** To a session whose bytes are in its row: they stay there, or all of them go to the store. */
+/** Appends to a session whose bytes are in its row. The bytes stay there, or all of them move to the store. */
 async function appendSmall(
   registry: Registry,
   options: AppendOptions & { upload: Upload; held: Buffer },
@@ -131,12 +134,12 @@ async function appendSmall(
   return positionOf(registry, upload, session.size, true)
 }
 
-/** A small session as it begins in the region's store: with nothing, until its bytes are there. */
+/** Returns a small session as it begins in the region's store: empty until its bytes are moved there. */
 function outgrown(registry: Registry, upload: Upload): Upload {
   return { ...upload, store: registry.blobs.name, session: EMPTY_SESSION, bytes: null }
 }
 
-/** `seen` is what the row says, where that is not what the bytes are appended to. */
+/** `seen` is what the row says, if that differs from what the bytes are appended to. */
 async function appendStored(
   registry: Registry,
   options: AppendOptions & { upload: Upload },
@@ -174,17 +177,17 @@ export interface FinishOptions extends UploadTarget {
 }
 
 /**
- * Ends the session with an optional last body and makes it a blob of the repository. A digest that is not the
- * content's is 400 DIGEST_INVALID and ends the session. Clients repeat a request whose answer was lost (docker does): when
- * the session is gone and the repository holds the digest, the push is done and says so; it has no new position then.
- * 404 BLOB_UPLOAD_UNKNOWN otherwise.
+ * Ends the session with an optional last body and makes it a blob of the repository. A digest that does not match the
+ * content is 400 DIGEST_INVALID and ends the session. Clients repeat a request whose answer was lost (docker does). If
+ * the session is gone and the repository holds the digest, the push was completed earlier and succeeds, without a new
+ * position. Otherwise it is 404 BLOB_UPLOAD_UNKNOWN.
  */
 export async function finishUpload(
   registry: Registry,
   options: FinishOptions,
 ): Promise<WritePosition | undefined> {
   const reading = { body: options.body }
-  // Only an id as this region gives them out: nothing else was ever a session to finish.
+  // Accepts only ids in the form that this region gives out. Nothing else was ever a session.
   const reference = await requireReference(registry, options)
   try {
     return await finish(registry, { ...options, reference }, reading)
@@ -258,7 +261,7 @@ async function finish(
   return finishStored(registry, { ...options, body, upload, store, from: session, algorithm })
 }
 
-/** Writes the last body to the store and commits what it makes. */
+/** Writes the last body to the store and commits the result. */
 async function finishStored(
   registry: Registry,
   options: Omit<FinishOptions, 'id'> &
@@ -282,7 +285,7 @@ async function finishStored(
   return commitStored(registry, { ...options, session, attempt, signal: body.signal })
 }
 
-/** The whole blob in one POST. */
+/** Pushes the whole blob in one POST. */
 export async function pushWholeBlob(
   registry: Registry,
   options: { repository: RepositoryName; digest: Digest; body: IncomingBody; provenance: Provenance },

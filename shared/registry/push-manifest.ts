@@ -1,10 +1,10 @@
-// Pushing a manifest: the checks that need no database, in the order clients rely on, then the one statement that is
-// the commit point (db/push-manifest.ts).
+// Pushing a manifest: the checks that need no database, in the order that clients rely on, then the one statement that
+// is the commit point (db/push-manifest.ts).
 //
-// Conditions are about what the request names: the tag of its path, or the tags of `?tag=` where the path has a digest,
-// each of them; without tags, the digest itself. They are judged twice. One that fails now has failed, and nothing is
-// written. One that holds now is judged again when the push has locked what it replaces, in the same transaction,
-// because another push may have come in between.
+// Conditions apply to what the request names: the tag in its path, or each tag in `?tag=` if the path has a digest.
+// Without tags they apply to the digest itself. They are evaluated twice. If one fails before the push, the request
+// fails and nothing is written. If all hold, they are evaluated again after the push has locked what it replaces, in
+// the same transaction, because another push may have come between.
 
 import { overwrittenByPush } from '#shared/db/overwritten.ts'
 import type { Provenance } from '#shared/db/provenance.ts'
@@ -19,7 +19,10 @@ import { findManifest, type ManifestReference } from '#shared/registry/pull.ts'
 import { inRepository } from './in-repository.ts'
 import type { Limits, Registry } from './registry.ts'
 
-/** Config, layers, children and subject of one manifest. Real ones have tens; more than this is an attack. */
+/**
+ * Maximum number of descriptors (config, layers, children and subject) of one manifest. Real manifests have tens. A
+ * larger one is an attack.
+ */
 const DESCRIPTORS_MAX = 10_000
 
 export interface PushedManifest {
@@ -29,7 +32,7 @@ export interface PushedManifest {
 }
 
 /**
- * Stores the bytes as they are, links them and moves the tags. Errors: DIGEST_INVALID, MANIFEST_INVALID,
+ * Stores the bytes unchanged, links them and moves the tags. Errors: DIGEST_INVALID, MANIFEST_INVALID,
  * MANIFEST_BLOB_UNKNOWN with every missing digest, PRECONDITION_FAILED.
  */
 export async function pushManifest(
@@ -37,7 +40,7 @@ export async function pushManifest(
   options: {
     repository: RepositoryName
     reference: ManifestReference
-    /** More tags for a push by digest. */
+    /** Additional tags for a push by digest. */
     tags: readonly Tag[]
     contentType: string | undefined
     bytes: Buffer
@@ -90,7 +93,7 @@ function checkedDigest(reference: ManifestReference, bytes: Buffer): Digest {
 interface Commit {
   readonly push: ManifestPush
   readonly conditions: WriteConditions
-  /** The tags that the conditions are about; none: the digest. */
+  /** The tags to which the conditions apply. If empty, they apply to the digest. */
   readonly judged: readonly Tag[]
 }
 
@@ -161,7 +164,7 @@ function mandatoryDigests(push: ManifestPush): Digest[] {
   return [...new Set(push.references.filter(({ mandatory }) => mandatory).map(({ digest }) => digest))]
 }
 
-/** One entry per digest: clients re-push exactly what is listed. */
+/** One entry per digest: clients push again exactly what is listed. */
 function referencesMissing(digests: readonly Digest[]): RegistryError {
   return new RegistryError('MANIFEST_BLOB_UNKNOWN', { details: digests.map((digest) => ({ digest })) })
 }
@@ -187,7 +190,7 @@ function mayBeAbsent(kind: PushedReference['kind'], sparse: Limits['sparse']): b
   return sparse === 'all' || (sparse === 'index' && kind === 'child')
 }
 
-/** What every event of a push tells about the manifest. */
+/** The facts about the manifest that every event of a push includes. */
 function facts(
   manifest: Manifest,
   about: { repository: RepositoryName; digest: Digest; size: number },

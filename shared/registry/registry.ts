@@ -1,5 +1,5 @@
-// What the use-cases of the registry need, named: the database, the blob stores, what is remembered of both, and the
-// limits. A function that pushes or pulls takes this, not the whole region; the edge opens it once per process.
+// What the use cases of the registry depend on: the database, the blob stores, the caches of both, and the limits. A
+// function that pushes or pulls takes this instead of the whole region. The edge opens it once per process.
 
 import { type BlobCache, createBlobCache } from '#shared/blobs/blob-cache.ts'
 import type { Config } from '#shared/config/load.ts'
@@ -22,11 +22,11 @@ export interface Registry
   readonly manifests: ManifestCache
   readonly uploadIds: UploadIds
   readonly limits: Limits
-  /** How long bytes that no row names are left alone. */
+  /** How long bytes that no row names are kept. */
   readonly orphanGraceSeconds: number
 }
 
-/** Opens the region's stores where they are not open yet. Dispose it before the region. */
+/** Opens the region's stores if they are not open yet. Dispose the result before the region. */
 export async function openRegistry(region: Region): Promise<Registry & AsyncDisposable> {
   const { name, instance, db, reads, lookups, pages, log, reach, metrics, config } = region
   const { blobs, stores, smallBlobs, olderReleases, ownership, requireDatabaseRoom } =

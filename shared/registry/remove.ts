@@ -1,5 +1,5 @@
-// Deleting: a tag, a manifest by digest with every tag on it, a repository's link to a blob. All are tombstones that
-// win over what they met and lose to any later push; bytes are the garbage collector's business.
+// Deleting: a tag, a manifest by digest with every tag on it, a repository's link to a blob. Each delete writes a
+// tombstone that wins over what it deletes and loses to any later push. The garbage collector removes the bytes.
 
 import { deleteMembership } from '#shared/db/memberships.ts'
 import type { Provenance } from '#shared/db/provenance.ts'
@@ -26,7 +26,10 @@ export async function deleteTag(
   throw await unknown(registry, repository, 'MANIFEST_UNKNOWN')
 }
 
-/** 405 UNSUPPORTED with `referencedBy` while a live index (for a blob: a live manifest) of the repository names it. */
+/**
+ * Returns 405 UNSUPPORTED with `referencedBy` while a live index (for a blob: a live manifest) of the repository names
+ * it.
+ */
 export async function deleteContent(
   registry: Registry,
   options: {
@@ -56,7 +59,7 @@ export async function deleteContent(
   }
 }
 
-/** The repository and everything in it; a later push makes it anew. */
+/** Deletes the repository and everything in it. A later push creates it anew. */
 export async function deleteRepository(
   registry: Registry,
   options: { repository: RepositoryName; provenance: Provenance },

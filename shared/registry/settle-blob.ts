@@ -1,25 +1,26 @@
-// After a blob's commit: which object the row names, and whether it deserves it.
+// After a blob's commit: checks which object the row names, and whether that object is sound.
 //
-// A commit keeps the object of an earlier upload of the same digest. That one may be gone: a disk was restored, a file
-// deleted, a bucket emptied. The good bytes are at hand now, so the old object is looked at, and where it is not proved
-// the row is pointed to the new one. So a push repairs what was lost, whether or not anybody has noticed the loss.
+// A commit keeps the object of an earlier upload of the same digest. That object may be gone: a disk was restored, a
+// file deleted, a bucket emptied. The new upload has the right bytes, so the old object is checked, and if it is not
+// proved, the row is changed to the new object. A push therefore repairs what was lost, whether or not the loss was
+// noticed.
 //
-// The look comes after the commit, because only the statement knows whose object it kept, and a digest that is new then
-// costs no statement more. If the process dies in between, nobody was told 201 and the row is no worse than before.
-// Keys are never used again: a late removal of an old key can touch nothing that a row names.
+// The check comes after the commit, because only the statement knows whose object it kept, and this way a new digest
+// costs no extra statement. If the process dies in between, no client was told 201 and the row is no worse than before.
+// Keys are never reused, so a late removal of an old key cannot remove anything that a row names.
 
 import { type BlobStore, type StoredObject, StoreError } from '#shared/blobs/blob-store.ts'
 import { type BlobPlace, blobPlace, replaceBlob } from '#shared/db/blobs.ts'
 import { RegistryError } from '#shared/errors.ts'
 import type { Registry } from './registry.ts'
 
-/** A row that is repaired or moved by somebody else at the same moment is looked at again, but not for ever. */
+/** If another process repairs or moves the row at the same moment, it is checked again. The tries are bounded. */
 const TRIES_MAX = 4
 
 /**
- * True when the row names our object, false when it names another that is sound; ours then is surplus.
- * A store that does not answer, or is not configured here, proves nothing; our object was seen a moment ago.
- * @throws RegistryError UNAVAILABLE when the row changes again and again; our object is removed
+ * Returns true if the row names our object, and false if it names another that is sound; our object is then surplus. A
+ * store that does not answer, or is not configured here, proves nothing. Our object was seen a moment ago.
+ * @throws RegistryError UNAVAILABLE if the row changes again and again; our object is removed
  */
 export async function settleBlob(
   registry: Registry,
@@ -47,7 +48,7 @@ export async function settleBlob(
   })
 }
 
-/** The row is committed: bytes that cannot be removed now are left to the sweep. */
+/** The row is committed. Bytes that cannot be removed now are left to the sweep. */
 async function removeDead(registry: Registry, { store, key }: BlobPlace): Promise<void> {
   try {
     await (await registry.stores.named(store)).remove([key])

@@ -1,13 +1,13 @@
-// A request body that may be small: held in memory up to a number of bytes, so that it needs no file and no object. What
-// turns out to be larger goes on as a stream, with what was already read at its front.
+// A request body that may be small. It is held in memory up to a number of bytes, so that it needs no file and no
+// object. A larger body continues as a stream that begins with the bytes already read.
 
 import { RegistryError } from '#shared/errors.ts'
 
-/** A request body on its way in. */
+/** An incoming request body. */
 export interface IncomingBody {
-  /** The bytes in order; throws when the client goes away or sends too slowly. */
+  /** The bytes in order. Throws if the client disconnects or sends too slowly. */
   readonly chunks: AsyncIterable<Buffer>
-  /** Content-Length; undefined for a chunked body. */
+  /** Content-Length. undefined for a chunked body. */
   readonly length: number | undefined
   readonly signal: AbortSignal
 }
@@ -17,7 +17,7 @@ export interface BodyRange {
   readonly end: number
 }
 
-/** How many bytes must come; undefined: as many as do. */
+/** Returns how many bytes must come, or undefined if any number is accepted. */
 export function expectedLength(body: IncomingBody, range: BodyRange | undefined): number | undefined {
   return body.length ?? (range && range.end - range.start + 1)
 }
@@ -25,8 +25,9 @@ export function expectedLength(body: IncomingBody, range: BodyRange | undefined)
 export type MaybeSmall = { readonly bytes: Buffer } | { readonly body: IncomingBody }
 
 /**
- * The body's bytes when it has at most `bytesMax`, else the body, of which at most one chunk more than that is in memory.
- * @throws RegistryError SIZE_INVALID when a small one has not as many bytes as it must
+ * Returns the body's bytes if there are at most `bytesMax`. Otherwise returns the body, with at most one chunk more
+ * than `bytesMax` in memory.
+ * @throws RegistryError SIZE_INVALID if a small body does not have the expected length
  */
 export async function readIfSmall(
   body: IncomingBody,
@@ -48,12 +49,12 @@ export async function readIfSmall(
   return { bytes: chunks.length === 1 && only !== undefined ? only : Buffer.concat(chunks) }
 }
 
-/** To be thrown when a body does not have the bytes that were announced. */
+/** The error to throw if a body does not have the announced length. */
 export function sizeInvalid(): RegistryError {
   return new RegistryError('SIZE_INVALID', { closeConnection: true })
 }
 
-/** A body of these bytes and then another's. */
+/** Returns a body that consists of these bytes, followed by another body. */
 export function prefixed(
   bytes: Buffer,
   { body, ...rest }: { body: IncomingBody; range?: BodyRange | undefined },
@@ -66,12 +67,12 @@ export function prefixed(
   }
 }
 
-/** A body that is in memory. */
+/** Returns a body that is in memory. */
 export function bodyOf(bytes: Buffer, signal: AbortSignal): IncomingBody {
   return { chunks: resumed([bytes], NOTHING), length: bytes.length, signal }
 }
 
-/** Ends the reading of a body that is not wanted to its end. To be called on every way out: a body is watched while it is read. */
+/** Stops reading a body before its end. Call it on every exit path: a body is monitored while it is read. */
 export async function giveUp(body: IncomingBody): Promise<void> {
   await body.chunks[Symbol.asyncIterator]().return?.()
 }
@@ -80,7 +81,7 @@ const NOTHING: AsyncIterator<Buffer> = Object.freeze({
   next: async () => ({ done: true as const, value: undefined }),
 })
 
-/** No generator: one that was never asked for its first value would not end the other. */
+/** Not a generator: a generator that was never asked for a first value would not end the other iterator. */
 function resumed(chunks: readonly Buffer[], iterator: AsyncIterator<Buffer>): AsyncIterableIterator<Buffer> {
   let given = 0
   return {

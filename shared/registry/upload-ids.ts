@@ -1,16 +1,17 @@
-// The ids of upload sessions, which are the last part of their Locations. Each begins with the region whose store has the
-// bytes, so that any region's node can find the session, and with the session's uuid.
+// The ids of upload sessions, which are the last part of their Locations. Each begins with the region whose store has
+// the bytes, so that a node of any region can find the session, followed by the session's uuid.
 //
-//   eu.<uuid>.2<until>.<signature>   given by POST: there is no row, and the first body may make it
-//   eu.<uuid>.s                      there is a row, and it holds all bytes so far: the closing PUT is one statement
-//   eu.<uuid>                        there is a row
+// eu.<uuid>.2<until>.<signature>   given by POST: there is no row, and the first body may make it
+// eu.<uuid>.s                      there is a row, and it holds all bytes so far: the closing PUT is one statement
+// eu.<uuid>                        there is a row
 //
-// The signature covers region, repository, uuid, algorithm and time, so that an id makes one session, in the repository it
-// was given for, within a quarter of an hour. Everything else about an id is a hint: what counts is the row. All nodes of a
-// region share the key (shared/db/upload-key.ts). The time is the database's, whatever a node's clock says.
+// The signature covers region, repository, uuid, algorithm and time. An id therefore creates at most one session, only
+// in the repository it was given for, and only within a quarter of an hour. Everything else in an id is a hint: the row
+// decides. All nodes of a region share the key (shared/db/upload-key.ts). The time is the database's, whatever a node's
+// clock says.
 //
-// A node asks for the key every few seconds, and each time while the database is in trouble: a key that a crash has taken
-// is not used for long, and what it signed meanwhile is refused as unknown.
+// A node reads the key again every few seconds, and on each use while the database has problems. A key that a crash has
+// removed is therefore not used for long, and what it signed meanwhile is refused as unknown.
 
 import { createHmac, randomUUID, timingSafeEqual } from 'node:crypto'
 import type { Queryable } from '#shared/db/statement.ts'
@@ -19,10 +20,10 @@ import type { UnbornUpload } from '#shared/db/uploads.ts'
 import type { DigestAlgorithm } from '#shared/oci/digest.ts'
 import type { RepositoryName } from '#shared/oci/reference.ts'
 
-/** Clients send the first byte at once. What ended is remembered for so long. */
+/** Clients send the first byte at once. An ended session is remembered for the same time. */
 const SIGNED_SECONDS_MAX = 15 * 60
 const KEY_MS = 5_000
-/** A signature that does not fit may be of a newer key, which is asked for at most this often. */
+/** A signature that does not match may be made with a newer key. The key is read at most this often for that reason. */
 const KEY_AGAIN_MS = 500
 
 export interface UploadTarget {
@@ -32,32 +33,32 @@ export interface UploadTarget {
 
 export interface UploadReference {
   readonly uuid: string
-  /** The row is said to hold all bytes. */
+  /** The id says that the row holds all bytes. */
   readonly small: boolean
-  /** Set when the id may make its session. */
+  /** Set if the id may create its session. */
   readonly unborn: UnbornUpload | undefined
 }
 
 export interface UploadIds {
-  /** An id for a session that has no row. */
+  /** Returns an id for a session that has no row. */
   begin(options: {
     repository: RepositoryName
     algorithm: DigestAlgorithm
   }): Promise<{ id: string; unborn: UnbornUpload }>
-  /** The id of a session that has a row. */
+  /** Returns the id of a session that has a row. */
   ofRow(uuid: string, options: { small: boolean }): string
-  /** What an id says; undefined for one that this region never gave out for this repository. */
+  /** Returns what an id says, or undefined for an id that this region never gave out for this repository. */
   read(target: UploadTarget): Promise<UploadReference | undefined>
 }
 
-/** By this process's monotonic clock. */
+/** Measured with this process's monotonic clock. */
 type KnownKey = UploadKey & { readonly askedAtMs: number }
 
 export interface UploadIdsOptions {
   region: string
   db: Queryable
   ttlSeconds: number
-  /** True while the database fails: what was learned from it is not trusted. */
+  /** Returns true while the database fails. A cached key is not trusted then. */
   trouble(): boolean
 }
 

@@ -1,4 +1,4 @@
-// Upload sessions between their bodies: begun, looked for, made into a row by the first body, cancelled.
+// Upload sessions between their bodies: begin, look up, create the row with the first body, cancel.
 
 import { EMPTY_SESSION } from '#shared/blobs/blob-store.ts'
 import type { Provenance } from '#shared/db/provenance.ts'
@@ -23,7 +23,10 @@ export interface UploadPosition {
   readonly size: number
 }
 
-/** Opens a session. 429 when the repository has too many open; else the first body is told that. */
+/**
+ * Opens a session. Returns 429 if the repository has too many open. If the row is created later, the first body gets
+ * the 429.
+ */
 export async function openUpload(
   registry: Registry,
   options: { repository: RepositoryName; algorithm: DigestAlgorithm; provenance: Provenance },
@@ -31,12 +34,14 @@ export async function openUpload(
   await registry.requireDatabaseRoom()
   const { id, unborn } = await registry.uploadIds.begin(options)
   if (registry.olderReleases.retired()) return { id, size: 0 }
-  // A node that does not know such ids may be asked next.
+  // The next request may reach a node that does not know such ids.
   await makeRow(registry, { unborn, small: null, actor: options.provenance.actor })
   return { id: registry.uploadIds.ofRow(unborn.id, { small: false }), size: 0 }
 }
 
-/** Where a session stands. 404 BLOB_UPLOAD_UNKNOWN when it is not this repository's. */
+/**
+ * Returns the session's position. Returns 404 BLOB_UPLOAD_UNKNOWN if the session does not belong to this repository.
+ */
 export async function uploadPosition(registry: Registry, target: UploadTarget): Promise<UploadPosition> {
   const upload = await requireSession(registry, await requireReference(registry, target), target)
   if ('unborn' in upload) return { id: target.id, size: 0 }
@@ -55,20 +60,29 @@ export async function cancelUpload(registry: Registry, target: UploadTarget): Pr
   await abandonUpload(registry, upload)
 }
 
-/** Before any byte is read. @throws StoreError when uploads have to wait */
+/**
+ * Call it before any byte is read.
+ * @throws StoreError if uploads have to wait
+ */
 export async function requireRoom(registry: Registry): Promise<void> {
   await registry.requireDatabaseRoom()
   await registry.ownership.require()
 }
 
-/** What the id says. @throws RegistryError BLOB_UPLOAD_UNKNOWN when this region never gave it out for the repository */
+/**
+ * Returns what the id says.
+ * @throws RegistryError BLOB_UPLOAD_UNKNOWN if this region never gave it out for the repository
+ */
 export async function requireReference(registry: Registry, target: UploadTarget): Promise<UploadReference> {
   const reference = await registry.uploadIds.read(target)
   if (reference === undefined) throw new RegistryError('BLOB_UPLOAD_UNKNOWN')
   return reference
 }
 
-/** The session, with its row if it has one. @throws RegistryError BLOB_UPLOAD_UNKNOWN when it has ended or expired */
+/**
+ * Returns the session, with its row if it has one.
+ * @throws RegistryError BLOB_UPLOAD_UNKNOWN if it has ended or expired
+ */
 export async function requireSession(
   registry: Registry,
   { uuid: id, unborn }: UploadReference,
@@ -82,8 +96,8 @@ export async function requireSession(
 }
 
 /**
- * Makes the session's row; undefined: it has one already, or has ended. `small`: the first body, all of it.
- * @throws RegistryError TOOMANYREQUESTS, BLOB_UPLOAD_UNKNOWN when its Location is no longer good
+ * Creates the session's row. Returns undefined if it already has one or has ended. `small`: the whole first body.
+ * @throws RegistryError TOOMANYREQUESTS, or BLOB_UPLOAD_UNKNOWN if its Location is no longer valid
  */
 export async function makeRow(
   registry: Registry,
@@ -116,7 +130,7 @@ export async function makeRow(
   return { ...common, attempt: 1, session: { size: bytes.length, digest, parts: [] }, bytes }
 }
 
-/** Where a session that has a row stands. */
+/** Returns the position of a session that has a row. */
 export function positionOf(registry: Registry, { id }: Upload, size: number, small: boolean): UploadPosition {
   return { id: registry.uploadIds.ofRow(id, { small }), size }
 }

@@ -1,4 +1,4 @@
-// One request body into a store: all of it, or nothing. While it arrives the sweep is told about its bytes.
+// Writes one request body into a store: all of it, or nothing. While it arrives, the sweep is told about its bytes.
 
 import type { Attempt, BlobStore, StoredSession } from '#shared/blobs/blob-store.ts'
 import type { DigestAlgorithm } from '#shared/oci/digest.ts'
@@ -7,8 +7,8 @@ import type { Registry } from './registry.ts'
 import { type BodyRange, expectedLength, type IncomingBody, sizeInvalid } from './small-body.ts'
 
 /**
- * The session with the body appended, durable. `kept` is to be disposed when a row names the bytes.
- * @throws RegistryError SIZE_INVALID when the body has not as many bytes as it must; nothing is left of it
+ * Returns the session with the body appended, durable. Dispose `kept` when a row names the bytes.
+ * @throws RegistryError SIZE_INVALID if the body does not have the expected length; nothing of it is kept
  */
 export async function writeAttempt(
   registry: Registry,
