@@ -1,5 +1,5 @@
-// The bytes of small blobs, in rows. Values are kept as they are: what is pushed is compressed already. A row that fits a
-// page stays in it, so that most blobs cost one row and no second table.
+// The bytes of small blobs, in rows. Values are stored uncompressed, because pushed content is already compressed. A
+// row that fits a page stays in it, so most blobs cost one row and no second table.
 
 import { maybe, one, type Queryable, statement } from './statement.ts'
 
@@ -8,7 +8,7 @@ const insert = statement<never>(
   `insert into blob_bytes (key, bytes) values (:key, :bytes)`,
 )
 
-/** Durable when it resolves. The key must be new. */
+/** The row is durable when this resolves. The key must be new. */
 export async function insertBlobBytes(db: Queryable, options: { key: string; bytes: Buffer }): Promise<void> {
   await db.rows(insert, options)
 }
@@ -24,7 +24,7 @@ const size = statement<{ size: number }>(
   `select octet_length(bytes) as size from blob_bytes where key = :key`,
 )
 
-/** Without reading the bytes. */
+/** Does not read the bytes. */
 export async function sizeOfBlobBytes(db: Queryable, key: string): Promise<number | undefined> {
   return (await maybe(db, size, { key }))?.size
 }
@@ -57,7 +57,7 @@ const sweep = statement<{ key: string }>(
    returning key`,
 )
 
-/** Removes rows after one key up to another that no blob row names and that are older than the grace time. */
+/** Removes rows after one key up to another, if no blob row names them and they are older than the grace time. */
 export async function sweepBlobBytes(
   db: Queryable,
   options: { store: string; after: string; until: string; graceSeconds: number },
@@ -71,7 +71,7 @@ const clock = statement<{ now: number }>(
   `select extract(epoch from clock_timestamp())::float8 * 1000 as now`,
 )
 
-/** The database's clock, in milliseconds. */
+/** Returns the database's clock, in milliseconds. */
 export async function databaseNowMs(db: Queryable): Promise<number> {
   return (await one(db, clock)).now
 }

@@ -1,8 +1,9 @@
 // Which objects of a store are needed: keys that a blob row names, keys in the notes of open upload sessions, and keys
-// of request bodies that have been arriving for a while. Everything else in a store is an orphan once it is old enough.
+// of request bodies that have been arriving for a while. Any other object in a store is an orphan once it is old
+// enough.
 //
-// An object's key moves from an attempt to a session to a blob row. They are read in that order, so that a key on the
-// move is seen in at least one place.
+// An object's key moves from an attempt to a session to a blob row. The three are read in that order, so a key that
+// moves meanwhile is seen in at least one of them.
 
 import type { BlobStore } from '#shared/blobs/blob-store.ts'
 import { knownKeys } from './blobs.ts'
@@ -11,18 +12,18 @@ import { uploadPartsPage } from './uploads.ts'
 
 const PAGE = 500
 const FIRST_ID = '00000000-0000-0000-0000-000000000000'
-/** An attempt whose process has not been heard of for so long is over. Processes renew theirs far more often. */
+/** An attempt that was not renewed for this long is over. Processes renew theirs far more often. */
 const ATTEMPT_LIFE_SECONDS = 3_600
 
 type KeptStore = Pick<BlobStore, 'name' | 'keysOf'>
 
-/** Of the keys, those that are needed. */
+/** Returns those of the keys that are needed. */
 export async function blobKeysInUse(
   db: Queryable,
   options: { store: KeptStore; keys: readonly string[] },
 ): Promise<Set<string>> {
   const { store, keys } = options
-  // Nearly every key of a store has its row: only for the rest is it worth to read the sessions.
+  // Nearly every key of a store has its row. The sessions are read only for the rest.
   const named = await knownKeys(db, { store: store.name, keys })
   const rest = keys.filter((key) => !named.has(key))
   if (rest.length === 0) return named
@@ -32,7 +33,7 @@ export async function blobKeysInUse(
   return named.union(arriving).union(held).union(committed)
 }
 
-/** A session's parts are the store's notes: their keys are strings in them. */
+/** A session's parts are the notes of the store. Their keys are strings in these notes. */
 async function keysOfSessions(
   db: Queryable,
   options: { store: KeptStore; keys: ReadonlySet<string> },
@@ -67,7 +68,7 @@ const renew = statement<never>(
    on conflict (store, key) do update set seen_at = clock_timestamp()`,
 )
 
-/** Says that a request body with these keys is still arriving; to be repeated well within an hour. */
+/** Records that a request body with these keys is still arriving. Repeat it well within an hour. */
 export async function renewAttempt(
   db: Queryable,
   options: { store: string; keys: readonly string[] },
@@ -80,7 +81,7 @@ const end = statement<never>(
   `delete from attempt where store = :store and key = any (:keys::text[])`,
 )
 
-/** The body has arrived, or is given up. */
+/** Records that the body has arrived, or was given up. */
 export async function endAttempt(
   db: Queryable,
   options: { store: string; keys: readonly string[] },
@@ -93,7 +94,7 @@ const forget = statement<never>(
   `delete from attempt where seen_at < clock_timestamp() - make_interval(secs => ${ATTEMPT_LIFE_SECONDS})`,
 )
 
-/** Removes what processes left that died. */
+/** Removes the rows of processes that died. */
 export async function forgetDeadAttempts(db: Queryable): Promise<void> {
   await db.rows(forget)
 }

@@ -1,13 +1,13 @@
 // Blobs: which object a digest names, and the link that puts a blob into a repository.
 //
-// A new blob comes by an upload's commit (commit-blob.ts). The lease keeps the garbage collector away from what a client
-// was just told exists. A mount links a blob that is there: it is looked at by the snapshot, and if it went away before it
-// was locked, the statement begins again.
+// A new blob is created by an upload's commit (commit-blob.ts). The lease protects from the garbage collector what a
+// client was just told exists. A mount links an existing blob. The blob is judged by the snapshot, and if it went away
+// before it was locked, the statement begins again.
 //
-// A row in the state 'damaged' names an object that was found missing or wrong. Nothing that looks for a 'ready' blob
-// finds it, so it is neither served, mounted nor accepted in a manifest, and a commit of its digest replaces its key.
-// Every change of a row's key or state names the (store, key) it was decided for: a decision about bytes that the row
-// no longer names changes nothing.
+// A row in the state 'damaged' names an object that was found missing or wrong. Queries for a 'ready' blob do not find
+// it, so it is not served, mounted or accepted in a manifest, and a commit of its digest replaces its key. Every change
+// of a row's key or state names the (store, key) it was decided for. A decision about bytes that the row no longer
+// names therefore changes nothing.
 
 import type { StoredObject } from '#shared/blobs/blob-store.ts'
 import type { Digest } from '#shared/oci/digest.ts'
@@ -16,12 +16,12 @@ import { type Provenance, provenanceParameters } from './provenance.ts'
 import { ALIVE_AGAIN, EPOCH, LIVE_REPOSITORY, linkShows, sameCount, type WritePosition } from './registers.ts'
 import { maybe, one, type Queryable, statement } from './statement.ts'
 
-/** How long bytes that were just pushed or mounted are kept without a manifest naming them. */
+/** How long bytes that were just pushed or mounted are kept without a manifest that names them. */
 export const LEASE_SECONDS = 24 * 3600
 
 export const BLOB_MEDIA_TYPE = 'application/octet-stream'
 
-/** The link's register, of each digest that the query `wanted` brings together with `repo`. */
+/** Returns the link's register for each digest that the query `wanted` joins with `repo`. */
 export function linkedFrom(wanted: string): string {
   return `
     insert into membership as m (repository_id, kind, digest, media_type, alive_h, alive_origin)
@@ -31,7 +31,7 @@ export function linkedFrom(wanted: string): string {
     returning m.digest`
 }
 
-/** One event, when both the link and the bytes are written. */
+/** Writes one event, after both the link and the bytes are written. */
 export const EVENT = `
     insert into outbox (repository, shard, type, subject, payload, actor, request, traceparent, instance)
     select :repository, :shard, :event_type, :repository || '@' || bytes.digest,
@@ -107,10 +107,12 @@ const mark = statement<{ marked: number }>(
    returning 1 as marked`,
 )
 
-/** What is wrong with an object: it is not there, it has another size, or other bytes. */
+/** The damage of an object: it is missing, or it has another size or other bytes. */
 export type Damage = 'missing' | 'size' | 'digest'
 
-/** Marks the blob, if its row still names this object; false when it does not, or is marked already. */
+/**
+ * Marks the blob if its row still names this object. Returns false if it does not, or if the blob is already marked.
+ */
 export async function markBlobDamaged(
   db: Queryable,
   options: BlobPlace & { digest: Digest; damage: Damage },
@@ -126,7 +128,7 @@ const replace = statement<{ replaced: number }>(
    returning 1 as replaced`,
 )
 
-/** Points the row to another object with the digest's bytes; false when it no longer names `from`. */
+/** Changes the row to another object with the digest's bytes. Returns false if the row no longer names `from`. */
 export async function replaceBlob(
   db: Queryable,
   options: { from: BlobPlace; store: string; object: StoredObject },
@@ -143,7 +145,7 @@ const heal = statement<{ healed: number }>(
    returning 1 as healed`,
 )
 
-/** Takes the mark back, if the row still names this object; false when it does not. */
+/** Removes the mark if the row still names this object. Returns false if it does not. */
 export async function unmarkBlob(db: Queryable, options: BlobPlace & { digest: Digest }): Promise<boolean> {
   const { digest, store, key } = options
   return (await maybe(db, heal, { digest, store, key })) !== undefined
@@ -161,7 +163,7 @@ const markedPage = statement<BlobRow>(
    where state = 'damaged' and digest > :after order by digest limit :limit`,
 )
 
-/** Blobs after a digest, in the order of digests: what the scrub pages through. */
+/** Returns blobs after a digest, in the order of digests, for the scrub. */
 export async function blobsAfter(
   db: Queryable,
   options: { state: 'ready' | 'damaged'; after: string; limit: number },
@@ -175,7 +177,7 @@ const countMarked = statement<{ damaged: number }>(
   `select count(*) as damaged from blob where state = 'damaged'`,
 )
 
-/** Blobs marked now, by an index that holds nothing else. */
+/** Counts the blobs that are marked now, with an index that holds nothing else. */
 export async function countDamagedBlobs(db: Queryable): Promise<number> {
   return (await one(db, countMarked)).damaged
 }
@@ -185,7 +187,10 @@ const place = statement<BlobPlace>(
   `select store, key from blob where digest = :digest and state = 'ready'`,
 )
 
-/** Where a blob's bytes are now, whoever holds it; undefined also while it is damaged. */
+/**
+ * Returns where a blob's bytes are now, whichever repository holds it. Returns undefined also while the blob is
+ * damaged.
+ */
 export async function blobPlace(db: Queryable, digest: Digest): Promise<BlobPlace | undefined> {
   return maybe(db, place, { digest })
 }
@@ -203,7 +208,7 @@ const elsewhere = statement<BlobRow>(
    where store <> all (:stores::text[]) and state = 'ready' and digest > :after order by digest limit :limit`,
 )
 
-/** Blobs that are in other stores than these, after a digest, a page at a time. */
+/** Returns a page of blobs after a digest that are in other stores than these. */
 export async function blobsElsewhere(
   db: Queryable,
   options: { stores: readonly string[]; after: string; limit: number },
@@ -231,7 +236,7 @@ const relocate = statement<{ moved: number }>(
    returning 1 as moved`,
 )
 
-/** Points the row to another object with the same bytes; false when it no longer says what the caller saw. */
+/** Changes the row to another object with the same bytes. Returns false if the row is no longer what the caller saw. */
 export async function relocateBlob(
   db: Queryable,
   options: { from: BlobRow; store: string; key: string },
@@ -246,7 +251,7 @@ const known = statement<{ key: string }>(
   `select key from blob where store = :store and key = any (:keys::text[])`,
 )
 
-/** Of the keys given, those that a blob row names, in any state. */
+/** Returns those of the given keys that a blob row names, in any state. */
 export async function knownKeys(
   db: Queryable,
   options: { store: string; keys: readonly string[] },

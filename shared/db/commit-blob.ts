@@ -1,9 +1,9 @@
 // The commit of an upload: one statement that makes bytes the blob of a digest and links it to the repository.
 //
-// It keeps the lock order (registers.ts): repository -> the session's row, taken by compare-and-set -> membership -> blob
-// -> event. When two uploads of one digest race the first key stays; the second's bytes are surplus and the caller drops
-// them. A small blob's bytes are in the same statement, so that it is one commit and nothing else: either they come with
-// it, or they are in the session's row already.
+// It keeps the lock order (registers.ts): repository -> the session's row, taken by compare-and-set -> membership ->
+// blob -> event. If two uploads of one digest race, the first key stays. The second upload's bytes are surplus, and the
+// caller drops them. A small blob's bytes are part of the same statement, so the whole push is one commit: either the
+// caller passes the bytes, or they are already in the session's row.
 
 import type { StoredObject } from '#shared/blobs/blob-store.ts'
 import type { Digest } from '#shared/oci/digest.ts'
@@ -32,8 +32,8 @@ interface CommitRow {
 }
 
 /**
- * `taken`: the stage that takes the session, if there is one. `size` and `content` are SQL for what the blob has;
- * `content` reads `from`.
+ * `taken`: the stage that takes the session, if there is one. `size` and `content` are SQL expressions for the blob's
+ * size and bytes. `content` reads `from`.
  */
 function commitStatement(
   name: string,
@@ -102,13 +102,13 @@ export type CommitOutcome =
       readonly kind: 'committed'
       /** What the row names now: the caller's object, or the one that was there. */
       readonly kept: BlobPlace
-      /** The damaged object that the row named before; nobody needs it. */
+      /** The damaged object that the row named before. It is no longer needed. */
       readonly replaced: BlobPlace | undefined
       readonly size: number
       readonly position: WritePosition
     }
   | { readonly kind: 'repository-missing' }
-  /** The session's row is not what the caller saw, or its signed Location is no longer good. */
+  /** The session's row is not what the caller saw, or its signed Location is no longer valid. */
   | { readonly kind: 'upload-lost' }
 
 /** The session that a commit ends. null: the whole blob came in one request. */
@@ -123,9 +123,10 @@ export interface Commit {
 }
 
 /**
- * Makes the object the digest's blob (or keeps the one that is there) and links it to the repository. With a session,
- * only if it is still what the caller saw. The digest may be in another algorithm than the one the object's bytes were
- * first hashed with; the caller has verified it. `bytes`: those of a small blob, which become the object.
+ * Makes the object the digest's blob (or keeps the existing one) and links it to the repository. With a session, does
+ * so only if the session is still what the caller saw. The digest may use another algorithm than the one with which the
+ * object's bytes were first hashed; the caller has verified it. `bytes`: the bytes of a small blob, which become the
+ * object.
  */
 export async function commitBlob(
   db: Queryable,
@@ -146,8 +147,8 @@ export async function commitBlob(
 }
 
 /**
- * Makes the bytes in a small session's row the digest's blob, under the key given. 'upload-lost' also when the session is
- * no longer small, or its digest is another: the caller then looks at the row.
+ * Makes the bytes in a small session's row the digest's blob, under the given key. Also returns 'upload-lost' if the
+ * session is no longer small, or its digest is another. The caller then reads the row.
  */
 export async function commitSmallUpload(
   db: Queryable,
@@ -170,7 +171,7 @@ function outcomeOf(row: CommitRow): CommitOutcome {
   if (!row.repository) return { kind: 'repository-missing' }
   const { kept, replaced, size, outbox_id: outboxId, epoch } = row
   if (kept === null || size === null || outboxId === null) return { kind: 'upload-lost' }
-  // What was damaged when the statement began may have been found sound again before it had the row.
+  // A blob that was damaged when the statement began may have been found sound before the statement locked its row.
   const gone = replaced === null || replaced.key === kept.key ? undefined : replaced
   return { kind: 'committed', kept, replaced: gone, size, position: { epoch, outboxId } }
 }

@@ -1,15 +1,15 @@
-// Conflicts between regions, found from rows: tags whose writes raced, and deletes that killed what their region had not
-// seen. The rules are those of shared/convergence/conflicts.ts.
+// Conflicts between regions, found from rows: tags whose writes raced, and deletes that killed what their region had
+// not seen. The rules are those of shared/convergence/conflicts.ts.
 //
-// Rows are found when registers are merged and judged again when they are read: a local push or delete, which looks at
-// nothing but its own registers, may settle one. None comes up by a local write, because a local write has seen
-// everything that is here.
+// Rows are found when registers are merged, and judged again when they are read. A local push or delete reads only its
+// own registers and may settle a conflict. A local write never creates one, because it has seen everything that is
+// here.
 
 import type { RepositoryIds } from './merge-registers.ts'
 import { versionOf } from './registers.ts'
 import { type Queryable, statement } from './statement.ts'
 
-// A version that some version names as its predecessor.
+// Marks a version that another version names as its predecessor.
 const supersede = statement<never>(
   'supersede-versions',
   `update tag_history as was set superseded = true
@@ -19,7 +19,7 @@ const supersede = statement<never>(
      and next.prev_h = was.h and next.prev_origin = was.origin`,
 )
 
-/** The version `was` of the tag `t` lost a race. */
+/** True if the version `was` of the tag `t` lost a race. */
 export const LOST = `(not was.superseded and was.h > (select pruned_h from region)
   and (${versionOf('was')} <> ${versionOf('t')} or was.digest <> t.digest)
   and not exists (
@@ -39,7 +39,7 @@ const findLost = statement<never>(
    on conflict do nothing`,
 )
 
-/** Judges tags for lost races. To be called in the transaction that merged versions of them. */
+/** Judges tags for lost races. Call it in the transaction that merged versions of them. */
 export async function findTagConflicts(
   transaction: Queryable,
   options: { ids: RepositoryIds; tags: readonly { repository: string; name: string }[] },
@@ -77,7 +77,7 @@ const listLost = statement<TagConflict>(
    limit :limit`,
 )
 
-/** Versions of the repository's tags that lost a race and whose loss nobody has settled, by name and age. */
+/** Returns versions of the repository's tags that lost a race which is not settled, by name and age. */
 export async function tagConflicts(
   db: Queryable,
   options: { repository: string; lastName: string; lastH: string; limit: number },
@@ -87,8 +87,9 @@ export async function tagConflicts(
 }
 
 /**
- * Where the log of a write's origin has it. This region's own log tells of its own writes. One that was trimmed was
- * passed by every peer that lives, and one that is not numbered yet was seen by none: [] and a place that no log has.
+ * Returns where the log of a write's origin has the write. For this region's own writes, reads its own log. If the
+ * event was trimmed, every live peer has passed it, and the result is []. If it is not numbered yet, no region has seen
+ * it, and the result is a position that no log has.
  */
 function eventsOf(write: string): string {
   return `case when ${write}.origin <> region.name or ${write}.events is not null then ${write}.events else coalesce(
@@ -140,14 +141,16 @@ const findKilled = statement<never>(
    on conflict do nothing`,
 )
 
-/** A tag or a manifest (named by its digest) with its digest, a digest with all of its tags (no name), or everything. */
+/**
+ * A tag or a manifest (named by its digest) with its digest, a digest with all of its tags (no name), or everything.
+ */
 export interface Touched {
   readonly repository: string
   readonly name: string | null
   readonly digest: string | null
 }
 
-/** Judges writes and deaths that were merged. To be called in their transaction. */
+/** Judges writes and deaths that were merged. Call it in the transaction that merged them. */
 export async function findDeleteConflicts(
   transaction: Queryable,
   options: { ids: RepositoryIds; touched: readonly Touched[] },
@@ -184,7 +187,7 @@ const listKilled = statement<DeleteConflict>(
    limit :limit`,
 )
 
-/** Writes of the repository that are dead because of a delete which had not seen them, by subject and age. */
+/** Returns writes of the repository that are dead because of a delete that had not seen them, by subject and age. */
 export async function deleteConflicts(
   db: Queryable,
   options: { repository: string; lastSubject: string; lastH: string; limit: number },

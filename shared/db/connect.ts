@@ -1,11 +1,11 @@
-// The database: pools of connections, and what runs statements on them.
+// The database: pools of connections, and the functions that run statements on them.
 //
-// Writes and reads have pools of their own, so that writes that wait for a lock never keep a read from a connection; and
-// no repository's writes have more than a share of the pool (fair-share.ts). Pulls and lists of names do not come here:
-// they go through snapshot readers (snapshot-reader.ts). Versions are selected `::text`: a bigint beyond 2^53 throws
-// instead of losing digits. Serialization failures and deadlocks are retried here, three times, because every statement
-// and transaction of ours may simply run again. A connection that is lost while a statement runs is not: nobody knows
-// whether it committed.
+// Writes and reads have separate pools, so that writes that wait for a lock never take a connection from a read. Each
+// repository's writes may use only a share of the pool (fair-share.ts). Pulls and lists of names do not use these
+// pools: they use snapshot readers (snapshot-reader.ts). Versions are selected `::text`: a bigint beyond 2^53 throws
+// instead of losing digits. Serialization failures and deadlocks are retried here, three times, because all our
+// statements and transactions can be repeated. If a connection is lost while a statement runs, the statement is not
+// retried, because it may have committed.
 
 import pg from 'pg'
 import { meansUnreachable, type RetryCause, retryCause, UnreachableError } from './failures.ts'
@@ -24,28 +24,32 @@ const RETRIES_MAX = 3
 
 export interface Database extends Queryable, AsyncDisposable {
   /**
-   * Runs the function in one transaction; rolls back when it throws. Retried on deadlock: it must be repeatable.
-   * `repository`: whose share of the pool it takes; statements on their own have it as the parameter of that name.
+   * Runs the function in one transaction. Rolls back if it throws. Retries on deadlock, so the function must be
+   * repeatable. `repository`: the repository whose share of the pool the transaction uses. A single statement takes it
+   * from its parameter of that name.
    */
   transaction<T>(work: (db: Queryable) => Promise<T>, options?: { repository?: string }): Promise<T>
-  /** Connections of the pool, for metrics. */
+  /** Returns the numbers of connections of the pool, for metrics. */
   poolSize(): { total: number; idle: number; waiting: number }
-  /** How often work ran again, by what ended it: for metrics, and for the tests of the lock order. */
+  /** Returns how often work was retried, by cause, for metrics and for the tests of the lock order. */
   retries(): Readonly<Record<RetryCause, number>>
 }
 
 export interface ConnectOptions {
   url: string
-  /** Connections of the pool. More than the server has cores mostly adds waiting. */
+  /** Connections of the pool. More connections than the server has cores mostly add waiting. */
   connections: number
-  /** Decides how long statements may run and wait; writes by default. */
+  /** Selects the limits for running and waiting of statements. The default is writes. */
   work?: Work
   limits?: Partial<SessionLimits>
-  /** Told of errors on idle connections: the pool replaces them by itself. */
+  /** Called with errors on idle connections. The pool replaces these connections by itself. */
   onIdleError(error: Error): void
-  /** Runs on each new connection before it is used; rejecting, the connection is closed and its error is the query's. */
+  /**
+   * Runs on each new connection before it is used. If it rejects, the connection is closed and the query fails with its
+   * error.
+   */
   onConnect?: (client: pg.ClientBase) => Promise<void>
-  /** Told when the database could not be reached or went away, before the caller is. */
+  /** Called before the caller gets the error, if the database could not be reached or the connection was lost. */
   onUnreachable?(error: UnreachableError): void
 }
 
@@ -60,7 +64,7 @@ export function openDatabase(options: ConnectOptions): Database {
     },
   })
   pool.on('error', (error: Error & { client?: unknown }) => {
-    // The pool hangs the whole client on it, which is nothing for a log.
+    // The pool attaches the whole client to the error, which does not belong in a log.
     delete error.client
     options.onIdleError(error)
   })
@@ -120,7 +124,8 @@ async function run<Row>(
 async function inTransaction<T>(pool: pg.Pool, work: (db: Queryable) => Promise<T>): Promise<T> {
   const client = await pool.connect()
   let broken: Error | undefined
-  // The pool listens to its idle connections only: one that is lost between two statements would end the process.
+  // The pool listens only to its idle connections. Without this, a connection lost between two statements would end the
+  // process.
   const lost = (error: Error) => {
     broken = error
   }
@@ -131,14 +136,14 @@ async function inTransaction<T>(pool: pg.Pool, work: (db: Queryable) => Promise<
     await client.query('commit')
     return result
   } catch (thrown) {
-    // A connection that is lost or does not answer is closed: the server rolls back by itself.
+    // A connection that is lost or does not answer is closed. The server then rolls back by itself.
     if (meansUnreachable(thrown)) broken ??= thrown as Error
     else {
       await client.query('rollback').catch((error: Error) => {
         broken = error
       })
     }
-    // Why the connection was lost tells more than that the next statement found it so.
+    // The reason for which the connection was lost is more useful than the next statement's error.
     throw meansUnreachable(thrown) ? broken : thrown
   } finally {
     client.off('error', lost)

@@ -1,19 +1,19 @@
 // The event log: outbox rows, numbered, in the order in which the registers they tell of were locked.
 //
-// One sequencer at a time moves rows, whoever gets the transaction-scoped lock: leadership and the move commit or
-// vanish together, so a sequencer that dies or is frozen can neither lose nor repeat a number. The order of two events
-// of one key is the order of their outbox ids, because each id was drawn under that key's row lock; rows of slow
+// One sequencer at a time moves rows: the one that gets the transaction-scoped lock. Leadership and the move commit or
+// roll back together, so a sequencer that dies or is frozen can neither lose nor repeat a number. The order of two
+// events of one key is the order of their outbox ids, because each id was drawn under that key's row lock. Rows of slow
 // transactions simply come later.
 //
-// A move logs all that it takes or nothing: numbers are given under the epoch that the move itself reads, with heads that
-// it makes itself. Pages of the log are bounded by what their events take when they are rendered, measured once, when an
-// event is numbered.
+// A move logs everything that it takes, or nothing. It reads the epoch, gives numbers under that epoch, and creates the
+// epoch's heads itself. Pages of the log are bounded by the rendered size of their events, which is measured once, when
+// an event is numbered.
 
 import type { EventSource } from '#shared/events/cloud-event.ts'
 import { recordServer } from './server.ts'
 import { maybe, one, type Queryable, statement } from './statement.ts'
 
-/** A place in the log: after this event. */
+/** A position in the log: after this event. */
 export interface LogPosition {
   readonly epoch: number
   /** 0: before the first event of the epoch. */
@@ -28,23 +28,26 @@ const lock = statement<{ held: boolean }>(
   `select pg_try_advisory_xact_lock(7065813, hashtext('sequencer')) as held`,
 )
 
-/** What one event takes at most in the feed, rendered. A larger one is kept in two parts: without `references`, and those. */
+/**
+ * Maximum rendered size of one event in the feed. A larger event is stored in two parts: the event without
+ * `references`, and the references.
+ */
 const EVENT_BYTES_MAX = 128 * 1024
-/** What one page takes at most in the feed, rendered. More than one event always fits. */
+/** Maximum rendered size of one page of the feed. More than one event always fits. */
 const PAGE_BYTES_MAX = 512 * 1024
 const ABRIDGED = `payload || '{"references": [], "abridged": true}'`
 const IS_LARGE = `bytes > ${EVENT_BYTES_MAX} and payload ? 'references'`
 const MEASURE = 'event_bytes(type, subject, repository, actor, payload, request)'
 
-/** What an event takes when it is rendered whole, without its content. Rows of an older release do not know. */
+/** The size of an event when it is rendered whole, without its content. Rows of an older release do not have it. */
 export const RENDERED_BYTES = `coalesce(bytes, ${MEASURE})`
-/** The payload with what was left out of it. */
+/** The payload, including the part that was stored separately. */
 export const WHOLE_PAYLOAD =
   "case when left_out is null then payload else (payload - 'abridged') || left_out end as payload"
 
 /**
- * Numbers what `taken` holds, in the order of its `place`, under the epoch that the region has now, and logs it. The
- * heads of the epoch are made here where they are missing, so there is no moment between a raise and its heads.
+ * Numbers the rows of `taken`, in the order of `place`, under the region's current epoch, and logs them. Missing heads
+ * of the epoch are created here, so an epoch is never without heads after a raise.
  */
 const NUMBER_AND_LOG = `
    placed as (
@@ -97,7 +100,7 @@ interface Moved {
   readonly logged: number
 }
 
-/** @throws Error when not all that was taken is logged: the transaction must roll back */
+/** @throws Error if not everything that was taken is logged: the transaction must roll back */
 function allLogged({ taken, logged }: Moved): number {
   if (taken !== logged) throw new Error(`of ${taken} events that were taken, ${logged} were logged`)
   return logged
@@ -105,20 +108,21 @@ function allLogged({ taken, logged }: Moved): number {
 
 const pending = statement<{ pending: boolean }>(
   'outbox-pending',
-  // By the index: what was moved is dead in the table until it is vacuumed, and the index remembers what it saw dead.
+  // Uses the index. Moved rows stay in the table, dead, until it is vacuumed, but the index remembers which entries are
+  // dead.
   `select (select id from outbox order by id limit 1) is not null as pending`,
 )
 
-/** True when the outbox has rows. Cheap, takes no lock and no transaction id. */
+/** True if the outbox has rows. Cheap: takes no lock and no transaction id. */
 export async function outboxPending(db: Queryable): Promise<boolean> {
   return (await one(db, pending)).pending
 }
 
 /**
- * Moves up to `limit` rows; how many. Must run in a transaction of its own: the lock is its first statement, so that
- * what the move sees is newer than what the holder before it did. undefined: another sequencer is at it. The server is
- * compared with the one that was seen last, and the epoch raised first if it is another.
- * @throws Error when it cannot log all that it took
+ * Moves up to `limit` rows and returns their number, or undefined if another sequencer holds the lock. Must run in its
+ * own transaction: the lock is its first statement, so that the move sees what the previous holder did. Compares the
+ * server with the one seen last, and if it is another, first raises the epoch.
+ * @throws Error if it cannot log everything that it took
  */
 export async function moveOutbox(
   transaction: Queryable,
@@ -150,8 +154,8 @@ const page = statement<LoggedEvent>(
 )
 
 /**
- * Events after a position, in order, without their content: at most `limit`, and at most 512 KiB when rendered. An event
- * of more than 128 KiB is abridged. Empty only at the end of the log.
+ * Returns events after a position, in order, without their content: at most `limit`, and at most 512 KiB when rendered.
+ * An event of more than 128 KiB is abridged. The result is empty only at the end of the log.
  */
 export async function readEvents(
   db: Queryable,
@@ -178,8 +182,9 @@ const bounds = statement<{
 )
 
 /**
- * The last position that can have been given, and the position before the oldest event that is left: reading may begin
- * there. Of an epoch without events, the head is its beginning: positions of earlier ones are never beyond it.
+ * Returns the last position that can have been given out, and the position before the oldest event that is left, where
+ * reading may begin. For an epoch without events, the head is the epoch's beginning: positions of earlier epochs are
+ * never beyond it.
  */
 export async function logBounds(db: Queryable): Promise<{ head: LogPosition; oldest: LogPosition }> {
   const row = await one(db, bounds)
@@ -210,9 +215,9 @@ const byOutbox = statement<{
 )
 
 /**
- * The position of what a write's `Portolan-Position` named. Under a later epoch, if that was raised before the write was
- * numbered. 'waiting': the relay has not numbered it yet. 'gone': trimmed, or lost with a server that is no more.
- * 'never': no write was answered this.
+ * Returns the position of the write that a `Portolan-Position` named. It is under a later epoch if the epoch was raised
+ * before the write was numbered. 'waiting': the relay has not numbered the write yet. 'gone': it was trimmed, or lost
+ * with a former server. 'never': no write got this position.
  */
 export async function positionOfOutbox(
   db: Queryable,
@@ -247,7 +252,7 @@ const trim = statement<{ trimmed: number }>(
          and slow.seen_at > clock_timestamp() - make_interval(secs => :reader_seconds))
      order by epoch, pos limit 1
    ),
-   -- Only ever a beginning: what is left has no holes.
+   -- Only events at the beginning are removed: what is left has no holes.
    gone as (
      delete from event_log where (epoch, pos) in (
        select epoch, pos from doomed
@@ -260,8 +265,8 @@ const trim = statement<{ trimmed: number }>(
 )
 
 /**
- * Removes up to `limit` of the oldest events that are older than the retention and that every reader has passed;
- * a reader that was not heard of for `readerSeconds` is waited for no longer. How many.
+ * Removes up to `limit` of the oldest events that are older than the retention and that every reader has passed, and
+ * returns their number. A reader that has not reported for `readerSeconds` no longer counts.
  */
 export async function trimEvents(
   db: Queryable,
@@ -282,7 +287,10 @@ const headAt = statement<{ seq: number }>(
   `select seq from event_head where epoch = :epoch and shard = :shard`,
 )
 
-/** What stands at a place of the log: the event, 'trimmed' when it was kept once, 'never' when it was never given. */
+/**
+ * Returns what is at a position of the log: the event, 'trimmed' if it was kept once, or 'never' if the position was
+ * never given out.
+ */
 export async function eventAt(
   db: Queryable,
   place: { epoch: number; shard: number; seq: number },
@@ -310,15 +318,15 @@ const relog = statement<Moved>(
 )
 
 /**
- * Numbers once more, under an epoch that was raised just now in this transaction, what the log holds after a position.
- * For a log that was restored: numbers it gave since then were given before, to other events. Nothing is numbered
- * beside it. How many.
+ * Numbers the events after a position again, under an epoch that this transaction just raised, and returns their
+ * number. For a restored log: the numbers that it gave out since the restore had already been given to other events.
+ * Nothing else is numbered at the same time.
  */
 export async function relogEvents(transaction: Queryable, after: LogPosition): Promise<number> {
   return allLogged(await one(transaction, relog, { epoch: after.epoch, pos: after.pos }))
 }
 
-/** Nobody numbers until the transaction ends. */
+/** Blocks all numbering until the transaction ends. */
 export async function holdSequencer(transaction: Queryable): Promise<void> {
   await transaction.rows(waitLock)
 }

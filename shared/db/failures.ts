@@ -1,11 +1,11 @@
-// What a failure of the database means: run it again at once, try later, or a bug. Decided by SQLSTATE and by the codes of
-// the socket, in this one table (https://www.postgresql.org/docs/current/errcodes-appendix.html).
+// What a failure of the database means: retry at once, try later, or a bug. This one table decides by SQLSTATE and by
+// socket error codes (https://www.postgresql.org/docs/current/errcodes-appendix.html).
 //
-// - Retryable: Postgres rolled the statement back because of others that ran beside it. It did nothing and may run again.
-// - Unreachable: the server or the way to it is gone. Whether the statement was committed is not known, so it is not run
-//   again here: the client is told to.
-// - Passing: either of these, or the server could not do it now (full, out of memory, cancelled, a lock not had in time,
-//   a standby). Clients are answered 503 with Retry-After.
+// - Retryable: Postgres rolled the statement back because of concurrent statements. It had no effect and can run again.
+// - Unreachable: the server or the connection to it is gone. The statement may have been committed, so it is not
+//   retried here. The client is told to retry.
+// - Passing: either of these, or the server could not do it now (full, out of memory, cancelled, a lock not had in
+//   time, a standby). Clients get 503 with Retry-After.
 
 import { PoolBusyError } from './fair-share.ts'
 
@@ -19,10 +19,13 @@ const RETRYABLE: ReadonlyMap<string, RetryCause> = new Map([
 /** Class 08 connection exceptions, shutdowns, sessions that the server ended, too many connections. */
 const UNREACHABLE_SQLSTATE = /^(08...|57P0[1235]|25P0[34]|53300)$/
 
-/** Class 40 rollbacks, 53 resources, 57 operator interventions, lock_not_available, a read-only server, its disk. */
+/**
+ * Class 40 rollbacks, 53 resources, 57 operator interventions, lock_not_available, a read-only server, I/O errors of
+ * its disk.
+ */
 const PASSING_SQLSTATE = /^(40...|53...|57...|55P03|25006|25P0[34]|58030)$/
 
-/** Node's codes of a connection that cannot be made or was lost (https://nodejs.org/api/errors.html). */
+/** Node's codes for a connection that cannot be made or was lost (https://nodejs.org/api/errors.html). */
 const UNREACHABLE_SOCKET: ReadonlySet<string> = new Set([
   'EAI_AGAIN',
   'ECONNABORTED',
@@ -37,25 +40,30 @@ const UNREACHABLE_SOCKET: ReadonlySet<string> = new Set([
   'ETIMEDOUT',
 ])
 
-/** pg raises these without a code: a connection that ended under it, could not be made in time, or does not answer. */
+/**
+ * pg raises these errors without a code: a connection ended during use, could not be made in time, or does not answer.
+ */
 const UNREACHABLE_MESSAGE =
   /^(Connection terminated|timeout expired|Query read timeout|Client has encountered a connection error|Client was closed)/
 
-/** pg-pool's, likewise: every connection is busy, or the process ends. */
+/** The same for pg-pool: every connection is busy, or the process ends. */
 const PASSING_MESSAGE = /^(timeout exceeded when trying to connect|Cannot use a pool after calling end)/
 
-/** The SQLSTATE or system code of a database error, else ''. */
+/** Returns the SQLSTATE or system code of a database error, else ''. */
 export function sqlState(thrown: unknown): string {
   const code = (thrown as { code?: unknown } | null)?.code
   return typeof code === 'string' ? code : ''
 }
 
-/** Why the statement did nothing and may run again at once; undefined: it may not. */
+/** Returns why the statement had no effect and can run again at once, or undefined if it must not. */
 export function retryCause(thrown: unknown): RetryCause | undefined {
   return RETRYABLE.get(sqlState(thrown))
 }
 
-/** The database could not be reached, went away or does not answer. Has the code of its cause, '' when that has none. */
+/**
+ * The database could not be reached, went away or does not answer. Has the code of its cause, or '' if the cause has
+ * none.
+ */
 export class UnreachableError extends Error {
   override readonly name = 'UnreachableError'
   readonly code: string
@@ -67,31 +75,34 @@ export class UnreachableError extends Error {
 }
 
 /**
- * True when the database could not be reached, or that is the cause of it. By type: a socket's code says nothing about
- * whose socket it was.
+ * True if the error, or its cause, is that the database could not be reached. Decided by type, because a socket's code
+ * does not tell which socket it was.
  */
 export function isUnreachable(thrown: unknown): boolean {
   if (thrown instanceof UnreachableError) return true
   return thrown instanceof Error && thrown.cause instanceof UnreachableError
 }
 
-/** Of what the pg library throws: whether the server or the way to it is gone. For this folder, which wraps it. */
+/**
+ * True if an error of the pg library means that the server or the connection to it is gone. For this folder, which
+ * wraps that library.
+ */
 export function meansUnreachable(thrown: unknown): boolean {
   if (isUnreachable(thrown)) return true
   if (thrown instanceof AggregateError) return thrown.errors.some(meansUnreachable)
   const code = sqlState(thrown)
   if (UNREACHABLE_SQLSTATE.test(code) || UNREACHABLE_SOCKET.has(code)) return true
-  // No socket file: only of a connection, a file that is missing elsewhere is another matter.
+  // No socket file. Only for a connection: a missing file elsewhere is another problem.
   if (code === 'ENOENT') return (thrown as NodeJS.ErrnoException).syscall === 'connect'
   return code === '' && thrown instanceof Error && UNREACHABLE_MESSAGE.test(thrown.message)
 }
 
-/** Class 22 and 23: what was to be written cannot be, now or later. */
+/** Class 22 and 23: the data cannot be written, now or later. */
 export function meansBadData(thrown: unknown): boolean {
   return /^2[23]...$/.test(sqlState(thrown))
 }
 
-/** True when the same request may succeed later without any change. */
+/** True if the same request may succeed later without any change. */
 export function isPassing(thrown: unknown): boolean {
   if (meansUnreachable(thrown) || thrown instanceof PoolBusyError) return true
   const code = sqlState(thrown)

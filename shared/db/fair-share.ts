@@ -1,19 +1,22 @@
-// A share of the pool for each repository: when something holds a lock that a repository's writes need, they wait in the
-// database, and each has a connection while it does. At most three quarters of the pool wait for one repository; its other
-// writes stand in a line of their own, so that the rest of the pool serves everybody else. Who stands in line too long,
-// or in too long a line, is refused and told to try again.
+// A share of the pool for each repository. If a repository's writes wait for a lock, they wait in the database, and
+// each holds a connection while it waits. At most three quarters of the pool may be used by one repository. Its other
+// writes wait in a queue for that repository, so the rest of the pool serves all others. A write that waits too long,
+// or finds the queue full, is refused and told to try again.
 
-/** Recognised as passing by failures.ts. */
+/** failures.ts recognises it as passing. */
 export class PoolBusyError extends Error {
   override readonly name = 'PoolBusyError'
 }
 
 export interface FairShare {
-  /** Runs the work when its repository has room; work without a repository at once. @throws PoolBusyError */
+  /**
+   * Runs the work when its repository has room. Work without a repository runs at once.
+   * @throws PoolBusyError
+   */
   run<T>(repository: unknown, work: () => Promise<T>): Promise<T>
 }
 
-/** In line for one repository: more would wait longer than anybody does. */
+/** Maximum queue length for one repository. More would wait longer than any client does. */
 const WAITING_MAX = 1_000
 
 interface Line {
@@ -53,7 +56,7 @@ export function createFairShare(options: { connections: number; waitMs: number }
       if (line.running === 0) lines.delete(repository)
       return
     }
-    // The place is handed on.
+    // The place goes to the next waiting write.
     line.waiting.delete(next)
     next()
   }

@@ -1,6 +1,6 @@
-// Why a start cannot use the database, as one sentence for the operator: nobody there, no such name, a wrong password, no
-// such database, TLS that does not fit, a standby. Anything else is thrown as it is. The address is in the sentence, the
-// password never.
+// Explains in one sentence why a start cannot use the database: no server, no such name, a wrong password, no such
+// database, a TLS mismatch, a standby. Any other error is thrown unchanged. The sentence contains the address and never
+// the password.
 
 import { OperatorError } from '#shared/errors.ts'
 import { isPassing, isUnreachable, sqlState } from './failures.ts'
@@ -16,7 +16,7 @@ export async function explaining<T>(url: string, work: () => Promise<T>): Promis
   }
 }
 
-/** By SQLSTATE and by the codes of Node's sockets and TLS. */
+/** Decides by SQLSTATE and by the codes of Node's sockets and TLS. */
 function explanation(thrown: unknown, url: string): string | undefined {
   const { where, user, database } = namesOf(url)
   const code = codeOf(thrown)
@@ -61,7 +61,7 @@ function isTls(code: string): boolean {
   return /^(ERR_TLS_|ERR_SSL_|CERT_|DEPTH_ZERO_|SELF_SIGNED_|UNABLE_TO_|EPROTO)/.test(code)
 }
 
-/** Of an attempt at several addresses, the first one's. */
+/** For an attempt at several addresses, returns the code of the first. */
 function codeOf(thrown: unknown): string {
   const code = sqlState(thrown)
   if (code === '' && thrown instanceof AggregateError) return codeOf(thrown.errors[0])

@@ -1,13 +1,13 @@
-// Leases: one process at a time does a named piece of work. A session-scoped advisory lock on a connection of its own,
-// which the holder has to keep alive: Postgres ends a session that is silent for 5 s (`idle_session_timeout`), and the lock
-// goes with it. So a holder that dies, is frozen or is cut off makes room within seconds, without anybody's judgement
-// of who is alive.
+// Leases: only one process at a time does a named piece of work. A lease is a session-scoped advisory lock on a
+// dedicated connection that the holder has to keep alive. Postgres ends a session that is silent for 5 s
+// (`idle_session_timeout`), and releases the lock with it. A holder that dies, is frozen or is cut off therefore frees
+// the lease within seconds, and no process has to judge who is alive.
 //
-// The holder finds out by itself: the signal aborts when the connection ends, when a heartbeat is not answered, or when
-// more time has passed than the server waits. After a freeze other code may run before any timer does, so work asks
-// `requireHeld` right before each step that must not happen twice. Time is the greater of both clocks: the monotonic one
-// stands still while a virtual machine is suspended. A freeze between the question and the step remains possible: what
-// is done under a lease must be harmless when it is done twice, and only wasteful.
+// The holder detects the loss by itself. The signal aborts when the connection ends, when a heartbeat is not answered,
+// or when more time has passed than the server waits. After a freeze, other code may run before any timer does, so work
+// calls `requireHeld` right before each step that must not happen twice. Elapsed time is the greater of two clocks,
+// because the monotonic clock stands still while a virtual machine is suspended. A freeze between the call and the step
+// remains possible. Work under a lease must therefore be harmless, and only wasteful, when it is done twice.
 //
 // Needs a session: behind a transaction pooler a heartbeat comes from another backend, which ends the lease.
 
@@ -16,9 +16,9 @@ import { meansUnreachable, UnreachableError } from './failures.ts'
 import { refuseStandby } from './server.ts'
 import { endSession, limitsOf, openSession } from './session.ts'
 
-/** Our half of Postgres' two-key advisory locks; the other is the name's hash. */
+/** Our key of Postgres' two-key advisory locks. The other key is the hash of the name. */
 const CLASS = 7_065_813
-/** Heartbeats in the time after which the server ends a silent session. */
+/** Number of heartbeats in the time after which the server ends a silent session. */
 const BEATS = 4
 
 export class LeaseLostError extends Error {
@@ -26,17 +26,20 @@ export class LeaseLostError extends Error {
 }
 
 export interface Held {
-  /** @throws LeaseLostError when the lease is lost or may be by now. To be called before each step that others might do too. */
+  /**
+   * Call it before each step that other processes might do too.
+   * @throws LeaseLostError if the lease is lost or may be lost by now
+   */
   requireHeld(): void
 }
 
 export interface LeaseOptions {
-  /** After so much silence the server frees the lease. */
+  /** After this much silence the server frees the lease. */
   silenceMs?: number
 }
 
 /**
- * Runs the work if nobody else is at it; false when somebody is. `lost` aborts when the lease was lost.
+ * Runs the work if no other process holds the lease. Returns false if one does. `lost` aborts when the lease is lost.
  * @throws what the work throws, or a failure of the database
  */
 export async function withLease(
@@ -61,7 +64,7 @@ export async function withLease(
     lost.signal.throwIfAborted()
   }
 
-  /** The lease is good for `silenceMs` after an answered heartbeat was sent. */
+  /** The lease is valid for `silenceMs` after the time at which an answered heartbeat was sent. */
   async function beat(pid: number): Promise<void> {
     const sentAt = now()
     if ((await backendPid(client)) !== pid) throw new Error('another backend answered')
@@ -70,7 +73,7 @@ export async function withLease(
 
   let heart: NodeJS.Timeout | undefined
   try {
-    // A standby has locks of its own: a lease held there excludes nobody here.
+    // A standby has separate locks: a lease held there excludes no process on the primary.
     await refuseStandby(client)
     const sentAt = now()
     const { rows } = await client.query<{ held: boolean; pid: number }>(

@@ -1,7 +1,7 @@
 // What pulls ask: the one statement behind the snapshot reader.
 //
-// A key is a repository with a tag, a manifest digest or a blob digest; a row says that it is there *in this
-// repository* and what it is. What shows is decided by the predicates of registers.ts.
+// A key is a repository with a tag, a manifest digest or a blob digest. A row says that the key exists *in this
+// repository*, and what it is. The predicates of registers.ts decide what is visible.
 
 import type { Digest } from '#shared/oci/digest.ts'
 import type { RepositoryName } from '#shared/oci/reference.ts'
@@ -27,7 +27,7 @@ export interface FoundBlob {
   readonly store: string
   readonly key: string
   readonly size: number
-  /** Its object was found missing or wrong, and nobody has pushed it again since. */
+  /** The object was found missing or wrong, and the blob has not been pushed again since. */
   readonly damaged: boolean
 }
 

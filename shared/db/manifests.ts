@@ -1,5 +1,5 @@
 // Manifest bytes by digest, and what refers to a subject. Bytes never change: any connection may read them, and the
-// cache above never asks twice. Whether a repository holds a digest is another question (lookups.ts).
+// cache above reads each only once. Whether a repository holds a digest is a separate question (lookups.ts).
 
 import type { Digest } from '#shared/oci/digest.ts'
 import type { ManifestFacts } from '#shared/oci/manifest.ts'
@@ -9,7 +9,7 @@ import { type Queryable, statement } from './statement.ts'
 
 export interface StoredManifest {
   readonly bytes: Buffer
-  /** Undefined: a release that kept no facts stored it, and nobody has needed them since. */
+  /** undefined if a release that kept no facts stored the manifest, and its facts have not been needed since. */
   readonly facts: ManifestFacts | undefined
 }
 
@@ -18,7 +18,7 @@ const manifests = statement<{ digest: Digest; bytes: Buffer; single_image: Diges
   `select digest, bytes, single_image from manifest where digest = any (:digests::text[])`,
 )
 
-/** Those that are stored. The caller bounds the number of digests. */
+/** Returns the manifests that are stored. The caller bounds the number of digests. */
 export async function storedManifests(
   db: Queryable,
   digests: readonly Digest[],
@@ -37,7 +37,7 @@ const fillIn = statement(
   `update manifest set single_image = :single_image where digest = :digest and single_image is null`,
 )
 
-/** Keeps the facts of a manifest that was stored without them. */
+/** Stores the facts of a manifest that was stored without them. */
 export async function fillInFacts(db: Queryable, digest: Digest, facts: ManifestFacts): Promise<void> {
   await db.rows(fillIn, { digest, single_image: facts.singleImage ?? '' })
 }
@@ -48,15 +48,15 @@ export interface ReferrerRow {
   /** Bytes of the manifest. */
   readonly size: number
   readonly artifactType: string | null
-  /** The membership's version: pages are in its order. */
+  /** The membership's version. Pages are in its order. */
   readonly h: string
-  /** The manifest's annotations as JSON; null without any, and when they take more than `annotationsBytesMax`. */
+  /** The manifest's annotations as JSON. null if there are none, or if they take more than `annotationsBytesMax`. */
   readonly annotations: string | null
 }
 
-// Two steps, as the pages of the log: what could stand on the page is measured without its annotations (their length is
-// known without reading them), and only the rows that fit are read whole. 100 bytes are more than a descriptor's own
-// punctuation, field names and size.
+// Two steps, as for the pages of the log. First, rows that could be on the page are measured without their annotations,
+// whose length is known without reading them. Then only the rows that fit are read whole. 100 bytes are more than the
+// punctuation, field names and size of a descriptor.
 const referrers = statement<ReferrerRow & { candidates: number }>(
   'referrer-page',
   `with candidate as materialized (
@@ -89,8 +89,9 @@ const referrers = statement<ReferrerRow & { candidates: number }>(
 )
 
 /**
- * Live manifests of the repository whose subject this is, oldest first; no types means all types. The rows take at most
- * `bytesMax` as descriptors in JSON, or are one row. `more`: there are others behind them, or `limit` was reached.
+ * Returns live manifests of the repository with this subject, oldest first. No types means all types. The rows take at
+ * most `bytesMax` as descriptors in JSON, or are one row. `more`: there are more rows after these, or `limit` was
+ * reached.
  */
 export async function referrerPage(
   db: Queryable,

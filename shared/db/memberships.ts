@@ -1,9 +1,9 @@
-// Deleting what a repository holds: a manifest by digest, or its link to a blob. Constant work, whatever the number
-// of tags: the membership dies with a version above every tag on it, and no tag row is written.
+// Deleting what a repository holds: a manifest by digest, or its link to a blob. The work is constant, whatever the
+// number of tags: the membership dies with a version above every tag on it, and no tag row is written.
 //
-// Two statements in one transaction. The first locks the membership; the second sees everything that was committed
-// before that lock was had, so a push that came first is found (its references refuse the delete, its tags raise the
-// death's version) and one that comes later finds the membership dead and revives it with a greater version.
+// Two statements in one transaction. The first locks the membership. The second sees everything that was committed
+// before the lock was granted. A push that came first is therefore found (its references refuse the delete, its tags
+// raise the death's version). A push that comes later finds the membership dead and revives it with a greater version.
 
 import type { Digest } from '#shared/oci/digest.ts'
 import type { RepositoryName } from '#shared/oci/reference.ts'
@@ -23,7 +23,7 @@ import {
 } from './registers.ts'
 import { maybe, one, type Queryable, statement } from './statement.ts'
 
-/** How many of the manifests that stand in a delete's way are named. */
+/** Maximum number of manifests named in the error when they prevent a delete. */
 const REFERRING_MAX = 10
 
 const lock = statement<{ repository_id: number }>(
@@ -94,7 +94,7 @@ export type DeleteOutcome =
   | { readonly kind: 'unknown' }
   | { readonly kind: 'referenced'; readonly by: readonly Digest[] }
 
-/** Must run in a transaction of its own. */
+/** Must run in its own transaction. */
 export async function deleteMembership(
   db: Queryable,
   options: {
@@ -127,7 +127,7 @@ const homes = statement<{ name: RepositoryName }>(
    limit :limit`,
 )
 
-/** Some repositories that hold the blob, at most `limit`: what a mount without `from` chooses from. */
+/** Returns some repositories that hold the blob, at most `limit`. A mount without `from` chooses from them. */
 export async function repositoriesWithBlob(
   db: Queryable,
   options: { digest: Digest; limit: number },
@@ -145,7 +145,7 @@ const linked = statement<{ digest: Digest }>(
      and (m.alive_h, m.alive_origin) > (r.dead_h, r.dead_origin)`,
 )
 
-/** Whether the repository links the blob, be its bytes here or not. */
+/** True if the repository links the blob, whether or not its bytes are here. */
 export async function isBlobLinked(
   db: Queryable,
   options: { repository: RepositoryName; digest: Digest },
@@ -155,7 +155,7 @@ export async function isBlobLinked(
 
 const count = statement<{ count: number }>('count-manifests', `select count(*) as count from manifest`)
 
-/** Manifests stored, for metrics: a scan, to be asked rarely. */
+/** Counts the stored manifests, for metrics. This is a scan: call it rarely. */
 export async function countManifests(db: Queryable): Promise<number> {
   return (await one(db, count)).count
 }
