@@ -1,17 +1,17 @@
-// Merges registers of other regions into this one's rows: repositories, memberships and the links that follow from them.
-// Set-based: a fixed number of statements, however many registers. Tags are in merge-tags.ts.
+// Merges registers of other regions into this region's rows: repositories, memberships and the links that follow from
+// them. Set-based: a fixed number of statements, however many registers. Tags are in merge-tags.ts.
 //
-// It keeps the lock order of registers.ts. The first statement locks the repositories, the second every membership that
-// the others may write, links included, in one pass. A repository that dies is locked FOR UPDATE, as by a delete; it is
-// read whole, because its local `alive` must not be below anything that is in it. Merging writes no event and takes no
-// version of its own. A register takes the greater of what it has and what came, by version, then by value, as
-// shared/convergence does, so that order and repetition do not matter.
+// It keeps the lock order of registers.ts. The first statement locks the repositories. The second locks every
+// membership that the later ones may write, links included, in one pass. A repository that dies is locked FOR UPDATE,
+// as by a delete. It is read whole, because its local `alive` must not be below anything in it. Merging writes no event
+// and creates no version. A register takes the greater of the stored and the incoming value, by version, then by value,
+// as in shared/convergence, so order and repetition do not matter.
 
 import { BLOB_MEDIA_TYPE } from './blobs.ts'
 import { manifestShows, repositoryShows, seenOfShard, versionOf } from './registers.ts'
 import { type Queryable, statement } from './statement.ts'
 
-/** A register's version, as JSON has it. */
+/** A register's version, as in JSON. */
 interface Version {
   readonly h: string
   readonly origin: string
@@ -20,10 +20,10 @@ interface Version {
 export interface MergedRepository {
   readonly name: string
   readonly shard: number
-  /** The greatest version among the registers that came with it. */
+  /** The greatest version among the registers that came with the repository. */
   readonly alive: Version
   readonly dead: Version
-  /** JSON; null without a death. */
+  /** JSON. null without a death. */
   readonly deadBy: unknown
 }
 
@@ -35,7 +35,7 @@ export interface MergedMember {
   readonly alive: Version
   readonly prev: Version
   readonly written: { readonly epoch: number; readonly id: number }
-  /** Null: not known. */
+  /** null: not known. */
   readonly events: unknown
   readonly dead: Version
   readonly deadBy: unknown
@@ -62,7 +62,7 @@ const lockWhole = statement<{ id: number; name: string }>(
   `select id, name from repository where name = any (:names::text[]) order by name for update`,
 )
 
-// A statement later than the lock: what pushes wrote before it is seen.
+// A separate statement after the lock: it sees what pushes wrote before the lock was granted.
 const bury = statement<never>(
   'merge-repository-deaths',
   `with came as (
@@ -85,7 +85,7 @@ const bury = statement<never>(
    where r.id = came.id`,
 )
 
-// Only where it shows what did not: pushes into a repository share no row that is written each time.
+// Only if this makes a hidden repository visible: pushes into a repository share no row that is written each time.
 const rise = statement<never>(
   'merge-revive-repositories',
   `update repository as r
@@ -95,7 +95,7 @@ const rise = statement<never>(
      and (came.alive_h, came.alive_origin collate "C") > ${versionOf('r.alive')}`,
 )
 
-/** Makes, locks and merges the repositories. Their ids. */
+/** Creates, locks and merges the repositories. Returns their ids. */
 export async function mergeRepositories(
   transaction: Queryable,
   repositories: readonly MergedRepository[],
@@ -120,7 +120,7 @@ export async function mergeRepositories(
   return new Map(locked.map(({ id, name }) => [name, id]))
 }
 
-/** Manifests below those in `named`, four levels down, themselves included. */
+/** The manifests in `named` and those below them, four levels down. */
 const BELOW = `
    below (repository_id, digest, depth) as (
      select repository_id, digest, 0 from named
@@ -179,7 +179,7 @@ const mergeMembers = statement<never>(
        ) as either (place, media_type, h, origin, prev_h, prev_origin, epoch, id, events, early)
        cross join (select ${versionOf('m.alive')} = ${versionOf('excluded.alive')}
          and m.media_type = excluded.media_type as alive) as same
-       -- Of two that are the same, the row's own.
+       -- If both are the same, keeps the existing row.
        order by h desc, origin collate "C" desc, media_type collate "C" desc, epoch desc, id desc, place
        limit 1),
      dead_by = case when ${versionOf('m.dead')} = ${versionOf('excluded.dead')}
@@ -190,9 +190,9 @@ const mergeMembers = statement<never>(
        then m.dead_origin else excluded.dead_origin end`,
 )
 
-// Links follow from what shows: a blob that a visible manifest names is linked, whatever killed its link. Judged in a
-// statement later than the merge, over all that it may have changed: the manifests that came, those below them, those
-// that name a blob whose link died, and all of a repository that died.
+// Links follow from visibility: a blob that a visible manifest names is linked, whatever killed its link. This is
+// judged in a statement after the merge, over everything that the merge may have changed: the manifests that came,
+// those below them, those that name a blob whose link died, and everything in a repository that died.
 const derive = statement<never>(
   'merge-derive-links',
   `with recursive named as (

@@ -1,4 +1,4 @@
-// Settings that another region wrote, merged field by field.
+// Merges settings that another region wrote, field by field.
 
 import { type Queryable, statement } from './statement.ts'
 
@@ -7,7 +7,7 @@ export interface MergedSetting {
   readonly id: string
   /** '': the existence of the object. */
   readonly field: string
-  /** JSON; null when deleted. */
+  /** JSON. null if deleted. */
   readonly value: string | null
   readonly h: string
   readonly origin: string
@@ -16,7 +16,8 @@ export interface MergedSetting {
   readonly deleted: boolean
 }
 
-// The greatest of each field: a statement may touch a row once. Rows are locked in the order of their key.
+// Takes the greatest of each field, because a statement may change a row only once. Locks rows in the order of their
+// key.
 const merge = statement<never>(
   'merge-settings',
   `insert into setting as s (kind, id, field, value, h, origin, prev_h, prev_origin, deleted)
@@ -34,7 +35,7 @@ const merge = statement<never>(
      > (s.h, s.origin, s.deleted, coalesce(s.value::text, '') collate "C")`,
 )
 
-/** Must be the last of the transaction's locks: settings end the lock order. */
+/** Must take the last locks of the transaction: settings end the lock order. */
 export async function mergeSettings(transaction: Queryable, merged: readonly MergedSetting[]): Promise<void> {
   if (merged.length === 0) return
   await transaction.rows(merge, {

@@ -1,5 +1,5 @@
-// Merges versions of tags that other regions made: each into the history, and the greatest into the tag. What was merged
-// is then judged for lost races and for deletes that killed something unseen (db/conflicts.ts).
+// Merges versions of tags that other regions made: each into the history, and the greatest into the tag. The merged
+// versions are then judged for lost races and for deletes that killed something unseen (db/conflicts.ts).
 
 import type { RepositoryIds } from './merge-registers.ts'
 import { seenOfShard } from './registers.ts'
@@ -18,7 +18,7 @@ export interface MergedTag {
   /** ISO 8601. */
   readonly at: string
   readonly written: { readonly epoch: number; readonly id: number }
-  /** Null: not known. */
+  /** null: not known. */
   readonly events: unknown
 }
 
@@ -60,7 +60,7 @@ const mergeHistory = statement<never>(
        or (excluded.written_epoch, excluded.written_id) > (was.written_epoch, was.written_id)`,
 )
 
-/** Merges versions, each given once, of tags whose repositories and memberships are merged by this transaction. */
+/** Merges versions, each given once, of tags whose repositories and memberships this transaction merges. */
 export async function mergeTagVersions(
   transaction: Queryable,
   options: { ids: RepositoryIds; versions: readonly MergedTag[]; shard: number; byLog: boolean },

@@ -1,10 +1,11 @@
-// Numbered, forward-only migrations, run at start by whichever process comes first.
+// Numbered, forward-only migrations, run at start by the first process that starts.
 //
-// One transaction-scoped advisory lock makes starts of several nodes take turns; each migration and its row in
-// schema_migration commit together. The first line of a file says whether the release before this one may go on
-// running beside it: `--! compatible` or `--! breaking`. A database that is newer than this program is refused when
-// a migration this program does not know is breaking, in one sentence; and a breaking migration is refused while a
-// node of an older release lives: each holds a shared advisory lock that names the schema it knows (`holdSchema`).
+// One transaction-scoped advisory lock serializes the starts of several nodes. Each migration and its row in
+// schema_migration commit together. The first line of a file says whether the previous release may keep running beside
+// this one: `--! compatible` or `--! breaking`. If a database is newer than this program, and a migration that this
+// program does not know is breaking, the program refuses to start, with one sentence. A breaking migration is refused
+// while a node of an older release lives: each node holds a shared advisory lock that names the schema it knows
+// (`holdSchema`).
 
 import { readdir, readFile } from 'node:fs/promises'
 import type pg from 'pg'
@@ -13,11 +14,14 @@ import { refuseStandby } from './server.ts'
 import { endSession, limitsOf, openSession } from './session.ts'
 import { maybe, type Queryable, statement } from './statement.ts'
 
-/** Any fixed number of ours: the advisory lock that starts of several nodes queue on. */
+/** An arbitrary fixed number: the advisory lock on which the starts of several nodes queue. */
 const MIGRATION_LOCK = 7_065_811
-/** First key of the advisory locks of living nodes; the second is the number of the last migration each knows. */
+/**
+ * First key of the advisory locks of live nodes. The second key is the number of the last migration that the node
+ * knows.
+ */
 const SCHEMA_LOCK = 7_065_812
-/** How long a start waits for another's migration. */
+/** How long a start waits for the migration of another process. */
 const MIGRATION_TURN_MS = 30 * 60_000
 const directory = new URL('./migrations/', import.meta.url)
 
@@ -36,7 +40,7 @@ export class OlderNodesError extends OperatorError {
   override readonly name = 'OlderNodesError'
 }
 
-/** The migrations of this program, in order. Throws when a file breaks the naming or lacks its first line. */
+/** Returns the migrations of this program, in order. Throws if a file breaks the naming or lacks its first line. */
 export async function readMigrations(): Promise<Migration[]> {
   const files = (await readdir(directory)).filter((file) => file.endsWith('.sql')).sort()
   return Promise.all(
@@ -51,12 +55,12 @@ export async function readMigrations(): Promise<Migration[]> {
 }
 
 /**
- * Tells whoever would migrate that a node which knows the schema up to `number` lives as long as this connection.
- * @throws SchemaTooNewError when a breaking migration came first
+ * Tells processes that migrate that a node which knows the schema up to `number` lives as long as this connection.
+ * @throws SchemaTooNewError if a breaking migration came first
  */
 export async function holdSchema(client: pg.Client, number: number): Promise<void> {
   await client.query('select pg_advisory_lock_shared($1, $2)', [SCHEMA_LOCK, number])
-  // After the lock: whoever is migrating holds it alone, so what it did is to be seen by now.
+  // Read after the lock: a process that migrates holds the lock alone, so its changes are visible by now.
   refuseNewer(await appliedMigrations(client), number)
 }
 
@@ -75,8 +79,8 @@ const becomeBreaking = statement<never>(
 )
 
 /**
- * From here on releases that do not know the migration refuse to start: for data that they could not read. False, and
- * nothing happened, while a node of one lives. Must run in a transaction.
+ * From now on, releases that do not know the migration refuse to start. Use it for data that they could not read.
+ * Returns false, and changes nothing, while a node of such a release lives. Must run in a transaction.
  */
 export async function retireOlderReleases(transaction: Queryable, number: number): Promise<boolean> {
   if ((await maybe(transaction, isBreaking, { number }))?.breaking === true) return true
@@ -88,18 +92,19 @@ export async function retireOlderReleases(transaction: Queryable, number: number
 }
 
 /**
- * Brings the database at `url` to this program's schema and records the region in it; creates nothing twice.
- * @throws SchemaTooNewError when a newer release has changed the schema in a way this one cannot live with;
- *   StandbyError when the server is in recovery; Error when the database belongs to another region.
+ * Migrates the database at `url` to this program's schema and records the region in it. Safe to repeat.
+ * @throws SchemaTooNewError if a newer release has changed the schema in a way that this release cannot work with;
+ * StandbyError if the server is in recovery; Error if the database belongs to another region.
  */
 export async function migrate(url: string, region: string, migrations?: readonly Migration[]): Promise<void> {
   const known = migrations ?? (await readMigrations())
-  // What happens to the connection, the statement under way is told.
+  // Errors of the connection reach the statement that is running.
   const client = await openSession(url, 'migration', { onError: () => {} })
   try {
     await refuseStandby(client)
     await client.query('begin')
-    // Another node's migration may take its time; a table that is in use is waited for briefly: everybody waits behind.
+    // The migration of another node may take long. The wait for a table in use is short, because all other statements
+    // queue behind it.
     await client.query(`set local lock_timeout = ${MIGRATION_TURN_MS}`)
     await client.query('select pg_advisory_xact_lock($1)', [MIGRATION_LOCK])
     await client.query(`set local lock_timeout = ${limitsOf('migration').lockMs}`)
@@ -152,7 +157,7 @@ function refuseNewer(applied: readonly AppliedMigration[], known: number): void 
   )
 }
 
-/** Takes the older schemas' locks alone until the migration has committed. */
+/** Takes the older schemas' locks exclusively until the migration has committed. */
 async function requireNoOlderNodes(client: pg.Client, migration: Migration): Promise<void> {
   for (let older = 1; older < migration.number; older++) {
     const { rows } = await client.query<{ free: boolean }>(
@@ -166,7 +171,7 @@ async function requireNoOlderNodes(client: pg.Client, migration: Migration): Pro
   }
 }
 
-/** A database holds one region for ever: its name is in every version that was written. */
+/** A database belongs to one region permanently: the region's name is part of every version written. */
 async function recordRegion(client: pg.Client, region: string): Promise<void> {
   await client.query(
     `insert into region (name, system_identifier)

@@ -1,5 +1,6 @@
-// Whether nodes of older releases live in this region. What they could not read or continue is not written while one does:
-// small blobs in the database, and sessions without a row. Once none is left, one that is started again refuses to start.
+// Whether nodes of older releases live in this region. While one does, nothing is written that it could not read or
+// continue: small blobs in the database, and sessions without a row. Once none is left, a node of an older release
+// refuses to start.
 
 import { startLoop } from '../loop.ts'
 import type { Database } from './connect.ts'
@@ -8,11 +9,11 @@ import { readMigrations, retireOlderReleases } from './migrate.ts'
 const ASK_MS = 10_000
 
 export interface OlderReleases extends AsyncDisposable {
-  /** True once no node of a release lives that does not know the migration, and none can start. Stays so. */
+  /** Returns true once no live node lacks the migration and none can start. Stays true. */
   retired(): boolean
 }
 
-/** @param migration the name of the one that a release has to know, without its number */
+/** @param migration the name, without its number, of the migration that a release has to know */
 export async function watchOlderReleases(options: {
   db: Database
   migration: string

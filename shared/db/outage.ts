@@ -1,9 +1,9 @@
-// Whether the database can be reached, told once per change. When it goes away, everything that needs it fails at once and
-// again and again: relay, webhooks, janitor, feeds, every request. Each reports its failure here; a connection is tried,
-// and one line says that the database is out of reach, and one that it is back, whoever else fails meanwhile.
+// Whether the database can be reached, logged once per change. When the database goes away, everything that needs it
+// fails repeatedly: relay, webhooks, janitor, feeds, every request. Each reports its failure here, and a connection is
+// tried. One line says that the database is out of reach, and one that it is back, however many parts fail meanwhile.
 //
-// A connection that was lost while others can be made (an administrator ended it, a proxy dropped it) is a warning, at
-// most one a second.
+// If a connection was lost while others can be made (an administrator ended it, a proxy dropped it), this is a warning,
+// at most one a second.
 
 import { pause } from '../pause.ts'
 import { meansUnreachable } from './failures.ts'
@@ -15,14 +15,17 @@ export interface OutageOptions {
   url: string
   onLost(error: unknown): void
   onBack(seconds: number): void
-  /** One connection was lost, and another could be made. */
+  /** Called when one connection was lost and another could be made. */
   onBroken(error: unknown): void
 }
 
 export interface Outage extends AsyncDisposable {
-  /** Takes note of a failure of a connection; true when it is the database's absence, which needs no other line. */
+  /**
+   * Records a failure of a connection. Returns true if the database is out of reach; the failure then needs no log
+   * line.
+   */
   report(thrown: unknown): boolean
-  /** True from a failure until the database has answered again for a moment. */
+  /** Returns true from a failure until the database has answered again for a moment. */
   underWay(): boolean
 }
 
@@ -40,7 +43,10 @@ export function watchOutages(options: OutageOptions): Outage {
     }
   }
 
-  /** Until the database answers again, and for a moment longer: failures that were under way are still the same. */
+  /**
+   * Waits until the database answers again, and a moment longer: failures that were under way still belong to this
+   * outage.
+   */
   async function watch(reason: unknown): Promise<void> {
     const startMs = performance.now()
     let lost = false

@@ -1,19 +1,19 @@
-// What a push overwrote: the question that its conditions ask (RFC 9110, 13.1.1 and 13.1.2).
+// What a push overwrote. The conditions of the push need this (RFC 9110, 13.1.1 and 13.1.2).
 //
-// Asked after the push, in its transaction: the rows it wrote are locked, so each version named as their predecessor is
-// the one that the push replaced, and this statement's snapshot is newer than those locks. It shows every death that was
-// committed before them. A push whose condition did not hold is rolled back by the caller.
+// It is read after the push, in the same transaction. The rows that the push wrote are locked, so each version named as
+// their predecessor is the one that the push replaced. This statement's snapshot is newer than those locks, so it shows
+// every death that was committed before them. The caller rolls back a push whose condition did not hold.
 
 import type { Digest } from '#shared/oci/digest.ts'
 import type { RepositoryName, Tag } from '#shared/oci/reference.ts'
 import { isAbove, manifestShows } from './registers.ts'
 import { type Queryable, statement } from './statement.ts'
 
-// Of two versions with one (h, origin), which a restored database may have given, the winner was the tag's.
+// A restored database may have given one (h, origin) to two versions. The winner of the two was the tag's.
 const overwritten = statement<{ digest: Digest | null }>(
   'overwritten-by-push',
   `select case when before.alive and ${isAbove('before', 'm', 'r')}
-       -- The push has revived its own digest: what counts is what the digest was before.
+       -- The push has revived its own digest, so its state before the push counts.
        and case when before.digest = :digest then ${isAbove('m.alive_prev', 'm', 'r')}
          else ${manifestShows('m', 'r')} end then before.digest end as digest
    from repository as r
@@ -33,8 +33,8 @@ const overwritten = statement<{ digest: Digest | null }>(
 )
 
 /**
- * What each of the tags pointed to before the push of this transaction wrote it; without tags, the digest itself if the
- * repository held it. undefined: nothing was visible there.
+ * Returns what each of the tags pointed to before this transaction's push wrote it. Without tags, returns the digest
+ * itself if the repository held it. undefined: nothing was visible there.
  */
 export async function overwrittenByPush(
   transaction: Queryable,

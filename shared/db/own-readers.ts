@@ -1,7 +1,8 @@
-// How far this region's own readers of its own log came: the planner of webhooks, the publisher to Kafka.
-// Readers in other regions are in peer-readers.ts; this region as a reader of other logs is in places-at-peers.ts.
+// How far this region's own readers have read this region's log: the planner of webhooks, the publisher to Kafka.
+// Readers in other regions are in peer-readers.ts. This region as a reader of other logs is in places-at-peers.ts.
 //
-// The table is `event_cursor`. It keeps that name: a release and the one before it run side by side on one schema.
+// The table is `event_cursor`. It keeps that name because a release and the previous one run side by side on one
+// schema.
 
 import type { LogPosition } from './event-log.ts'
 import { maybe, type Queryable, statement } from './statement.ts'
@@ -11,7 +12,7 @@ const read = statement<LogPosition>(
   `select epoch, pos from event_cursor where reader = :reader`,
 )
 
-/** undefined before the first time. */
+/** Returns undefined before the first move. */
 export async function ownReaderPosition(db: Queryable, reader: string): Promise<LogPosition | undefined> {
   return maybe(db, read, { reader })
 }
@@ -23,7 +24,7 @@ const move = statement<never>(
    where (event_cursor.epoch, event_cursor.pos) < (excluded.epoch, excluded.pos)`,
 )
 
-/** Forward only: whoever was frozen and wakes moves nothing back. */
+/** Moves forward only: a reader that was frozen and wakes cannot move the position back. */
 export async function moveOwnReader(db: Queryable, reader: string, to: LogPosition): Promise<void> {
   await db.rows(move, { reader, epoch: to.epoch, pos: to.pos })
 }
@@ -37,7 +38,7 @@ const behind = statement<{ reader: string; behind: number }>(
    from event_cursor order by reader`,
 )
 
-/** How many events each reader has before it. */
+/** Returns the number of events that each reader has not read yet. */
 export async function ownReadersBehind(db: Queryable): Promise<{ reader: string; behind: number }[]> {
   return db.rows(behind)
 }

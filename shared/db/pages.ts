@@ -1,20 +1,20 @@
 // Pages of tags and of repositories: the one statement behind the snapshot reader of lists.
 //
-// A key is a page: which list, after which name, how many. Its row is the names, in byte order, and their JSON, made once:
-// while nothing is written the same page is answered from memory, exactly as a fresh read would answer it
-// (snapshot-reader.ts). Each page is one walk along an index, whatever its depth; one name more than the page shows is
-// read, to know whether there is a next one.
+// A key is a page: the list, the name after which it starts, and the limit. Its row holds the names, in byte order, and
+// their JSON, made once. While nothing is written, the same page is answered from memory, exactly as a fresh read would
+// answer it (snapshot-reader.ts). Each page is one walk along an index, whatever its depth. It reads one name more than
+// the page shows, to know whether there is a next page.
 
 import type { RepositoryName } from '#shared/oci/reference.ts'
 import { repositoryShows, tagShows } from './registers.ts'
 import type { SnapshotQuery } from './snapshot-reader.ts'
 
 export interface PageKey {
-  /** Whose tags; undefined: the repositories themselves. */
+  /** The repository whose tags are listed. undefined: the list of repositories. */
   readonly repository: RepositoryName | undefined
-  /** Exclusive lower bound; '' for the first page. */
+  /** Exclusive lower bound. '' for the first page. */
   readonly last: string
-  /** Names on the page at most; of 0 only whether the repository exists is of interest. */
+  /** Maximum number of names on the page. 0 asks only whether the repository exists. */
   readonly limit: number
 }
 
@@ -22,17 +22,17 @@ export interface NamePage {
   readonly names: readonly string[]
   /** The names as a JSON array. */
   readonly json: string
-  /** Where the next page starts; undefined: this was the last. */
+  /** Where the next page starts. undefined: this is the last page. */
   readonly next: string | undefined
-  /** The repository is there, with or without tags; true for the catalog. */
+  /** True if the repository exists, with or without tags. Always true for the catalog. */
   readonly exists: boolean
 }
 
-/** Pages read in one statement: each has up to a thousand names. */
+/** Maximum number of pages in one statement. Each has up to a thousand names. */
 const BATCH_MAX = 16
 
-// `offset 0` keeps the planner from turning the check of each tag into a join of all of them, which it then sorts: at a
-// hundred thousand tags the difference is 0.1 ms and 35 ms. Neither a tag nor a repository's name holds a line feed.
+// `offset 0` keeps the planner from turning the check of each tag into a join of all tags with a sort. At a hundred
+// thousand tags the difference is 0.1 ms and 35 ms. Neither a tag nor a repository's name contains a line feed.
 export const pages: SnapshotQuery<PageKey, NamePage> = {
   name: 'pages',
   batchMax: BATCH_MAX,
@@ -85,6 +85,6 @@ export const pages: SnapshotQuery<PageKey, NamePage> = {
       exists: alive === true || names.length > 0,
     }
   },
-  // The names twice, and what an array of them costs.
+  // The names twice, plus the cost of their array.
   bytes: ({ json, names }) => 2 * json.length + 64 * names.length,
 }

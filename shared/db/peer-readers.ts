@@ -1,7 +1,7 @@
-// How far other regions came in this region's log, by their own account, shard by shard, and when each was heard of. The
-// trimming of the log waits for them (event-log.ts). This region's own readers are in own-readers.ts.
+// How far other regions have read this region's log, as they report it, shard by shard, and when each last reported.
+// Trimming of the log waits for them (event-log.ts). This region's own readers are in own-readers.ts.
 //
-// The table is `log_reader`. It keeps that name: a release and the one before it run side by side on one schema.
+// The table is `log_reader`. It keeps that name because a release and the previous one run side by side on one schema.
 
 import type { ShardPosition } from '#shared/events/event-id.ts'
 import { type Queryable, statement } from './statement.ts'
@@ -16,7 +16,7 @@ const note = statement<never>(
      set epoch = excluded.epoch, seq = excluded.seq, seen_at = clock_timestamp()`,
 )
 
-/** A reader stands here now. It may have gone back: what it says counts. */
+/** Records a reader's current position. The position may be lower than before: the reader's report counts. */
 export async function notePeerReader(
   db: Queryable,
   reader: string,
@@ -40,7 +40,7 @@ const behind = statement<{ reader: string; behind: number; seconds: number }>(
    group by r.reader order by r.reader`,
 )
 
-/** How many events each has before it, and how long ago it was heard of. */
+/** Returns the number of events that each reader has not read yet, and the time since its last report. */
 export async function peerReadersBehind(
   db: Queryable,
 ): Promise<{ reader: string; behind: number; seconds: number }[]> {

@@ -1,7 +1,7 @@
-// How far this region came in the logs of other regions, and the events among them that it could not understand yet.
+// How far this region has read the logs of other regions, and the events among them that it could not interpret yet.
 // Readers of this region's log are in own-readers.ts and peer-readers.ts.
 //
-// The table is `peer_cursor`. It keeps that name: a release and the one before it run side by side on one schema.
+// The table is `peer_cursor`. It keeps that name because a release and the previous one run side by side on one schema.
 
 import type { EventId, ShardPosition } from '#shared/events/event-id.ts'
 import { maybe, type Queryable, statement } from './statement.ts'
@@ -29,12 +29,12 @@ interface LogShard {
   readonly shard: number
 }
 
-/** Where this region stands in a shard of an origin's log; the beginning when it took nothing yet. */
+/** Returns this region's position in a shard of an origin's log, or the beginning if it has taken nothing yet. */
 export async function placeAtPeer(db: Queryable, { origin, shard }: LogShard): Promise<ShardPosition> {
   return { shard, ...((await maybe(db, read, { origin, shard })) ?? { epoch: 1, seq: 0 }) }
 }
 
-/** The same, locked until the transaction ends: events of a shard are applied by one at a time. */
+/** The same, locked until the transaction ends, so that only one process at a time applies events of a shard. */
 export async function lockPlaceAtPeer(
   transaction: Queryable,
   { origin, shard }: LogShard,
@@ -53,7 +53,7 @@ const keepEpoch = statement<never>(
    on conflict (origin, shard, epoch) do update set seq = greatest(p.seq, excluded.seq)`,
 )
 
-/** Remembers how far an epoch was applied that the cursor leaves: deaths tell it for ever. */
+/** Stores how far an epoch was applied when the cursor leaves it. Deaths include this for ever. */
 export async function keepPeerEpoch(transaction: Queryable, at: EventId): Promise<void> {
   if (at.seq > 0) await transaction.rows(keepEpoch, { ...at })
 }
@@ -65,7 +65,10 @@ const park = statement<never>(
    on conflict do nothing`,
 )
 
-/** Keeps an event that cannot be applied: its type is not known yet (no reason), or what is wrong with it. Twice is once. */
+/**
+ * Stores an event that cannot be applied: its type is not known yet (no reason), or the reason says what is wrong with
+ * it. Parking an event twice has no further effect.
+ */
 export async function parkEvent(
   transaction: Queryable,
   options: { id: EventId; type: string; event: unknown; reason: string | null },
@@ -85,7 +88,7 @@ const parked = statement<ParkedEvent>(
    where type = any (:types::text[]) and reason is null order by origin, epoch, shard, seq limit :limit`,
 )
 
-/** Parked events of types that are known by now, in order. */
+/** Returns parked events whose types are known now, in order. */
 export async function parkedEvents(
   db: Queryable,
   options: { types: readonly string[]; limit: number },
@@ -99,7 +102,7 @@ const unpark = statement<{ taken: number }>(
    returning 1 as taken`,
 )
 
-/** Takes a parked event; false when another has. */
+/** Takes a parked event. Returns false if another process took it. */
 export async function unparkEvent(transaction: Queryable, id: EventId): Promise<boolean> {
   const { origin, epoch, shard, seq } = id
   return (await maybe(transaction, unpark, { origin, epoch, shard, seq })) !== undefined

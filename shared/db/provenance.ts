@@ -1,4 +1,5 @@
-// Who did it and through what: the columns every outbox row carries, so that webhooks, feeds and audits need no join.
+// Who caused a write, and through which request and process. Every outbox row has these columns, so webhooks, feeds and
+// audits need no join.
 
 export interface Provenance {
   /** Account name, or '' for an anonymous caller. */
@@ -10,9 +11,9 @@ export interface Provenance {
     readonly method: string
     readonly userAgent: string
   }
-  /** W3C trace context of the request, where it had one. */
+  /** W3C trace context of the request, if it had one. */
   readonly traceparent: string | null
-  /** The process that took the request. */
+  /** The process that handled the request. */
   readonly instance: string
 }
 

@@ -1,4 +1,4 @@
-// Counted pulls into the outbox: one statement for all that one process counted.
+// Writes counted pulls into the outbox: one statement for everything that one process counted.
 
 import { type RepositoryName, shardOf } from '#shared/oci/reference.ts'
 import { type Queryable, statement } from './statement.ts'
@@ -13,7 +13,7 @@ const write = statement<never>(
    order by p.place`,
 )
 
-/** Adds one event for each. `from` and `until` bound the time in which the pulls happened. */
+/** Adds one event for each counted pull. `from` and `until` bound the time in which the pulls happened. */
 export async function writePullEvents(
   db: Queryable,
   options: {

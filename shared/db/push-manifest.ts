@@ -1,21 +1,21 @@
 // The push: one statement that is the commit point of a manifest.
 //
 // Its parts are chained by data in the one lock order (registers.ts): repository (FOR KEY SHARE) -> memberships of the
-// references, then the pushed manifest's own -> the references' blobs (FOR SHARE) -> manifest and references -> tags, in
-// byte order -> history and outbox, selected from the tags' RETURNING. So an outbox id is drawn after the row lock of
-// the register it tells of, and a concurrent delete of anything the manifest needs either sees this push or is seen by
-// it. h is computed in DO UPDATE SET under the lock and exceeds every register it meets: the repository's and the
-// membership's death, the membership's and the tag's last write. A push acknowledged after a delete from a region with
-// a fast clock is alive.
+// references, then the pushed manifest's own -> the references' blobs (FOR SHARE) -> manifest and references -> tags,
+// in byte order -> history and outbox, selected from the tags' RETURNING. An outbox id is therefore drawn after the row
+// lock of the register that the event tells of, and a concurrent delete of anything that the manifest needs either sees
+// this push or is seen by it. h is computed in DO UPDATE SET under the lock and exceeds every register it meets: the
+// repository's and the membership's death, the membership's and the tag's last write. A push that is acknowledged after
+// a delete from a region with a fast clock is therefore alive.
 //
-// The membership is written before the blobs are locked, so whether they are there is judged by the snapshot and
-// compared under their locks; a blob that went away in between makes the statement begin again.
+// The membership is written before the blobs are locked. Whether the blobs exist is therefore judged by the snapshot
+// and compared under their locks. If a blob went away in between, the statement begins again.
 //
-// Every accepted push bumps its registers and writes its events, also when the bytes are the same: a push that is
-// acknowledged later must win everywhere.
+// Every accepted push raises the version of its registers and writes its events, even if the bytes are the same: a push
+// that is acknowledged later must win everywhere.
 //
-// Conditions (If-Match, If-None-Match) are no part of it: they are judged by a later statement of the transaction,
-// which reads what the push overwrote.
+// Conditions (If-Match, If-None-Match) are not part of the statement. A later statement of the transaction, which reads
+// what the push overwrote, evaluates them.
 
 import type { Digest } from '#shared/oci/digest.ts'
 import type { RepositoryName, Tag } from '#shared/oci/reference.ts'
@@ -37,7 +37,7 @@ import {
 } from './registers.ts'
 import { one, type Queryable, type Statement, statement } from './statement.ts'
 
-/** Manifests up to this size travel inside their event; larger ones are fetched by digest. */
+/** Manifests up to this size are included in their event. Larger ones are fetched by digest. */
 export const INLINE_CONTENT_BYTES_MAX = 256 * 1024
 
 export interface PushedReference {
@@ -47,7 +47,10 @@ export interface PushedReference {
   readonly digest: Digest
   /** Must be in the repository for the push to be accepted. */
   readonly mandatory: boolean
-  /** Counts for completeness even if not mandatory, provided that it is here now. Foreign layers and subjects never do. */
+  /**
+   * Counts for completeness even if not mandatory, provided that it is here now. Never set for foreign layers and
+   * subjects.
+   */
   readonly required: boolean
 }
 
@@ -59,15 +62,17 @@ export interface ManifestPush {
   readonly bytes: Buffer
   readonly mediaType: string
   readonly references: readonly PushedReference[]
-  /** Of a manifest with a subject: what its referrers answer shows. */
+  /** For a manifest with a subject: what the list of referrers shows. */
   readonly artifactType: string | null
   readonly annotations: Readonly<Record<string, string>> | null
   readonly tags: readonly Tag[]
-  /** Of an index, kept with its bytes: see ManifestFacts. */
+  /** For an index, stored with its bytes: see ManifestFacts. */
   readonly singleImage: Digest | undefined
-  /** What each of the push's events tells that does not depend on the database: digest, size, type, subject. Small. */
+  /** What each event of the push includes that does not depend on the database: digest, size, type, subject. Small. */
   readonly facts: Readonly<Record<string, unknown>>
-  /** What only `manifest.put` tells beside them: the descriptors. As large as the manifest, so kept once per push. */
+  /**
+   * What only `manifest.put` includes in addition: the descriptors. As large as the manifest, so stored once per push.
+   */
   readonly manifestFacts: Readonly<Record<string, unknown>>
   readonly provenance: Provenance
 }
@@ -87,7 +92,7 @@ interface PushRow {
 }
 
 const LINKED_MANIFEST = `
-   -- Children and the pushed one, where it is there: all manifests of the stage in one pass.
+   -- Children, and the pushed manifest if it exists. All manifests of the stage in one pass.
    linked_manifest as (
      select m.digest, ${manifestShows('m', 'repo')} as shows
      from repo
@@ -99,7 +104,7 @@ const LINKED_MANIFEST = `
    ),`
 
 const ABSENT = `
-   -- What a sparse push left out: other regions do not wait for it either.
+   -- What a sparse push left out. Other regions do not wait for it either.
    absent as (
      select case when count(*) = 0 then '{}'::jsonb
        else jsonb_build_object('absent', jsonb_agg(distinct reference.digest)) end as facts
@@ -109,8 +114,8 @@ const ABSENT = `
    ),`
 
 /**
- * The statement, in a form for each kind of manifest: most have no children and lack nothing, and what Postgres sets up for
- * the others on each run costs them a fifth.
+ * The statement, in one form for each kind of manifest. Most manifests have no children and lack nothing. For them, the
+ * setup that Postgres does for the other forms on each run would cost a fifth.
  */
 function pushStatement({ hasChildren, mayLack }: { hasChildren: boolean; mayLack: boolean }) {
   return statement<PushRow>(
@@ -244,7 +249,7 @@ function pushOf(references: readonly PushedReference[]): Statement<PushRow> {
   return mayLack ? PUSHES.sparse : PUSHES.plain
 }
 
-/** Runs the push. Anything but 'pushed' has written nothing. */
+/** Runs the push. Any outcome other than 'pushed' has written nothing. */
 export async function pushManifestRow(db: Queryable, options: ManifestPush): Promise<PushOutcome> {
   const { references, bytes, digest } = options
   const digestsOf = (target: PushedReference['target']) =>
@@ -263,7 +268,7 @@ export async function pushManifestRow(db: Queryable, options: ManifestPush): Pro
     media_type: options.mediaType,
     kinds: references.map(({ kind }) => kind),
     targets: references.map(({ target }) => target),
-    // Without children the upsert is the whole stage, and needs no lock before it.
+    // Without children the upsert is the whole stage and needs no lock before it.
     manifests: children.size === 0 ? [] : [...children, digest],
     blobs: [...digestsOf('blob')],
     positions: references.map(({ position }) => position),

@@ -1,15 +1,18 @@
-// Registers of a repository as they travel between regions: what a peer answers to a miss, to a comparison and to a
-// bootstrap. Each with what is known of its event. Of this region's own writes, its log knows.
+// Registers of a repository in the form in which regions exchange them: what a peer returns for a miss, a comparison
+// and a bootstrap. Each includes what is known of its event. For this region's own writes, its log tells.
 //
-// A point is one tag with its whole history and the manifests that the tag points to; without a point it is the whole
-// repository, for small ones and tests.
+// A point is one tag with its whole history and the manifests that the tag points to. Without a point, the whole
+// repository is read, for small repositories and tests.
 
 import type { Alive, Death, Events, Repository, TagVersion, Written } from '#shared/convergence/registers.ts'
 import { emptyRepository, linkOf, manifestOf, mergeTag, NO_DEATH } from '#shared/convergence/registers.ts'
 import type { Version } from '#shared/convergence/version.ts'
 import { maybe, type Queryable, statement } from './statement.ts'
 
-/** Of a row of this region, its places in the log; [] once it was trimmed, which every peer that lives has passed. */
+/**
+ * For a row of this region, returns its positions in the log. [] if it was trimmed, because every live peer has passed
+ * it.
+ */
 function eventsOf(row: string, register: string): string {
   return `coalesce(${row}.${register}events, (
     select jsonb_agg(jsonb_build_object('epoch', logged.epoch, 'seq', logged.seq) order by logged.epoch)
@@ -84,7 +87,7 @@ const memberRows = statement<MemberRow>(
    order by m.kind, m.digest`,
 )
 
-/** The registers of a repository, of one tag or of all; undefined when there never was such a repository. */
+/** Returns the registers of a repository, for one tag or all. Returns undefined if the repository never existed. */
 export async function readRegisters(
   db: Queryable,
   options: { repository: string; tag: string | null },

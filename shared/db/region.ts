@@ -1,9 +1,9 @@
-// The region's own row: its name, its epoch, and what was found out about a restored database. What the row says of the
-// server is in server.ts.
+// The region's own row: its name, its epoch, and what was found out about a restored database. server.ts describes what
+// the row records about the server.
 
 import { one, type Queryable, statement } from './statement.ts'
 
-/** How long orphans are left alone after a restore: their bytes may belong to pushes newer than the backup. */
+/** How long orphans are kept after a restore: their bytes may belong to pushes newer than the backup. */
 export const SWEEPS_PAUSED_SECONDS = 7 * 24 * 3600
 
 const row = statement<{ name: string; epoch: number }>('region-row', `select name, epoch from region`)
@@ -12,19 +12,19 @@ export async function regionRow(db: Queryable): Promise<{ name: string; epoch: n
   return one(db, row)
 }
 
-/** The last write that this database knows: no sequence, which a start moves on. */
+/** The last write that this database knows. Not taken from a sequence, because a start moves sequences forward. */
 export const LAST_WRITE = `greatest(0, trimmed_outbox_id, (select max(id) from outbox),
   (select outbox_id from event_log order by epoch desc, pos desc limit 1))`
 
 const raiseTo = statement<never>(
   'raise-epoch-to',
-  // The epoch that ends is remembered with the last write that this database has of it (shared/convergence, `Death`).
+  // Stores the ending epoch with the last write of it that this database has (shared/convergence, `Death`).
   `update region set epoch = :epoch,
      lineage = lineage || jsonb_build_object('epoch', epoch, 'id', ${LAST_WRITE}),
      sweeps_paused_until = clock_timestamp() + make_interval(secs => :paused_seconds)`,
 )
 
-/** Raises the epoch because others have seen more of this region's log than its database knows. */
+/** Raises the epoch because other regions have seen more of this region's log than its database knows. */
 export async function raiseEpochTo(transaction: Queryable, epoch: number): Promise<void> {
   await transaction.rows(raiseTo, { epoch, paused_seconds: SWEEPS_PAUSED_SECONDS })
 }
@@ -34,7 +34,7 @@ const compared = statement<{ compared: boolean }>(
   `select checked_start is not distinct from pg_postmaster_start_time() as compared from region`,
 )
 
-/** True when the log was compared with what Kafka holds since the database started: a restore needs a start. */
+/** True if the log was compared with what Kafka holds since the database started. A restore requires a start. */
 export async function logWasCompared(db: Queryable): Promise<boolean> {
   return (await one(db, compared)).compared
 }
@@ -53,7 +53,7 @@ const paused = statement<{ paused: boolean }>(
   `select coalesce(sweeps_paused_until > clock_timestamp(), false) as paused from region`,
 )
 
-/** True while orphans must be left alone. */
+/** True while orphans must not be removed. */
 export async function sweepsPaused(db: Queryable): Promise<boolean> {
   return (await one(db, paused)).paused
 }

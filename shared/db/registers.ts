@@ -2,55 +2,57 @@
 //
 // The order:
 //
-//   1. repository    by name
-//   2. upload        the one session that a commit ends
-//   3. membership    by kind ('blob' before 'manifest'), then digest
-//   4. blob          by digest
-//   5. manifest      by digest, with its references
-//   6. tag           by name
-//   7. setting       by kind, id, field
+// 1. repository    by name
+// 2. upload        the one session that a commit ends
+// 3. membership    by kind ('blob' before 'manifest'), then digest
+// 4. blob          by digest
+// 5. manifest      by digest, with its references
+// 6. tag           by name
+// 7. setting       by kind, id, field
 //
-// A writer may leave stages out and never goes back. Then no circle of waiting can form, and Postgres has no deadlock
-// to break. A deadlock costs its victims a second each, and with eight clients on shared layers there were more of
-// them than mounts. What makes a statement keep the order:
+// A writer may skip stages and never goes back. No cycle of waits can then form, and Postgres has no deadlock to break.
+// A deadlock costs its victims a second each, and with eight clients on shared layers there were more deadlocks than
+// mounts. These rules keep a statement in order:
 //
-// - Parts of one statement run in the order in which their data depends on each other, and in no other. Each stage reads
-//   the one before it *whole*, by a count in its condition: a join alone may take the stages row by row in turn.
-// - Rows of one stage are locked in sorted order: `order by` with the locking clause at one level of a query sorts first,
-//   `insert ... select ... order by ... on conflict` follows the select.
+// - Parts of one statement run in the order of their data dependencies, and in no other. Each stage reads the previous
+//   stage *whole*, by a count in its condition: a join alone may interleave the rows of two stages.
+// - Rows of one stage are locked in sorted order. `order by` with the locking clause at one level of a query sorts
+//   first, and `insert ... select ... order by ... on conflict` follows the select.
 // - One pass takes all rows of a stage, in the strongest mode that any of them needs. Rows that may not exist yet are
-//   inserted after those that exist were locked.
+//   inserted after the existing rows were locked.
 // - A row whose state decides an earlier stage is judged by the snapshot, locked in its own stage, and compared. If it
 //   changed, `begin_again` undoes the statement and it runs again.
 //
-// The outbox comes after all of them: an event's id is drawn while the locks of what it tells of are held.
+// The outbox comes last: an event's id is drawn while the locks of what it tells of are held.
 //
-// A snapshot is older than the locks its statement waits for. After a wait, Postgres looks at the new version of the
-// row that was locked and at the *old* versions of every row joined to it. So a condition that joins a locked row to
-// others is judged in a later statement of the transaction, which has a snapshot of its own. A condition that fails on
-// one statement's snapshot alone, without any lock, has failed: at that moment it did not hold.
+// A snapshot is older than the locks that its statement waits for. After a wait, Postgres reads the new version of the
+// row that was locked and the *old* versions of every row joined to it. A condition that joins a locked row to others
+// is therefore judged in a later statement of the transaction, which has a new snapshot. If a condition fails on one
+// statement's snapshot alone, without any lock, it has failed: at that moment it did not hold.
 //
-// What several writers and readers share is written here once, as functions that return SQL. A register is named by
-// the prefix of its columns: `m.alive` stands for `m.alive_h` and `m.alive_origin`, `t` for `t.h` and `t.origin`.
-// shared/convergence says the same in TypeScript; test/shared/db/register-order.test.ts and test/simulation compare them.
+// SQL that several writers and readers share is written here once, as functions that return SQL. A register is named by
+// the prefix of its columns: `m.alive` means `m.alive_h` and `m.alive_origin`, and `t` means `t.h` and `t.origin`.
+// shared/convergence has the same rules in TypeScript. test/shared/db/register-order.test.ts and test/simulation
+// compare the two.
 
 /**
- * Where a write stands among its region's writes: what `Portolan-Position` is made of. The epoch comes from the
- * statement that wrote: one that was read earlier may be over, and its numbers may have been given to others.
+ * The position of a write among its region's writes, from which `Portolan-Position` is made. The epoch comes from the
+ * statement that wrote. An epoch that was read earlier may be over, and its numbers may have been given to other
+ * writes.
  */
 export interface WritePosition {
   readonly epoch: number
   readonly outboxId: number
 }
 
-/** The position of the last of the events that a statement recorded. There is at least one. */
+/** Returns the position of the last of the events that a statement recorded. There is at least one. */
 export function lastOf(events: readonly { outbox_id: number; epoch: number }[]): WritePosition {
   const epoch = events[0]?.epoch
   if (epoch === undefined) throw new Error('a write recorded no event')
   return { epoch, outboxId: Math.max(...events.map(({ outbox_id }) => outbox_id)) }
 }
 
-/** A register's version as a row: such rows compare by h first, then by the origin's bytes, as versions do. */
+/** A register's version as a row. Such rows compare by h first, then by the origin's bytes, as versions do. */
 export function versionOf(register: string): string {
   return `(${column(register, 'h')}, ${column(register, 'origin')})`
 }
@@ -69,40 +71,40 @@ export function repositoryShows(repository: string): string {
   return `${versionOf(`${repository}.alive`)} > ${versionOf(`${repository}.dead`)}`
 }
 
-/** The register of a membership by itself, whatever names it. */
+/** True if the membership's own register is alive, whatever names the membership. */
 export function isAlive(member: string, repository: string): string {
   return isAbove(`${member}.alive`, member, repository)
 }
 
-/** A repository's link to a blob, as the membership `link`. */
+/** True if a repository's link to a blob, the membership `link`, is visible. */
 export function linkShows(link: string, repository: string): string {
   return isAlive(link, repository)
 }
 
-/** A membership of either kind. */
+/** True if a membership of either kind is visible. */
 export function memberShows(member: string, repository: string): string {
   return `(case ${member}.kind when 'blob' then ${linkShows(member, repository)}
     else ${manifestShows(member, repository)} end)`
 }
 
 /**
- * A manifest, as the membership `member`, shows while it is above its death and its repository's, or while an index that
- * shows names it. Indexes are looked at only where the membership itself is dead, by a function of the database: written
- * out, four levels of them would be set up by every pull and every push.
+ * A manifest, as the membership `member`, is visible while it is above its death and its repository's, or while a
+ * visible index names it. Indexes are examined only if the membership itself is dead, by a function of the database: if
+ * they were written out, every pull and every push would set up four levels of them.
  */
 export function manifestShows(member: string, repository: string): string {
   return `(${isAlive(member, repository)}
     or ${member}.alive_h > 0 and kept_by_index(${member}.repository_id, ${member}.digest))`
 }
 
-/** A tag shows while it is alive, above both deaths, and its manifest, the membership `member`, shows. */
+/** A tag is visible while it is alive, above both deaths, and its manifest, the membership `member`, is visible. */
 export function tagShows(tag: string, member: string, repository: string): string {
   return `(${tag}.alive and ${isAbove(tag, member, repository)} and ${manifestShows(member, repository)})`
 }
 
 /**
- * The epoch now, for the answer of a statement that writes. A subquery and never a join: Postgres takes the table of one
- * row for one of hundreds, and plans a push anew each time because of it.
+ * The current epoch, for the result of a statement that writes. Always a subquery and never a join: Postgres estimates
+ * hundreds of rows for the table of one row, and plans a push anew each time because of it.
  */
 export const EPOCH = '(select epoch from region)'
 
@@ -113,7 +115,7 @@ export const LIVE_REPOSITORY = `
   where r.name = :repository and ${repositoryShows('r')}
   for key share of r`
 
-/** Of a membership `m` that is there: a version above all that the row has, computed under its lock. */
+/** For an existing membership `m`: a version above everything that the row has, computed under its lock. */
 export const ALIVE_AGAIN = `
   alive_h = greatest(hlc_now(), excluded.alive_h, m.alive_h + 1, m.dead_h + 1),
   alive_origin = excluded.alive_origin,
@@ -122,22 +124,22 @@ export const ALIVE_AGAIN = `
     then m.alive_origin else m.dead_origin end`
 
 /**
- * True, or the statement begins again: for what was counted by the snapshot and has to be the same under the locks.
+ * True, or the statement begins again. For a count that was taken by the snapshot and must be the same under the locks.
  */
 export function sameCount(locked: string, judged: string, otherwise: string): string {
   return `case when (select count(*) from ${locked}) = (select count(*) from ${judged})
     then true else begin_again('${otherwise}') end`
 }
 
-/** The next event's id, drawn while the row that it tells of is locked. */
+/** The next event's id, drawn while the row that the event tells of is locked. */
 export const NEXT_EVENT_ID = `nextval('outbox_id_seq')`
 
-/** What a write's own region calls it, as an event and a death tell it. */
+/** How a write's own region identifies it, as events and deaths include it. */
 function writtenAs(id: string, epoch = EPOCH): string {
   return `jsonb_build_object('epoch', ${epoch}, 'id', ${id})`
 }
 
-/** A version as events tell it. */
+/** A version in the form that events use. */
 export function versionJson(register: string): string {
   return `jsonb_build_object('h', ${column(register, 'h')}::text, 'origin', ${column(register, 'origin')})`
 }
@@ -157,8 +159,8 @@ export function seenOfShard(shard: string): string {
 }
 
 /**
- * What a death tells of what its region knew: the logs that it had applied, what it kills that was told before its event
- * came, and what the region calls it. `targets`: a query of the early ones, as subject,
+ * What a death records of its region's knowledge: the logs that it had applied, what the death kills that was told
+ * before its event came, and how the region identifies the death. `targets`: a query of the early versions, as subject,
  * value, h and origin (shared/convergence, `EarlyVersion`). `id`: drawn while the row is locked.
  */
 export function deathKnowing({ shard, targets, id }: { shard: string; targets: string; id: string }): string {
@@ -174,9 +176,9 @@ export function deathKnowing({ shard, targets, id }: { shard: string; targets: s
 }
 
 /**
- * The events of a statement, numbered in the order of their place and name when all of its locks are held. `events` is a
- * query of place, name (the tag, where an event tells of one), id (null: drawn here), epoch, type, subject, payload,
- * content, and the repository where they are of several.
+ * The events of a statement, numbered in the order of place and name when all of its locks are held. `events` is a
+ * query of place, name (the tag, if the event tells of one), id (null: drawn here), epoch, type, subject, payload,
+ * content, and the repository if the events are of several.
  */
 export function numbered(events: string, repository = ':repository'): string {
   return `select e.place, e.name, coalesce(e.id, ${NEXT_EVENT_ID}) as id, e.epoch,
@@ -185,7 +187,7 @@ export function numbered(events: string, repository = ':repository'): string {
     order by e.place, e.name collate "C"`
 }
 
-/** Records the events of the query `events`, which is `numbered`. Returns each one's id. */
+/** Records the events of the query `events`, which is `numbered`. Returns the id of each. */
 export function recorded(events: string): string {
   return `insert into outbox
       (id, repository, shard, type, subject, payload, content, actor, request, traceparent, instance)
@@ -199,12 +201,12 @@ export function recorded(events: string): string {
 
 const TAG_COLUMNS = 'repository_id, name, digest, h, origin, prev_h, prev_origin, alive, actor, at'
 
-/** What a statement that writes tags, as `t`, returns of them. */
+/** The RETURNING clause of a statement that writes tags, as `t`. */
 export const RETURNING_TAG = `returning ${TAG_COLUMNS.replaceAll(/\w+/g, 't.$&')}`
 
 /**
- * Every version of a tag has its row in the history, made by the statement that made the version. `events` names the
- * query of the statement's events, of which those with a tag's name tell of the versions.
+ * Every version of a tag has a row in the history, written by the statement that made the version. `events` names the
+ * query of the statement's events. Those with a tag's name tell of the versions.
  */
 export function tagHistoryFrom(written: string, events: string): string {
   return `insert into tag_history (${TAG_COLUMNS}, written_epoch, written_id)

@@ -1,4 +1,4 @@
-// Repositories: made by the first write into them, dead when deleted, revived by the next push.
+// Repositories: created by the first write into them, dead when deleted, revived by the next push.
 
 import type { RepositoryName } from '#shared/oci/reference.ts'
 import { shardOf } from '#shared/oci/reference.ts'
@@ -26,7 +26,7 @@ const ensure = statement<{ id: number }>(
    returning id`,
 )
 
-/** Makes the repository, or revives it; does nothing to a live one. Two that race agree on one row. */
+/** Creates or revives the repository. Does nothing to a live one. Two concurrent calls agree on one row. */
 export async function ensureRepository(
   db: Queryable,
   options: { name: RepositoryName; origin: string },
@@ -52,7 +52,7 @@ const lockForDeath = statement<{ id: number }>(
    for update`,
 )
 
-// A statement of its own, after the lock: it sees everything that pushes wrote before the lock was had.
+// A separate statement after the lock: it sees everything that pushes wrote before the lock was granted.
 const die = statement<{ outbox_id: number; epoch: number }>(
   'delete-repository',
   `with died as (
@@ -87,8 +87,8 @@ const die = statement<{ outbox_id: number; epoch: number }>(
 )
 
 /**
- * Everything in it dies at once, whatever its size; a later push revives the repository empty. undefined: not there.
- * Must run in a transaction of its own.
+ * Everything in the repository dies at once, whatever its size. A later push revives the repository empty. Returns
+ * undefined if it does not exist. Must run in its own transaction.
  */
 export async function deleteRepository(
   transaction: Queryable,

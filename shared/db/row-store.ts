@@ -1,14 +1,15 @@
-// BlobStore in the region's own database: the bytes of small blobs in rows, under keys like those of files.
+// A BlobStore in the region's own database: the bytes of small blobs in rows, under keys like those of files.
 //
-// Configs, signatures and SBOM stubs are a few KB, and there is one with every image. Here such a blob is one commit and no
-// request to an object store, its pulls come from the same memory as before, and a region can send it along with its
-// manifest. Larger blobs stay out of the database: they would fill its memory and its log.
+// Configs, signatures and SBOM stubs are a few KB, and every image has one. Here such a blob costs one commit and no
+// request to an object store, pulls come from the same memory as before, and a region can send it along with its
+// manifest. Larger blobs stay out of the database, because they would fill its memory and its log.
 //
-// The push of a small blob does not come by here: its bytes and its rows are one statement (shared/db/commit-blob.ts). What
-// does come by are reads, moves, repairs, and blobs that another region sends. An attempt is held in memory, up to
-// `bytesMax`, and is a row when it is finished; several are joined into a new row. Ages come from the database's clock.
+// The push of a small blob does not use this store: its bytes and its rows are one statement
+// (shared/db/commit-blob.ts). Reads, moves, repairs, and blobs that another region sends use it. An attempt is held in
+// memory, up to `bytesMax`, and becomes a row when it is finished. Several attempts are joined into a new row. Ages
+// come from the database's clock.
 //
-// Nobody else can own this store: it is the database whose rows name it, and its marker says so.
+// No other database can own this store: it is the same database whose rows name it, and its marker says so.
 
 import { randomBytes } from 'node:crypto'
 import {
@@ -34,7 +35,7 @@ import type { Queryable } from './statement.ts'
 
 export const ROW_STORE = 'postgres'
 
-/** One attempt as the session remembers it. */
+/** One attempt as the session's notes describe it. */
 interface RowPart {
   readonly key: string
   readonly size: number
@@ -45,11 +46,11 @@ export interface RowStoreOptions {
   db: Queryable
   reads: Queryable
   owner: StoreOwner
-  /** Of one attempt, and of a session: both are in memory. */
+  /** The maximum for one attempt, and for a session. Both are in memory. */
   bytesMax: number
 }
 
-/** A key of this store. Never given twice. */
+/** A key of this store. Never reused. */
 export function newRowKey(): string {
   return randomBytes(16).toString('hex')
 }
@@ -172,7 +173,7 @@ function partsOf(session: StoredSession): readonly RowPart[] {
   return (session === EMPTY_SESSION ? [] : session.parts) as readonly RowPart[]
 }
 
-/** A database that does not answer proves nothing about what is in it. */
+/** A database that does not answer proves nothing about its content. */
 async function storing<T>(work: Promise<T>): Promise<T> {
   try {
     return await work
