@@ -87,9 +87,9 @@ export async function tagConflicts(
 }
 
 /**
- * Returns where the log of a write's origin has the write. For this region's own writes, reads its own log. If the
- * event was trimmed, every live peer has passed it, and the result is []. If it is not numbered yet, no region has seen
- * it, and the result is a position that no log has.
+ * Returns where the log of a write's origin has the write. For this region's own writes, this region's own log tells.
+ * The result is [] if the log has no such event: a trimmed event was passed by every live peer, and one that is not
+ * numbered yet was seen by no region.
  */
 function eventsOf(write: string): string {
   return `case when ${write}.origin <> region.name or ${write}.events is not null then ${write}.events else coalesce(

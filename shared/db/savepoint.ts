@@ -1,4 +1,4 @@
-// Work within a transaction that may fail by itself, without taking the transaction along.
+// Runs part of a transaction so that it can fail without failing the transaction.
 
 import { type Queryable, statement } from './statement.ts'
 
@@ -7,8 +7,8 @@ const keep = statement<never>('release-savepoint', 'release savepoint attempt')
 const undo = statement<never>('rollback-to-savepoint', 'rollback to savepoint attempt')
 
 /**
- * Runs the work; undefined when it succeeded. An error that `isExpected` accepts is returned and what the work wrote is
- * undone; any other is thrown and ends the transaction. Not to be nested.
+ * Runs the work. Returns undefined if it succeeded. If `isExpected` accepts the error, undoes what the work wrote and
+ * returns the error. Any other error is thrown and ends the transaction. Must not be nested.
  */
 export async function withSavepoint(
   transaction: Queryable,

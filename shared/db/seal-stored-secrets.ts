@@ -1,10 +1,10 @@
 // Seals the secrets that a database holds in clear or under an older key, at each start and with each sweep of the
-// janitor. On a database where everything is sealed it is a handful of quick reads.
+// janitor. If everything is sealed, this costs a few quick reads.
 //
-// A release from before sealing cannot read what is sealed. So the first time waits until no such release runs, and
-// from then on one refuses to start, in one sentence. What is written meanwhile is sealed at once: a webhook that is
-// changed during the upgrade is delivered by the new nodes, and a new token key signs a day later. Dead rows, backups
-// and Kafka still hold what was once in clear: the log line that tells of the sealing says so.
+// A release from before sealing cannot read sealed values. The first run therefore waits until no such release runs.
+// From then on, such a release refuses to start, with one sentence. Values that are written meanwhile are sealed at
+// once: a webhook that is changed during the upgrade is delivered by the new nodes, and a new token key signs a day
+// later. Dead rows, backups and Kafka still hold what was once in clear. The log line about the sealing says so.
 
 import { ConfigError } from '#shared/config/load.ts'
 import type { Database } from '#shared/db/connect.ts'
@@ -13,10 +13,10 @@ import { anyInClear, sealAll } from '#shared/db/stored-secrets.ts'
 import type { Log } from '#shared/observability/log.ts'
 import type { Sealer } from '#shared/secrets/sealer.ts'
 
-/** The first release that reads sealed values knows the schema up to here. */
+/** The first release that reads sealed values knows the schema up to this migration. */
 const SEALING_MIGRATION = 7
 
-/** @throws ConfigError when secrets are in clear and there is no key to seal them */
+/** @throws ConfigError if secrets are in clear and there is no key to seal them */
 export async function sealStoredSecrets(options: {
   db: Database
   sealer: Sealer | undefined

@@ -1,27 +1,29 @@
-// Which database server this is: asked on every new connection and in every move of the outbox.
+// Which database server this is, checked on every new connection and in every move of the outbox.
 //
 // A promoted standby, a restored backup and a dump in another cluster may lack the last writes, whose event numbers and
-// positions are known outside. Their server tells them apart: by the system identifier, by the timeline it writes now
-// (not the last checkpoint's, which lags a promotion), and by when it started. The region row holds what was seen last.
-// A difference is recorded before the connection is used, so no write of the new server gets a number from before it:
+// positions are known outside. Such a server is recognised by its system identifier, by the timeline it writes now (not
+// the last checkpoint's, which lags behind a promotion), and by its start time. The region row holds the values that
+// were seen last. A difference is recorded before the connection is used, so no write of the new server gets a number
+// from before it:
 //
-// - another system identifier or timeline raises the epoch, by as many as there are timelines between: a promotion
-//   that this server's data does not know of may have raised it too. Sweeps pause.
-// - any new start moves the outbox id on, by 2^32 and at least to the clock's milliseconds * 2^10. A backup that is started
-//   as if it had crashed is not recognised here, but even then no position is given twice; and the clock keeps two
-//   servers apart that jumped from the same data.
+// - Another system identifier or timeline raises the epoch, by the number of timelines between: a promotion that this
+//   server's data does not contain may have raised it too. Sweeps pause.
+// - Any new start moves the outbox id forward, by 2^32 and at least to the clock's milliseconds * 2^10. A backup that
+//   is started as if it had crashed is not recognised here, but even then no position is given twice. The clock
+//   separates two servers that jumped from the same data.
 //
-// The row's lock makes it happen once, however many connections see it. A server in recovery is refused: what it holds
-// is old, and it may be promoted under the connection. It costs one query, which takes no transaction id.
+// The row's lock makes this happen once, however many connections see the difference. A server in recovery is refused:
+// its data is old, and it may be promoted during the connection. The check costs one query, which takes no transaction
+// id.
 
 import type pg from 'pg'
 import { LAST_WRITE, SWEEPS_PAUSED_SECONDS } from './region.ts'
 import { bind, maybe, one, type Queryable, statement } from './statement.ts'
 
-/** The server cannot be used now; asked again later it may be the primary. */
+/** The server cannot be used now. It may be the primary when it is checked again later. */
 export class StandbyError extends Error {
   override readonly name = 'StandbyError'
-  /** cannot_connect_now: to callers this is a server that is not up yet. */
+  /** cannot_connect_now: callers treat it as a server that is not up yet. */
   readonly code = '57P03'
 
   constructor() {
@@ -51,7 +53,7 @@ const record = statement<{ epoch: number | null; last_id: number | null }>(
      select region.epoch, server.*,
        region.system_identifier <> server.identifier or region.timeline <> server.timeline as other,
        server.timeline - region.timeline as timelines,
-       -- A database that no server was recorded for is new: it has given nothing out.
+       -- A database without a recorded server is new and has given out nothing.
        region.timeline is not null or region.system_identifier <> server.identifier as used
      from region cross join (${THIS_SERVER}) as server
      where (region.system_identifier, region.timeline, region.server_start)
@@ -80,20 +82,24 @@ const record = statement<{ epoch: number | null; last_id: number | null }>(
 )
 
 /**
- * Records the server, if it is not the one that was seen last, in the caller's transaction. Returns the epoch if that
- * was raised. @throws StandbyError
+ * Records the server, if it is not the one that was seen last, in the caller's transaction. Returns the epoch if it was
+ * raised.
+ * @throws StandbyError
  */
 export async function recordServer(transaction: Queryable): Promise<number | undefined> {
   const { in_recovery: inRecovery, known } = await one(transaction, look)
   if (inRecovery) throw new StandbyError()
   if (known) return undefined
-  // Judged in a statement later than the lock: another connection may just have recorded it.
+  // A separate statement after the lock: another connection may have just recorded the server.
   await transaction.rows(lockRegion)
   const recorded = await maybe(transaction, record, { paused_seconds: SWEEPS_PAUSED_SECONDS })
   return recorded?.epoch ?? undefined
 }
 
-/** To be run on each new connection before it is used. @throws StandbyError */
+/**
+ * Run it on each new connection before the connection is used.
+ * @throws StandbyError
+ */
 export type ServerCheck = (client: pg.ClientBase) => Promise<void>
 
 export function createServerCheck(options: { onRaised(epoch: number): void }): ServerCheck {
@@ -103,7 +109,7 @@ export function createServerCheck(options: { onRaised(epoch: number): void }): S
     if (inRecovery) throw new StandbyError()
     if (known) return
     await client.query('begin')
-    // Rejecting, the connection is closed: that rolls back.
+    // If this rejects, the connection is closed, which rolls back.
     const raised = await recordServer(db)
     await client.query('commit')
     if (raised !== undefined) options.onRaised(raised)
@@ -119,7 +125,10 @@ function statementsOn(client: pg.ClientBase): Queryable {
   }
 }
 
-/** For connections that only hold a lock. @throws StandbyError */
+/**
+ * For connections that only hold a lock.
+ * @throws StandbyError
+ */
 export async function refuseStandby(client: pg.ClientBase): Promise<void> {
   const { rows } = await client.query<{ standby: boolean }>('select pg_is_in_recovery() as standby')
   if (rows[0]?.standby !== false) throw new StandbyError()

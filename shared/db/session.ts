@@ -1,13 +1,13 @@
-// What a session with Postgres is like: how long each kind of work may take, wait and pause before the server ends it.
+// Settings of sessions with Postgres: how long each kind of work may run, wait and pause before the server ends it.
 //
 // A process that is frozen, cut off or lost must not hold a lock that others need. Its own timers stop with it, so the
-// limits are the server's: it ends a statement that waits for a lock (`lock_timeout`) or runs too long
-// (`statement_timeout`), a transaction whose client pauses (`idle_in_transaction_session_timeout`), a lease whose holder is
-// silent (`idle_session_timeout`), and a connection whose peer acknowledges nothing (`tcp_user_timeout`). For a server
-// that does not answer there is a limit on this side too, `query_timeout`, a little longer than the server's.
+// server enforces the limits. It ends a statement that waits for a lock (`lock_timeout`) or runs too long
+// (`statement_timeout`), a transaction whose client pauses (`idle_in_transaction_session_timeout`), a lease whose
+// holder is silent (`idle_session_timeout`), and a connection whose peer acknowledges nothing (`tcp_user_timeout`). If
+// the server does not answer, a limit on this side applies too: `query_timeout`, a little longer than the server's.
 //
-// The limits are set by a statement after the connection is made, not as startup parameters: session poolers refuse
-// those that they do not know.
+// The limits are set by a statement after the connection is made, not as startup parameters, because session poolers
+// refuse startup parameters that they do not know.
 
 import pg from 'pg'
 import { meansUnreachable, UnreachableError } from './failures.ts'
@@ -17,13 +17,16 @@ export interface SessionLimits {
   readonly statementMs: number
   /** A statement that waits longer for one lock is cancelled (55P03). */
   readonly lockMs: number
-  /** A transaction whose client sends nothing for so long is rolled back and its session ended (25P03). */
+  /**
+   * If the client of a transaction sends nothing for longer, the transaction is rolled back and its session ended
+   * (25P03).
+   */
   readonly transactionIdleMs: number
-  /** A session that is idle for so long is ended (57P05); 0 is never. */
+  /** A session that is idle for longer is ended (57P05). 0 means never. */
   readonly idleMs: number
 }
 
-/** What sessions are for. */
+/** The kinds of work that sessions do. */
 export type Work = 'write' | 'read' | 'lease' | 'migration'
 
 const SECOND_MS = 1_000
@@ -31,11 +34,11 @@ const MINUTE_MS = 60 * SECOND_MS
 
 /**
  * - write: no write waits for a lock longer than a client waits for an answer, and a frozen writer's locks are free
- *   within seconds, so that the others go on within 10 s.
- * - read: reads wait for no row; only a change of a table's schema can hold them up.
- * - lease: the holder shows that it lives three times in this time (lease.ts).
- * - migration: building an index on a large table takes its time. Waiting for the table's lock does not: everybody
- *   else's statements wait behind it.
+ *   within seconds, so that the others continue within 10 s.
+ * - read: reads wait for no row. Only a change of a table's schema can delay them.
+ * - lease: the holder sends heartbeats three times in this time (lease.ts).
+ * - migration: building an index on a large table takes long. Waiting for the table's lock must not, because the
+ *   statements of all others wait behind it.
  */
 const LIMITS: Readonly<Record<Work, SessionLimits>> = Object.freeze({
   write: { statementMs: 30 * SECOND_MS, lockMs: 3 * SECOND_MS, transactionIdleMs: 5 * SECOND_MS, idleMs: 0 },
@@ -54,11 +57,13 @@ const LIMITS: Readonly<Record<Work, SessionLimits>> = Object.freeze({
   },
 })
 
-/** A start that meets a silent server has said so within 5 s. */
+/** A start that meets a silent server reports it within 5 s. */
 export const CONNECT_TIMEOUT_MS = 4 * SECOND_MS
 /** How much longer than the server's limit this side waits for an answer. */
 const ANSWER_GRACE_MS = 2 * SECOND_MS
-/** Bytes that the peer's host does not acknowledge for so long end the connection; also the keepalive's pause. */
+/**
+ * If the peer's host does not acknowledge bytes for this long, the connection ends. Also the interval of the keepalive.
+ */
 const TCP_TIMEOUT_MS = 10 * SECOND_MS
 const TCP_KEEPALIVES = 3
 
@@ -66,7 +71,7 @@ export function limitsOf(work: Work, changed: Partial<SessionLimits> = {}): Sess
   return { ...LIMITS[work], ...changed }
 }
 
-/** What the pg library needs to connect. bigint columns arrive as numbers. */
+/** Connection options for the pg library. bigint columns arrive as numbers. */
 export function connectionOptions(url: string): pg.ClientConfig {
   return {
     connectionString: url,
@@ -78,12 +83,12 @@ export function connectionOptions(url: string): pg.ClientConfig {
   }
 }
 
-/** With the limit that this side keeps. */
+/** The same, with the limit that this side enforces. */
 export function limitedOptions(url: string, limits: SessionLimits): pg.ClientConfig {
   return { ...connectionOptions(url), query_timeout: limits.statementMs + ANSWER_GRACE_MS }
 }
 
-/** One round trip: the limits that the server keeps. To be called first on every new connection. */
+/** Sets the limits that the server enforces, in one round trip. Call it first on every new connection. */
 export async function limitSession(client: pg.ClientBase, limits: SessionLimits): Promise<void> {
   const settings = {
     statement_timeout: limits.statementMs,
@@ -102,7 +107,10 @@ export async function limitSession(client: pg.ClientBase, limits: SessionLimits)
   )
 }
 
-/** A connection for one piece of work, to be ended with `endSession`. @throws UnreachableError, or what the server says */
+/**
+ * Opens a connection for one piece of work. End it with `endSession`.
+ * @throws UnreachableError, or the server's error
+ */
 export async function openSession(
   url: string,
   work: Work,
@@ -122,8 +130,8 @@ export async function openSession(
 }
 
 /**
- * Ends a session without waiting for a server that may never answer. The goodbye is sent; if the connection is still
- * open after a moment it is cut.
+ * Ends a session without waiting for a server that may never answer. Sends the termination message. If the connection
+ * is still open after a moment, destroys it.
  */
 export function endSession(client: pg.Client): void {
   const { stream } = (client as unknown as { connection: { stream: { destroy(): void } } }).connection

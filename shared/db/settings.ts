@@ -1,12 +1,12 @@
-// Settings: registers of single fields, each with its version, so that regions can agree on each field by itself.
+// Settings: registers of single fields, each with its version, so that regions can agree on each field separately.
 //
-// An object is a kind, an id and its fields, and beside them an existence register: the row whose field is ''. Deleting
-// kills that register and, with it, every field. Whoever changes or deletes an object locks the register first and
-// judges in a later statement, so the end is an object that is fully there or fully gone. Settings come last in the
-// order of locks, '' before the other fields of an object.
+// An object has a kind, an id, its fields, and an existence register: the row whose field is ''. Deleting kills that
+// register and, with it, every field. A writer that changes or deletes an object first locks the register and then
+// judges in a later statement, so the object is always either fully there or fully gone. Settings come last in the lock
+// order, '' before the other fields of an object.
 //
 // Secret fields are sealed here and nowhere else: a row and an event hold ciphertext. A value that cannot be opened is
-// reported beside the others and stops nobody.
+// reported along with the others and blocks nothing.
 
 import { isSealed, SealError, type Sealer } from '#shared/secrets/sealer.ts'
 import { type Provenance, provenanceParameters } from './provenance.ts'
@@ -14,7 +14,10 @@ import { maybe, type Queryable, statement } from './statement.ts'
 
 export type SettingKind = 'webhook'
 
-/** Fields whose values are sealed. A webhook's URL is one: receivers such as chat rooms put their token into the path. */
+/**
+ * Fields whose values are sealed. A webhook's URL is included, because receivers such as chat rooms put their token
+ * into the path.
+ */
 export const SECRET_FIELDS: Readonly<Record<SettingKind, readonly string[]>> = Object.freeze({
   webhook: Object.freeze(['url', 'headers', 'secret', 'previousSecret']),
 })
@@ -26,12 +29,12 @@ export interface SettingObject {
 
 export interface SettingFields {
   readonly id: string
-  /** Field -> value, as JSON has it; secret ones sealed. */
+  /** Field -> value, as JSON. Secret values are sealed. */
   readonly fields: Readonly<Record<string, unknown>>
 }
 
 export interface OpenedFields extends SettingFields {
-  /** Secret fields that could not be opened -> why. They are not in `fields`. */
+  /** Secret fields that could not be opened -> the reason. They are not in `fields`. */
   readonly closed: Readonly<Record<string, string>>
 }
 
@@ -72,7 +75,7 @@ export interface SettingWriter {
   readonly provenance: Provenance
 }
 
-/** Writes a new object, or some fields of one that is there (see `lockSetting`), and their events. */
+/** Writes a new object, or some fields of an existing one (see `lockSetting`), and their events. */
 export async function writeSetting(
   db: Queryable,
   writer: SettingWriter,
@@ -113,12 +116,12 @@ async function run(
   })
 }
 
-/** Where a value is kept: a sealed one opens nowhere else. */
+/** Returns where a value is stored. A sealed value can be opened only there. */
 export function placeOf({ kind, id }: { kind: string; id: string }, field: string): string {
   return `setting/${kind}/${id}/${field}`
 }
 
-/** Opens what is sealed; what is in clear, from before values were sealed, is taken as it is. */
+/** Opens sealed values. Values in clear, from before values were sealed, are returned unchanged. */
 export function openFields(
   sealer: Sealer | undefined,
   kind: SettingKind,
@@ -144,8 +147,8 @@ export function openFields(
 
 const read = statement<SettingFields>(
   'read-settings',
-  // Without a register an object is there while a field is left: an older release, which may run beside this one,
-  // writes none.
+  // Without an existence register, an object exists while it has a field: an older release, which may run beside this
+  // one, writes no such register.
   `select id, jsonb_object_agg(field, value) filter (where field <> '' and not deleted) as fields
    from setting where kind = :kind and (:id::text is null or id = :id)
    group by id
@@ -153,12 +156,12 @@ const read = statement<SettingFields>(
    order by id`,
 )
 
-/** Every object of a kind that is there, by id, as it is stored. */
+/** Returns every existing object of a kind, by id, as stored. */
 export async function readSettings(db: Queryable, kind: SettingKind): Promise<SettingFields[]> {
   return db.rows(read, { kind, id: null })
 }
 
-/** One object as it is stored; undefined when it is not there. */
+/** Returns one object as stored, or undefined if it does not exist. */
 export async function readSetting(db: Queryable, object: SettingObject): Promise<SettingFields | undefined> {
   return maybe(db, read, { ...object })
 }
@@ -177,8 +180,8 @@ const lock = statement<never>(
 )
 
 /**
- * Locks an object until the transaction ends, whether it is there or not. What it is now has to be read after this:
- * the statement that waited for the lock saw what was before.
+ * Locks an object until the transaction ends, whether or not it exists. Read its current state after this call: the
+ * statement that waited for the lock saw the state before.
  */
 export async function lockSetting(transaction: Queryable, object: SettingObject): Promise<void> {
   await transaction.rows(makeExistence, { ...object })
@@ -190,7 +193,9 @@ const lockAll = statement<never>(
   `select pg_advisory_xact_lock(7065813, hashtext('settings ' || :kind))`,
 )
 
-/** Whoever adds objects of a kind takes turns until the transaction ends, so that their number can be bounded. */
+/**
+ * Serializes transactions that add objects of a kind, until the transaction ends, so that their number can be bounded.
+ */
 export async function lockSettingKind(transaction: Queryable, kind: SettingKind): Promise<void> {
   await transaction.rows(lockAll, { kind })
 }

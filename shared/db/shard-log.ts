@@ -1,5 +1,6 @@
-// The event log as its readers by shard see it: whole events, with the content of manifests, after a position in each of
-// some shards. A page is bounded in rows and bytes; what it leaves out is the end of each shard, never something between.
+// The event log as readers by shard see it: whole events, with the content of manifests, after a position in each of
+// several shards. A page is bounded in rows and bytes. What does not fit is cut off at the end of each shard, never in
+// the middle.
 
 import type { EventSource } from '#shared/events/cloud-event.ts'
 import type { ShardPosition } from '#shared/events/event-id.ts'
@@ -10,7 +11,7 @@ export interface WholeEvent extends EventSource {
   readonly content: Buffer | null
 }
 
-/** With the content as base64, whose length is known without reading it. */
+/** Includes the content as base64, whose length is known without reading it. */
 const WHOLE_BYTES = `(${RENDERED_BYTES} + (coalesce(octet_length(content), 0) + 2) / 3 * 4)`
 
 const page = statement<WholeEvent>(
@@ -28,7 +29,7 @@ const page = statement<WholeEvent>(
        order by epoch, seq limit :limit
      ) as found
    ),
-   -- The window of everything that comes before in a fair order: a prefix of it is a prefix of each shard.
+   -- Sums the sizes in a fair order across shards. A prefix of this order is a prefix of each shard.
    measured as (
      select epoch, pos, bytes, sum(bytes) over (order by place, shard) as page_bytes from candidate
    )
@@ -39,7 +40,9 @@ const page = statement<WholeEvent>(
    order by shard, epoch, seq`,
 )
 
-/** Events after each position, ordered by shard and place; at most `bytesMax` when rendered, or one event alone. */
+/**
+ * Returns events after each position, ordered by shard and place: at most `bytesMax` when rendered, or one event alone.
+ */
 export async function readShards(
   db: Queryable,
   options: { after: readonly ShardPosition[]; limitPerShard: number; bytesMax: number },
@@ -70,7 +73,7 @@ const whole = statement<WholeEvent>(
    order by epoch, pos`,
 )
 
-/** Events after a position in the order of the region; at most `bytesMax` when rendered, or one event alone. */
+/** Returns events after a position in the order of the region: at most `bytesMax` when rendered, or one event alone. */
 export async function readWholeEvents(
   db: Queryable,
   options: { after: { epoch: number; pos: number }; limit: number; bytesMax: number },
@@ -81,11 +84,11 @@ export async function readWholeEvents(
 
 export interface ShardState {
   readonly shard: number
-  /** How many events there are after the position. */
+  /** The number of events after the position. */
   readonly behind: number
-  /** Some of them are no longer kept. */
+  /** True if some of them are no longer kept. */
   readonly missed: boolean
-  /** The position before the oldest event that is left: reading may begin there. */
+  /** The position before the oldest event that is left, where reading may begin. */
   readonly oldest: ShardPosition
 }
 
@@ -125,7 +128,7 @@ const state = statement<{
    order by at.shard`,
 )
 
-/** What lies after each position, and what of it is left. */
+/** Returns how many events follow each position, and which of them are left. */
 export async function shardStates(db: Queryable, after: readonly ShardPosition[]): Promise<ShardState[]> {
   const rows = await db.rows(state, {
     shards: after.map(({ shard }) => shard),

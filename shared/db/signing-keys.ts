@@ -1,4 +1,4 @@
-// Token signing keys, shared by the nodes of a region. The private half is sealed before it reaches the row.
+// Token signing keys, shared by the nodes of a region. The private half is sealed before it is written to the row.
 
 import { isSealed, SealError, type Sealer } from '#shared/secrets/sealer.ts'
 import { type Queryable, statement } from './statement.ts'
@@ -7,7 +7,7 @@ type Jwk = Record<string, unknown>
 
 export interface SigningKeyRow {
   readonly kid: string
-  /** undefined: it cannot be opened here, so the key verifies and does not sign. */
+  /** undefined if it cannot be opened here. The key then verifies and does not sign. */
   readonly privateJwk: Jwk | undefined
   readonly publicJwk: Jwk
   readonly createdAtMs: number
@@ -27,7 +27,7 @@ const list = statement<SigningKeyRow & { privateJwk: Jwk | string }>(
    limit 100`,
 )
 
-/** @param onClosed told of each key whose private half cannot be opened, and why */
+/** @param onClosed called with each key whose private half cannot be opened, and the reason */
 export async function listSigningKeys(
   db: Queryable,
   sealer: Sealer,
@@ -35,7 +35,7 @@ export async function listSigningKeys(
 ): Promise<SigningKeyRow[]> {
   const rows = await db.rows(list)
   return rows.map((row) => {
-    // In clear: written by a release that did not seal yet.
+    // In clear: written by a release from before sealing.
     if (!isSealed(row.privateJwk)) return row
     try {
       return {
@@ -50,7 +50,7 @@ export async function listSigningKeys(
   })
 }
 
-/** Where a private half is kept: a sealed one opens nowhere else. */
+/** Returns where a private half is stored. A sealed one can be opened only there. */
 export function placeOfSigningKey(kid: string): string {
   return `signing-key/${kid}`
 }
@@ -72,7 +72,7 @@ const insert = statement<object>(
 )
 
 /**
- * Adds the key unless another node has just added one for about the same time; `closed` are keys that do not count for
+ * Adds the key unless another node has just added one for about the same time. `closed`: keys that do not count for
  * this, because they cannot be opened here. Must run in a transaction.
  */
 export async function insertSigningKeyIfAbsent(

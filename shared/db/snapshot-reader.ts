@@ -1,65 +1,65 @@
 // Exact reads at the speed of memory: what a tag points to, and whether a repository holds a digest.
 //
 // The rule: an answer read under one pg_current_snapshot() is exactly what a fresh read under an equal snapshot would
-// return, because the same transactions are visible to both. So each batch of requests sends ONE statement that
-// returns the current snapshot and the rows of those keys that are not already known under the snapshot last seen; if
-// the snapshot is still that one, the known rows are as good as read now, and nothing is ever stale. There is no
-// invalidation to lose and nodes share nothing.
+// return, because the same transactions are visible to both. Each batch of requests therefore sends ONE statement. It
+// returns the current snapshot, and the rows of those keys that are not already known under the snapshot last seen. If
+// the snapshot is still that one, the known rows are as good as read now, and nothing is ever stale. There are no
+// invalidations that could be lost, and nodes share nothing.
 //
-// It is exact only if all of this holds, and the code sees to it:
-// - the server is not in recovery (a standby's snapshot text omits running transactions), the session is direct
-//   (an answer carries pg_backend_pid(); through a transaction pooler it is not the connection's own): otherwise
-//   nothing is cached and every key is read;
-// - the read is one plain autocommitted SELECT without row locks, with no VOLATILE function that looks at rows, on
-//   tables and parameters alone (no now(), no settings); nobody rewrites a table with TRUNCATE or COPY FREEZE;
-// - each cached row carries the snapshot its own statement came with; if the answer's snapshot is not the one that was
-//   assumed, the keys that were left out are read again in a second statement that leaves nothing out;
-// - one connection owns one cache and both die together: a database after a crash or restore may repeat snapshots;
-// - a request joins only a batch that is not yet written to the socket: it never gets an answer older than itself.
+// This is exact only if all of the following hold, and the code ensures them:
+// - The server is not in recovery (a standby's snapshot text omits running transactions), and the session is direct (an
+//   answer carries pg_backend_pid(), which differs from the connection's own through a transaction pooler). Otherwise
+//   nothing is cached and every key is read.
+// - The read is one plain autocommitted SELECT without row locks, with no VOLATILE function that reads rows, on tables
+//   and parameters alone (no now(), no settings). No table is rewritten with TRUNCATE or COPY FREEZE.
+// - Each cached row carries the snapshot of its own statement. If the answer's snapshot is not the assumed one, the
+//   keys that were left out are read again in a second statement that leaves nothing out.
+// - One connection owns one cache, and both end together: a database may repeat snapshots after a crash or restore.
+// - A request joins only a batch that is not yet written to the socket, so it never gets an answer older than itself.
 //
-// Keys that a batch has more than once are read once. While a statement is under way the next batch fills up, so load makes batches larger, not queues longer. When the
-// connection is lost the waiting requests are held for a bounded time and asked again: clients see a pause, not an
-// error, while Postgres restarts.
+// A key that a batch contains more than once is read once. While a statement runs, the next batch fills up, so load
+// makes batches larger, not queues longer. If the connection is lost, the waiting requests are held for a bounded time
+// and sent again. Clients see a pause, not an error, while Postgres restarts.
 
 import { LRUCache } from 'lru-cache'
 import pg from 'pg'
 import { meansUnreachable, UnreachableError } from './failures.ts'
 import { endSession, limitedOptions, limitSession, limitsOf } from './session.ts'
 
-/** Keys read in one statement: bounds the size of an answer; the rest waits for the next. */
+/** Maximum number of keys in one statement. Bounds the size of an answer. The rest waits for the next statement. */
 const BATCH_KEYS_MAX = 512
-/** Requests waiting in all; beyond this they are refused at once rather than kept in memory. */
+/** Maximum number of waiting requests in all. More are refused at once instead of being kept in memory. */
 const WAITING_MAX = 20_000
-/** How long a request is held while the database is away: container clients give up on a second 503. */
+/** How long a request is held while the database is away. Container clients give up on a second 503. */
 const HOLD_MS = 8_000
 const RECONNECT_DELAY_MS = 50
-/** What a cached entry takes beside its key and row: the entry, the map, the list. */
+/** Memory of a cached entry besides its key and row: the entry, the map, the list. */
 const ENTRY_BYTES = 256
 
-/** What is asked: one statement text answers keys, and decides what a row holds. */
+/** A kind of read: one statement text that answers keys, and the content of a row. */
 export interface SnapshotQuery<Key, Row> {
   readonly name: string
   /**
-   * A SELECT with the arrays of `parameters` as $1, $2, ...: for each key that has a row, that row with the key's
-   * ordinal (1-based) as its first column, in arrays. Nothing else may decide what it returns.
+   * A SELECT with the arrays of `parameters` as $1, $2, ... For each key that has a row, it returns that row with the
+   * key's ordinal (1-based) as its first column, in arrays. Its result must depend on nothing else.
    */
   readonly text: string
   /** Identifies the key in the cache. */
   id(key: Key): string
   /** Column arrays for $1, $2, ... */
   parameters(keys: readonly Key[]): unknown[]
-  /** From the row's columns after the ordinal. */
+  /** Makes a row from the columns after the ordinal. */
   row(columns: readonly unknown[]): Row
-  /** Keys read in one statement; BATCH_KEYS_MAX where rows are small. */
+  /** Maximum number of keys in one statement. Without it, BATCH_KEYS_MAX, which suits small rows. */
   readonly batchMax?: number
-  /** What a row takes in memory, where rows differ much: with `bytesMax`, which bounds them all. */
+  /** Returns the memory of a row, if rows differ much. Used with `bytesMax`, which bounds their sum. */
   bytes?(row: Row): number
 }
 
 export interface SnapshotReader<Key, Row> extends AsyncDisposable {
-  /** The key's row as of a moment between call and answer; undefined when there is none. */
+  /** Returns the key's row as of a moment between call and answer, or undefined if there is none. */
   read(key: Key): Promise<Row | undefined>
-  /** Connects before the first read, so that what stands in the way is told at start. Not to be called beside reads. */
+  /** Connects before the first read, so that obstacles are reported at start. Must not be called while reads run. */
   connect(): Promise<void>
   /** Counters for metrics and tests. */
   counts(): SnapshotReaderCounts
@@ -69,22 +69,24 @@ export interface SnapshotReaderCounts {
   readonly statements: number
   readonly hits: number
   readonly reads: number
-  /** Statements sent because the snapshot had moved under keys that were left out. */
+  /** Statements sent because the snapshot had changed under keys that were left out. */
   readonly secondReads: number
 }
 
 export interface SnapshotReaderOptions {
   url: string
-  /** Cached keys; the oldest go first. */
+  /** Maximum number of cached keys. The oldest are removed first. */
   entriesMax: number
-  /** Of the cached rows in all, where the query tells their bytes. */
+  /** Maximum sum of the cached rows' bytes, if the query tells their bytes. */
   bytesMax?: number
   /** How long a request is held while the database is away. */
   holdMs?: number
   onError(error: Error): void
-  /** Runs on each new connection before the first read; rejecting, the connection is not used. */
+  /** Runs on each new connection before the first read. If it rejects, the connection is not used. */
   prepare?: (client: pg.Client) => Promise<void>
-  /** Test seam: what the snapshot rule must never see. The `FOR SHARE` and standby variants of the stress test use it. */
+  /**
+   * Test seam: allows what breaks the snapshot rule. The `FOR SHARE` and standby variants of the stress test use it.
+   */
   unsafe?: { cacheInRecovery?: boolean }
 }
 
@@ -100,7 +102,7 @@ interface Waiting<Key, Row> {
   reject(error: Error): void
 }
 
-/** Rows read under one snapshot are told apart by identity of this object. */
+/** The identity of this object tells which rows were read under one snapshot. */
 interface Snapshot {
   readonly text: string
 }
@@ -110,7 +112,7 @@ interface Entry<Row> {
   readonly row: Row | undefined
 }
 
-/** A connection and the cache that lives and dies with it. */
+/** A connection and the cache that belongs to it and ends with it. */
 interface Session<Row> {
   readonly client: pg.Client
   readonly pid: number
@@ -164,7 +166,7 @@ export function openSnapshotReader<Key, Row>(
     return { maxSize: bytesMax, sizeCalculation }
   }
 
-  /** One statement: the snapshot and the rows of the keys given, each asked once, cached if they may be. */
+  /** Sends one statement: the snapshot and the rows of the given keys, each read once, and cached if allowed. */
   async function ask(on: Session<Row>, waiting: readonly Waiting<Key, Row>[]): Promise<Snapshot | undefined> {
     counts.statements++
     const asked = new Map<string, Waiting<Key, Row>>()
@@ -221,8 +223,9 @@ export function openSnapshotReader<Key, Row>(
         session ??= await connect()
         batch = queue.splice(0, query.batchMax ?? BATCH_KEYS_MAX)
         await answer(session, batch)
-        // What the clients just answered send next arrives in one turn of the event loop: larger batches, a seventh less
-        // work per read under load, and no wait when nobody is in line.
+        // The next requests of the clients that were just answered arrive in one turn of the event loop. Waiting for it
+        // makes batches larger and saves a seventh of the work per read under load. There is no wait if the queue is
+        // empty.
         if (queue.length > 0) await new Promise((turn) => setImmediate(turn))
       } catch (thrown) {
         await recover(thrown, batch)
@@ -230,7 +233,7 @@ export function openSnapshotReader<Key, Row>(
     }
   }
 
-  /** After a failure nothing that was cached is trusted; requests still within their time are asked again. */
+  /** After a failure no cached row is trusted. Requests that are still within their time are sent again. */
   async function recover(thrown: unknown, batch: readonly Waiting<Key, Row>[]): Promise<void> {
     const lost = session
     session = undefined
@@ -238,7 +241,7 @@ export function openSnapshotReader<Key, Row>(
     const error = thrown instanceof Error ? thrown : new Error('reading failed', { cause: thrown })
     options.onError(error)
     if (!meansUnreachable(thrown)) {
-      // Without a batch it was no connection to be had, for whatever reason: nobody waits for what nobody repairs.
+      // An empty batch means that no connection could be made. Waiting would not help, so all queued requests fail.
       const failed = batch.length === 0 ? queue.splice(0) : batch
       for (const waiting of failed) waiting.reject(error)
       return
@@ -257,7 +260,7 @@ export function openSnapshotReader<Key, Row>(
   function start(): void {
     if (working) return
     working = true
-    // Everything that arrives in this turn of the event loop shares the first batch.
+    // All requests that arrive in this turn of the event loop share the first batch.
     setImmediate(() => {
       work()
         .catch(options.onError)

@@ -1,21 +1,21 @@
 // A statement: plain SQL with a name and named parameters, prepared once per connection.
 //
-// Named prepared statements are what makes Postgres quick here (unnamed ones are parsed and planned each time), and
-// named parameters are what keeps a statement of twenty of them readable. `:name` stands for a parameter; a cast `::`
-// is left alone. The text is constant: nothing that a client sends can become SQL.
+// Named prepared statements make Postgres fast here, because unnamed ones are parsed and planned each time. Named
+// parameters keep a statement with twenty parameters readable. `:name` is a parameter. A cast `::` is left alone. The
+// text is constant: nothing that a client sends can become SQL.
 
 export interface Statement<Row> {
   readonly name: string
   readonly text: string
   /** Parameter names in the order of $1, $2, ... */
   readonly parameters: readonly string[]
-  /** Carries the row's type; never set. */
+  /** Carries the row's type. Never set. */
   readonly row?: Row
 }
 
 export type Parameters = Readonly<Record<string, unknown>>
 
-/** Compiles `:name` to `$n`. The name must be unique in the program: Postgres keeps one text per name. */
+/** Compiles `:name` to `$n`. The name must be unique in the program, because Postgres keeps one text per name. */
 export function statement<Row>(name: string, source: string): Statement<Row> {
   const parameters: string[] = []
   const text = source.replace(/(?<![:\w]):([a-z][a-z_]*)/g, (_match, parameter: string) => {
@@ -25,7 +25,10 @@ export function statement<Row>(name: string, source: string): Statement<Row> {
   return Object.freeze({ name, text, parameters: Object.freeze(parameters) })
 }
 
-/** Parameter values in the statement's order. Throws on a missing one: undefined would silently become null. */
+/**
+ * Returns parameter values in the statement's order. Throws on a missing one, because undefined would silently become
+ * null.
+ */
 export function bind(statement: Statement<unknown>, values: Parameters): unknown[] {
   return statement.parameters.map((parameter) => {
     const value = values[parameter]
@@ -34,12 +37,12 @@ export function bind(statement: Statement<unknown>, values: Parameters): unknown
   })
 }
 
-/** What runs statements: the pool or one transaction. */
+/** Runs statements: the pool or one transaction. */
 export interface Queryable {
   rows<Row>(statement: Statement<Row>, values?: Parameters): Promise<Row[]>
 }
 
-/** The one row of a statement that returns at most one. */
+/** Returns the row of a statement that returns at most one. */
 export async function maybe<Row>(
   db: Queryable,
   statement: Statement<Row>,
@@ -51,7 +54,7 @@ export async function maybe<Row>(
   return rows[0]
 }
 
-/** The one row of a statement that always returns one. */
+/** Returns the row of a statement that always returns one. */
 export async function one<Row>(
   db: Queryable,
   statement: Statement<Row>,

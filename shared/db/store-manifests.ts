@@ -1,6 +1,6 @@
-// Stores manifests that came from other regions: their bytes and what they refer to. Content does not change and shows
-// nothing by itself, so it is stored in a transaction of its own before the registers that make it visible: within their
-// transaction it would break the lock order, in which manifests come after memberships.
+// Stores manifests that came from other regions: their bytes and what they refer to. Content does not change and makes
+// nothing visible by itself. It is therefore stored in a separate transaction, before the registers that make it
+// visible. Within their transaction it would break the lock order, in which manifests come after memberships.
 
 import type { PushedReference } from './push-manifest.ts'
 import { type Queryable, statement } from './statement.ts'

@@ -1,6 +1,6 @@
-// What the database knows about the blob store it belongs to: its own identity, whether any row names the store, and
-// how many objects with a row a sweep has counted at most. The store's marker (shared/blobs/store-owner.ts) is compared
-// with it.
+// What the database knows about the blob store that it uses: its own identity, whether any row names the store, and the
+// largest number of objects with a row that a sweep has counted. The store's marker (shared/blobs/store-owner.ts) is
+// compared with it.
 
 import type { BlobStore } from '#shared/blobs/blob-store.ts'
 import type { KnownRows } from '#shared/blobs/store-owner.ts'
@@ -9,7 +9,7 @@ import { one, type Queryable, statement } from './statement.ts'
 
 const identity = statement<{ identity: string }>('database-identity', `select identity::text from region`)
 
-/** The uuid of this database. A dump, a backup and a standby keep it; a database that is made anew has another. */
+/** Returns the uuid of this database. A dump, a backup and a standby keep it. A newly created database has another. */
 export async function databaseIdentity(db: Queryable): Promise<string> {
   return (await one(db, identity)).identity
 }
@@ -19,7 +19,7 @@ const named = statement<{ named: boolean }>(
   `select exists (select from blob where store = :store) as named`,
 )
 
-/** What this database knows of a store, for the judgement of whose it is. */
+/** Returns what this database knows of a store, to decide who owns it. */
 export function knownRows(db: Queryable, store: BlobStore): KnownRows {
   return {
     any: async () => (await one(db, named, { store: store.name })).named,
@@ -33,21 +33,24 @@ const others = statement<{ store: string }>(
    union select distinct store from upload where store <> :store and repository <> ''`,
 )
 
-/** Stores other than this one that rows name. */
+/** Returns stores other than this one that rows name. */
 export async function otherStores(db: Queryable, store: string): Promise<string[]> {
   return (await db.rows(others, { store })).map((row) => row.store)
 }
 
 const raise = statement<{ seen: number }>(
   'raise-blobs-seen',
-  // Writes only what changes: a write ends every cached read.
+  // Writes only if the value changes, because a write invalidates every cached read.
   `with raised as (
      update region set blobs_seen = :named::bigint where blobs_seen < :named::bigint
    )
    select greatest(blobs_seen, :named::bigint) as seen from region`,
 )
 
-/** Records that a sweep counted so many objects with a row; returns the most that any sweep has counted. */
+/**
+ * Records the number of objects with a row that a sweep counted. Returns the greatest number that any sweep has
+ * counted.
+ */
 export async function raiseBlobsSeen(db: Queryable, count: number): Promise<number> {
   return (await one(db, raise, { named: count })).seen
 }

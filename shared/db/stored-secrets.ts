@@ -1,6 +1,7 @@
-// Secret values that are not sealed under the key that seals now: in clear from before values were sealed, or under an
-// older key. Found in settings, in the events that told of them (outbox and log) and in signing keys, and replaced one
-// by one, each only if it is still what was read. The version stays: it is the same value.
+// Finds and replaces secret values that are not sealed under the current key: values in clear from before values were
+// sealed, or values under an older key. They are in settings, in the events that told of them (outbox and log) and in
+// signing keys. Each is replaced separately, and only if it is still what was read. The version stays, because the
+// value is the same.
 
 import { isSealed, type Sealer } from '#shared/secrets/sealer.ts'
 import { placeOf, SECRET_FIELDS } from './settings.ts'
@@ -9,7 +10,7 @@ import { type Queryable, statement } from './statement.ts'
 
 const BATCH = 200
 
-/** A value and where it is: `row` finds it again, `place` is what its seal is bound to. */
+/** A value and its location. `row` finds it again, and its seal is bound to `place`. */
 interface Found {
   readonly row: unknown
   readonly kind: string
@@ -20,12 +21,12 @@ interface Found {
 
 const SETTING_EVENT = 'dev.portolan.registry.setting.set.v1'
 
-/** `:prefix` is what a current text begins with. A JSON null is no secret. */
+/** `:prefix` is the beginning of a current text. A JSON null is not a secret. */
 const stale = (value: string) => `left(${value} #>> '{}', length(:prefix::text)) <> :prefix::text`
 const secretEvent = `type = '${SETTING_EVENT}' and (payload ->> 'kind') || '#' || (payload ->> 'field') = any(:secrets)`
 const ofEvent = `payload ->> 'kind' as kind, payload ->> 'id' as id, payload ->> 'field' as field, payload -> 'value' as value`
 
-/** Each source: what is found behind a row, in order, and how a value is replaced. */
+/** Each source: the query that finds values after a row, in order, and the statement that replaces one. */
 const sources = Object.freeze([
   {
     find: statement<Found>(
@@ -56,7 +57,7 @@ const sources = Object.freeze([
        where kid = :row::jsonb #>> '{}' and private_jwk = :value::jsonb returning 1`,
     ),
   },
-  // The outbox before the log: what is moved meanwhile is found there.
+  // The outbox before the log: events that move meanwhile are found in the log.
   {
     find: statement<Found>(
       'stale-outbox',
@@ -93,11 +94,11 @@ function parametersOf(sealer: Sealer | undefined) {
   const secrets = Object.entries(SECRET_FIELDS).flatMap(([kind, fields]) =>
     fields.map((field) => `${kind}#${field}`),
   )
-  // Without a key only what is in clear is looked for.
+  // Without a key, finds only values in clear.
   return { secrets, prefix: sealer?.prefix ?? 'sealed:' }
 }
 
-/** True when some secret value is in clear. */
+/** True if some secret value is in clear. */
 export async function anyInClear(db: Queryable): Promise<boolean> {
   for (const { find } of sources) {
     if ((await db.rows(find, { ...parametersOf(undefined), after: null })).length > 0) return true
@@ -106,8 +107,9 @@ export async function anyInClear(db: Queryable): Promise<boolean> {
 }
 
 /**
- * Seals everything under the sealer's first key. How many values it replaced; those that cannot be opened stay. Each
- * statement is short and commits by itself, so it may be interrupted and run again, and beside writers.
+ * Seals everything under the sealer's first key. Returns the number of values replaced. Values that cannot be opened
+ * stay. Each statement is short and commits by itself, so this may be interrupted and repeated, and may run beside
+ * writers.
  */
 export async function sealAll(
   db: Queryable,

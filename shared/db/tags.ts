@@ -1,5 +1,5 @@
-// Tags: the tombstone that deletes one, and the register itself. Pushes write tags in push-manifest.ts; pages of the
-// visible ones are read in pages.ts.
+// Tags: the tombstone that deletes one, and the register itself. Pushes write tags in push-manifest.ts. Pages of
+// visible tags are read in pages.ts.
 
 import type { RepositoryName, Tag } from '#shared/oci/reference.ts'
 import { type Provenance, provenanceParameters } from './provenance.ts'
@@ -16,7 +16,7 @@ import {
 } from './registers.ts'
 import { maybe, type Queryable, statement } from './statement.ts'
 
-// Whatever its state: what it points to is judged when nobody can move it any more.
+// Locks the tag in any state. What it points to is judged when no other transaction can move it any more.
 const lock = statement<{ repository_id: number }>(
   'lock-tag',
   `with repo as (
@@ -27,7 +27,7 @@ const lock = statement<{ repository_id: number }>(
    for no key update of t`,
 )
 
-// A statement of its own, after the lock: it sees the membership that the tag's digest has now.
+// A separate statement after the lock: it sees the membership that the tag's digest has now.
 const tombstone = statement<{ outbox_id: number; epoch: number }>(
   'delete-tag',
   `with deleted as (
@@ -59,7 +59,7 @@ const tombstone = statement<{ outbox_id: number; epoch: number }>(
    select outbox_id, ${EPOCH} as epoch from recorded`,
 )
 
-/** Must run in a transaction of its own. undefined when no such tag is visible. */
+/** Must run in its own transaction. Returns undefined if no such tag is visible. */
 export async function deleteTag(
   transaction: Queryable,
   options: {
@@ -89,7 +89,7 @@ const current = statement<{ digest: string; alive: boolean; h: string }>(
    where repository.name = :repository and tag.name = :tag`,
 )
 
-/** The register itself, tombstone or not. */
+/** Returns the register itself, tombstone or not. */
 export async function tagRegister(
   db: Queryable,
   options: { repository: RepositoryName; tag: Tag },

@@ -1,18 +1,18 @@
-// Tells of conflicts, once each, in the region that lost: an event for webhooks and feeds, written by the transaction that
-// found out. Other regions know them as rows (conflicts.ts).
+// Reports conflicts, once each, in the region that lost: as an event for webhooks and feeds, written by the transaction
+// that detected the conflict. Other regions know conflicts as rows (conflicts.ts).
 //
-// A lost race is told when it is known for sure: when the chain of predecessors of the tag's current version is known down
-// to below the lost one. Until then a version that has not come yet may have overwritten it knowingly.
+// A lost race is reported when it is certain: when the chain of predecessors of the tag's current version is known down
+// to below the lost version. Until then, a version that has not arrived yet may have overwritten it knowingly.
 
 import { KILLED, LOST } from './conflicts.ts'
 import type { RepositoryIds } from './merge-registers.ts'
 import { EPOCH, numbered, recorded, versionJson, versionOf } from './registers.ts'
 import { type Queryable, statement } from './statement.ts'
 
-/** How many of the writes that a delete killed are named. */
+/** Maximum number of killed writes that the event of a delete names. */
 const NAMED_MAX = 10
 
-/** No request caused it. */
+/** No request caused the event. */
 const CAUSE = Object.freeze({ actor: '', request: '{}', traceparent: null, instance: 'replicator' })
 
 const tellLost = statement<{ outbox_id: number }>(
@@ -100,7 +100,7 @@ const tellKilled = statement<{ outbox_id: number }>(
    ${recorded('event')}`,
 )
 
-/** Tells of the lost races of these tags that nobody was told of. To be called after they were found. */
+/** Reports those lost races of these tags that were not reported yet. Call it after they were found. */
 export async function tellTagConflicts(
   transaction: Queryable,
   options: { ids: RepositoryIds; tags: readonly { repository: string; name: string }[]; shard: number },
@@ -111,7 +111,7 @@ export async function tellTagConflicts(
   await transaction.rows(tellLost, { tags: JSON.stringify(rows), shard, ...CAUSE })
 }
 
-/** The same of writes that were killed unseen: one event for each delete. */
+/** The same for writes that were killed unseen: one event for each delete. */
 export async function tellDeleteConflicts(
   transaction: Queryable,
   options: {

@@ -1,11 +1,13 @@
-// Upload sessions. A row is all there is of one: any node continues it. Each request body is an attempt that joins by
-// compare-and-set on (id, offset, attempt); whoever comes second finds the row changed and has lost.
+// Upload sessions. The row is the whole state of a session, so any node can continue it. Each request body is an
+// attempt that joins by compare-and-set on (id, offset, attempt). The second of two concurrent attempts finds the row
+// changed and has lost.
 //
-// A session has no row before its first byte: its Location is signed, and the first body makes the row. While a session is
-// small its bytes are in the row; then `store` is the store of small blobs, and `parts` is empty. A session that ended
-// leaves a row without a repository until its signed Location expires: nothing finds it, and nothing can make it again.
+// A session has no row before its first byte: its Location is signed, and the first body creates the row. While a
+// session is small, its bytes are in the row, `store` is the store of small blobs, and `parts` is empty. A session that
+// ended leaves a row without a repository until its signed Location expires. No query finds this row, and it prevents
+// the session from being created again.
 //
-// The table is unlogged. After a crash of the database sessions are unknown, and clients begin a layer anew.
+// The table is unlogged. After a crash of the database sessions are unknown, and clients begin a layer again.
 
 import type { StoredSession } from '#shared/blobs/blob-store.ts'
 import type { Digest, DigestAlgorithm } from '#shared/oci/digest.ts'
@@ -19,16 +21,16 @@ export interface Upload {
   readonly algorithm: DigestAlgorithm
   readonly attempt: number
   readonly session: StoredSession
-  /** All of a small session's bytes; null: they are in the store. */
+  /** All of a small session's bytes. null: they are in the store. */
   readonly bytes: Buffer | null
 }
 
-/** A session that has no row yet, as its signed Location says. */
+/** A session that has no row yet, as its signed Location describes it. */
 export interface UnbornUpload {
   readonly id: string
   readonly repository: RepositoryName
   readonly algorithm: DigestAlgorithm
-  /** Of the key that signed. */
+  /** The id of the key that signed. */
   readonly keyId: string
   /** By the database's clock, in milliseconds. */
   readonly signedUntilMs: number
@@ -46,7 +48,10 @@ interface UploadRow {
   bytes: Buffer | null
 }
 
-/** True while the signed Location may make its session: the key is still the region's, and its time is not over. */
+/**
+ * True while the signed Location may create its session: the key is still the region's, and the Location has not
+ * expired.
+ */
 const SIGNED = `(exists (select from upload_key where id = :key_id::uuid)
   and to_timestamp(:signed_until_ms::float8 / 1000) > clock_timestamp())`
 
@@ -70,8 +75,9 @@ const insert = statement<{ made: boolean; signed: boolean; room: boolean }>(
 )
 
 /**
- * Makes a session's row, with the bytes of a small first body. 'there': it has one already, or has ended; 'unknown': its
- * Location has expired or was signed before the database crashed; 'full': the repository has `openMax` sessions.
+ * Creates a session's row, with the bytes of a small first body. 'there': it has a row already, or has ended.
+ * 'unknown': its Location has expired or was signed before the database crashed. 'full': the repository has `openMax`
+ * sessions.
  */
 export async function makeUpload(
   db: Queryable,
@@ -79,7 +85,7 @@ export async function makeUpload(
     unborn: UnbornUpload
     region: string
     store: string
-    /** The first body and its digest; null: its bytes go to the store. */
+    /** The first body and its digest. null: its bytes go to the store. */
     small: { bytes: Buffer; digest: Digest } | null
     actor: string
     ttlSeconds: number
@@ -103,7 +109,7 @@ export async function makeUpload(
   return row.room ? 'there' : 'full'
 }
 
-/** For `takenUnborn`. */
+/** Parameters for `takenUnborn`. */
 export function unbornParameters({ id, repository, keyId, signedUntilMs }: UnbornUpload) {
   return { id, repository, key_id: keyId, signed_until_ms: signedUntilMs }
 }
@@ -113,7 +119,7 @@ const signed = statement<{ open: boolean }>(
   `select ${SIGNED} and not exists (select from upload where id = :id) as open`,
 )
 
-/** True while a session that has no row yet may still be made. */
+/** True while a session that has no row yet may still be created. */
 export async function unbornIsOpen(db: Queryable, unborn: UnbornUpload): Promise<boolean> {
   return (await one(db, signed, unbornParameters(unborn))).open
 }
@@ -126,7 +132,7 @@ const find = statement<UploadRow>(
    where id = :id and repository = :repository and expires_at > clock_timestamp()`,
 )
 
-/** The session, if it belongs to this repository and has not expired or ended. */
+/** Returns the session, if it belongs to this repository and has not expired or ended. */
 export async function findUpload(
   db: Queryable,
   options: { id: string; repository: RepositoryName },
@@ -145,8 +151,8 @@ const join = statement<{ attempt: number }>(
 )
 
 /**
- * Records the session with an attempt appended, in the store where its bytes are by now; false when another attempt came
- * first. `bytes`: all of them while the session is small.
+ * Records the session with an attempt appended, in the store that holds its bytes now. Returns false if another attempt
+ * came first. `bytes`: all of them while the session is small.
  */
 export async function joinUpload(
   db: Queryable,
@@ -171,14 +177,14 @@ export async function joinUpload(
   return row !== undefined
 }
 
-/** What a statement compares that changes only the session that its caller saw. */
+/** Parameters for a statement that changes a session only if it is still what its caller saw. */
 export function casParameters({ id, repository, attempt, session }: Upload) {
   return { id, repository, attempt, offset: session.size }
 }
 
 /**
- * Two stages of a statement: `taken` takes the session's row that meets the condition, and `ended` leaves the row that
- * keeps its signed Location from making it again.
+ * Two stages of a statement. `taken` takes the session's row if it meets the condition. `ended` leaves the row that
+ * prevents the signed Location from creating the session again.
  */
 export function takenUpload(condition: string): string {
   return `taken as (
@@ -192,7 +198,7 @@ export function takenUpload(condition: string): string {
    )`
 }
 
-/** The same for a session that has no row yet: the row of its end is what takes it. */
+/** The same for a session that has no row yet: inserting the row of its end takes it. */
 export function takenUnborn(condition: string): string {
   return `taken as (
      insert into upload (id, repository, region, store, algorithm, actor, signed_until, expires_at)
@@ -226,7 +232,7 @@ const end = statement<{ ended: number }>(
   `with ${takenUpload(AS_SEEN)} select 1 as ended from taken`,
 )
 
-/** Ends a session that is still what the caller saw; false when another body joined it, or it is gone. */
+/** Ends a session that is still what the caller saw. Returns false if another body joined it, or it is gone. */
 export async function endUpload(db: Queryable, upload: Upload): Promise<boolean> {
   return (await maybe(db, end, casParameters(upload))) !== undefined
 }
@@ -236,7 +242,7 @@ const endUnborn = statement<{ ended: number }>(
   `with ${takenUnborn('true')} select 1 as ended from taken`,
 )
 
-/** Ends a session before it has a row; false when it has one, has ended, or its Location is no longer good. */
+/** Ends a session before it has a row. Returns false if it has one, has ended, or its Location is no longer valid. */
 export async function endUnbornUpload(db: Queryable, unborn: UnbornUpload): Promise<boolean> {
   return (await maybe(db, endUnborn, unbornParameters(unborn))) !== undefined
 }
@@ -249,19 +255,19 @@ const expired = statement<UploadRow>(
    returning ${UPLOAD_COLUMNS}`,
 )
 
-/** Removes up to `limit` rows of sessions that expired or ended and returns what they were. */
+/** Removes up to `limit` rows of sessions that expired or ended, and returns what they were. */
 export async function takeExpiredUploads(
   db: Queryable,
   limit: number,
 ): Promise<{ taken: number; uploads: Upload[] }> {
   const rows = await db.rows(expired, { limit })
-  // What ended had its bytes removed when it did.
+  // The bytes of an ended session were removed when it ended.
   return { taken: rows.length, uploads: rows.filter(({ repository }) => repository !== '').map(fromRow) }
 }
 
 const count = statement<{ open: number }>(
   'count-uploads',
-  // The index skips what ended.
+  // The index skips ended sessions.
   `select count(*) as open from upload where repository > ''`,
 )
 
@@ -274,7 +280,7 @@ const parts = statement<{ id: string; parts: unknown[] }>(
   `select id, parts from upload where store = :store and id > :after::uuid order by id limit :limit`,
 )
 
-/** Open sessions after an id, a page at a time: what an orphan sweep must not touch. */
+/** Returns a page of open sessions after an id. An orphan sweep must not touch their bytes. */
 export async function uploadPartsPage(
   db: Queryable,
   options: { store: string; after: string; limit: number },

@@ -1,5 +1,5 @@
-// Deliveries of webhooks: planned with the cursor that says how far events were looked at, claimed for a while by whoever
-// sends, and settled by what came of it. A claim that is never settled ends by itself, and the delivery is sent again
+// Deliveries of webhooks. They are planned together with the cursor that says how far events were read, claimed for a
+// while by a sender, and settled with the result. A claim that is never settled expires, and the delivery is sent again
 // under the same id.
 
 import { maybe, one, type Queryable, statement } from './statement.ts'
@@ -12,7 +12,7 @@ export interface PlannedDelivery {
 }
 
 export interface ClaimedDelivery extends PlannedDelivery {
-  /** This one included. */
+  /** Includes this attempt. */
   readonly attempts: number
 }
 
@@ -21,7 +21,7 @@ const lock = statement<{ held: boolean }>(
   `select pg_try_advisory_xact_lock(7065813, hashtext('webhook-planner')) as held`,
 )
 
-/** True: planning is this transaction's; false: another planner is at it. */
+/** Returns true if this transaction may plan, and false if another planner is running. */
 export async function lockPlanner(transaction: Queryable): Promise<boolean> {
   return (await one(transaction, lock)).held
 }
@@ -34,20 +34,20 @@ const plan = statement<{ id: string }>(
    from jsonb_array_elements(:deliveries::jsonb) with ordinality as d (value, place)
    order by d.place
    on conflict (id) do update
-     -- Begun anew: what an attempt that is under way comes to must not settle this one.
+     -- Starts over. The result of an attempt that is under way must not settle the new one.
      set state = 'waiting', attempts = 0, leased_until = '-infinity', due_at = clock_timestamp(),
        give_up_at = excluded.give_up_at
      where :again::bool
    returning id`,
 )
 
-/** Characters of one statement's deliveries; one delivery alone may be longer. */
+/** Maximum number of characters of one statement's deliveries. One delivery alone may be longer. */
 const PLAN_CHARACTERS_MAX = 1024 * 1024
 
 /**
- * Adds deliveries, in order; one that is there stays as it is, or is sent again with `again`. Returns how many. They are
- * taken one by one and sent in statements of about 1 MiB: a page of events for a thousand subscriptions is never in
- * memory as a whole.
+ * Adds deliveries, in order. An existing one stays unchanged, or is sent again with `again`. Returns the number of
+ * deliveries. They are taken one by one and sent in statements of about 1 MiB, so a page of events for a thousand
+ * subscriptions is never in memory as a whole.
  */
 export async function planDeliveries(
   db: Queryable,
@@ -98,7 +98,10 @@ const claim = statement<ClaimedDelivery>(
    returning d.id, d.subscription, d.repository, d.event, d.attempts`,
 )
 
-/** Takes what is due, for each subscription as much as it has room for; of an ordered one the oldest per repository. */
+/**
+ * Claims what is due: for each subscription as much as it has room for, and for an ordered one the oldest per
+ * repository.
+ */
 export async function claimDeliveries(
   db: Queryable,
   options: {
@@ -124,7 +127,9 @@ const renew = statement<{ id: string }>(
    returning d.id`,
 )
 
-/** Keeps claims whose attempts are still under way; one that another sender has taken since stays with that one. */
+/**
+ * Extends claims whose attempts are still under way. If another sender has claimed a delivery since, that claim stays.
+ */
 export async function renewDeliveries(
   db: Queryable,
   options: { claims: readonly { id: string; attempts: number }[]; leaseSeconds: number },
@@ -149,14 +154,14 @@ const settle = statement<{ state: string }>(
    returning state`,
 )
 
-/** Records what came of an attempt. The new state; undefined when another attempt has begun meanwhile. */
+/** Records the result of an attempt. Returns the new state, or undefined if another attempt has begun meanwhile. */
 export async function settleDelivery(
   db: Queryable,
   options: {
     id: string
     attempts: number
     delivered: boolean
-    /** Until the next attempt. */
+    /** Seconds until the next attempt. */
     waitSeconds: number
     status: number | null
     answer: string
@@ -188,7 +193,7 @@ const list = statement<ListedDelivery>(
    order by number desc limit :limit`,
 )
 
-/** A subscription's deliveries, newest first. */
+/** Returns a subscription's deliveries, newest first. */
 export async function listDeliveries(
   db: Queryable,
   options: { subscription: string; before: number; state: string | null; limit: number },
@@ -210,7 +215,7 @@ const again = statement<{ id: string }>(
    returning id`,
 )
 
-/** Sends settled deliveries again, up to `limit` of them: one by id, or those of a state in a range of numbers. */
+/** Sends up to `limit` settled deliveries again: one by id, or those of a state in a range of numbers. */
 export async function redeliver(
   db: Queryable,
   options: {
@@ -251,7 +256,7 @@ const drop = statement<never>(
      order by number for update)`,
 )
 
-/** What a subscription that was removed would still have got. */
+/** Removes the outstanding deliveries of a subscription that was removed. */
 export async function dropDeliveries(db: Queryable, subscription: string): Promise<void> {
   await db.rows(drop, { subscription })
 }
@@ -271,8 +276,8 @@ const dropOrphans = statement<{ id: string }>(
 )
 
 /**
- * Removes up to `limit` deliveries that wait for a subscription which is gone: planned beside its removal, or left by a
- * process that ended between the two. How many.
+ * Removes up to `limit` deliveries that wait for a subscription which no longer exists, and returns their number. Such
+ * deliveries were planned while it was removed, or left by a process that ended between the two steps.
  */
 export async function dropOrphanDeliveries(db: Queryable, limit: number): Promise<number> {
   return (await db.rows(dropOrphans, { limit })).length
@@ -291,7 +296,7 @@ const waiting = statement<{ subscription: string; waiting: number; oldest_second
    from webhook_delivery where state = 'waiting' group by subscription order by subscription`,
 )
 
-/** By subscription that has any: how many deliveries wait, and for how long the oldest has. */
+/** Returns, for each subscription with waiting deliveries, how many wait and for how long the oldest has waited. */
 export async function waitingDeliveries(db: Queryable): Promise<WaitingDeliveries[]> {
   const rows = await db.rows(waiting)
   return rows.map(({ oldest_seconds, ...row }) => ({ ...row, oldestSeconds: oldest_seconds }))
