@@ -252,7 +252,7 @@ const trim = statement<{ trimmed: number }>(
          and slow.seen_at > clock_timestamp() - make_interval(secs => :reader_seconds))
      order by epoch, pos limit 1
    ),
-   -- Only events at the beginning are removed: what is left has no holes.
+   -- Removes events only from the beginning, so what is left has no holes.
    gone as (
      delete from event_log where (epoch, pos) in (
        select epoch, pos from doomed

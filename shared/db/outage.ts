@@ -44,8 +44,8 @@ export function watchOutages(options: OutageOptions): Outage {
   }
 
   /**
-   * Waits until the database answers again, and a moment longer: failures that were under way still belong to this
-   * outage.
+   * Waits until the database answers again, and then one more interval, because failures that were under way still
+   * belong to this outage.
    */
   async function watch(reason: unknown): Promise<void> {
     const startMs = performance.now()

@@ -1,5 +1,5 @@
-// Who caused a write, and through which request and process. Every outbox row has these columns, so webhooks, feeds and
-// audits need no join.
+// The author of a write, and the request and process that made it. Every outbox row has these columns, so webhooks,
+// feeds and audits need no join.
 
 export interface Provenance {
   /** Account name, or '' for an anonymous caller. */

@@ -1,5 +1,5 @@
-// Writes that need their repository's row. A write that finds the row missing creates the row and tries again. A concurrent
-// delete of the repository may come between the two, so the number of tries is bounded.
+// Writes that need their repository's row. A write that finds the row missing creates the row and tries again. A
+// concurrent delete of the repository may come between the two, so the number of tries is bounded.
 
 import { ensureRepository } from '#shared/db/repositories.ts'
 import { RegistryError } from '#shared/errors.ts'
