@@ -8,7 +8,10 @@
 import { fstatSync, type Stats } from 'node:fs'
 import { type FileHandle, open } from 'node:fs/promises'
 
-/** A file without readers is closed after this time. Shorter than the attribute cache of network file systems. */
+/**
+ * A file without readers is closed after this time. Shorter than the time for which network file systems cache
+ * attributes.
+ */
 const IDLE_MS = 2_000
 /** Maximum number of open files without readers. */
 const IDLE_MAX = 64
