@@ -26,7 +26,10 @@ export interface Edge {
   /** Content of other regions; undefined: there are no other regions. */
   readonly content: PeerContent | undefined
   readonly rateGuard: RateGuard
-  /** Returns how a pull of this many bytes is sent to a client at this address if not by us; undefined: by us. */
+  /**
+   * Selects who else sends a pull of this many bytes to a client at this address: the store through a link, or a proxy.
+   * undefined: this process sends it.
+   */
   readonly redirects: (bytes: number, address: string) => 'link' | 'proxy' | undefined
   /** undefined: pulls are not recorded as events. */
   readonly pulls: PullCounter | undefined

@@ -5,7 +5,7 @@
 import { logRequest } from '#shared/observability/log.ts'
 import type { Exchange } from './exchange.ts'
 
-/** What is known of a request from its target alone. */
+/** The facts about a request that follow from its target alone. */
 export interface Observed {
   /** One of a closed set, because it labels metrics. */
   readonly name: string

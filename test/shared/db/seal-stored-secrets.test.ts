@@ -151,7 +151,7 @@ test('a lost key stops nobody: the webhook is told, tokens are signed by a new k
   assert.ok(await accepted(before.url, token))
   assert.ok(await accepted(after.url, token), 'the public half is not sealed')
   assert.ok(await accepted(after.url, fresh))
-  // A node that sees an unknown key id reads the keys at most every five seconds.
+  // If key ids are unknown to a node, it reads the keys every five seconds.
   await eventually('the other node to know the new key', () => accepted(before.url, fresh), 20_000)
   const told = after.logLines.filter((line) => line.includes('signing key cannot be opened'))
   assert.ok(told.length >= 1 && new Set(told.map((line) => JSON.parse(line).kid)).size === told.length)
