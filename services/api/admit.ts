@@ -1,5 +1,6 @@
-// Who asks, and whether they may: every declared need has its check here, made before the body is read. What is refused
-// says how to do better: Bearer for clients of registries, Basic for people and scripts, Signature for other regions.
+// Checks who the caller is and whether it may proceed. Every declared need has its check here, before the body is read.
+// A refusal carries the challenge that fits: Bearer for registry clients, Basic for people and scripts, Signature for
+// other regions.
 
 import { allows } from '#shared/auth/access.ts'
 import { RegistryError } from '#shared/errors.ts'
@@ -9,9 +10,10 @@ import { authorize, type RouteNeed } from './authorize.ts'
 import type { Exchange } from './exchange.ts'
 
 /**
- * Notes in the exchange who asks. Synchronous (undefined) for a token that was seen before: nearly every request.
+ * Records the caller in the exchange. Returns undefined synchronously for a token that was seen before, which is the
+ * case for nearly every request.
  *
- * @throws RegistryError UNAUTHORIZED with a challenge, DENIED, NOT_FOUND for peers of a region that has none
+ * @throws RegistryError UNAUTHORIZED with a challenge, DENIED, or NOT_FOUND for peers if the region has none
  */
 export function admit(
   exchange: Exchange,
@@ -51,7 +53,7 @@ function peerOf({ edge, request }: Exchange): string {
   return edge.peers.verify({ method, target: url, headers })
 }
 
-/** Administration takes the account itself: tokens are made for registries' clients. The feed takes both. */
+/** Administration requires the account itself, because tokens are issued to registry clients. The feed accepts both. */
 async function admitByLogin(exchange: Exchange, need: 'reader' | 'admin'): Promise<void> {
   const { auth } = exchange.edge
   if (auth === undefined) return

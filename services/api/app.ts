@@ -1,10 +1,10 @@
-// The HTTP application: fastify as the router of every surface.
+// The HTTP application: fastify routes the requests of every surface.
 //
-// /v2, /peer, /token and health are exact where frameworks are helpful: bodies of any or no type, bare media types, HEAD
-// like GET, targets that must not be decoded. So the pipeline takes their requests over in fastify's first hook, before
-// it looks at methods, types or bodies. /api/v1 is fastify's (admin/register.ts), by the same steps. Every method that
-// Node's parser knows is routed, so that a wrong one is answered by us. A route that was not declared with its needs
-// cannot be registered.
+// /v2, /peer, /token and health need exact control where frameworks add conveniences: bodies of any or no type, bare
+// media types, HEAD like GET, targets that must not be decoded. So the pipeline takes these requests over in fastify's
+// first hook, before fastify looks at methods, types or bodies. /api/v1 uses fastify throughout (admin/register.ts),
+// with the same steps. Every method that Node's parser knows is routed, so that a wrong method gets our own error
+// reply. A route that does not declare its needs cannot be registered.
 
 import { type IncomingMessage, METHODS, type ServerResponse } from 'node:http'
 import Fastify, { type FastifyInstance } from 'fastify'
@@ -18,20 +18,20 @@ import { run } from './pipeline.ts'
 import { type Declared, fixedMatch, type Match, requireNeeds, unknownRoute } from './route.ts'
 import { matchRegistry, registryRoutes } from './v2/dispatch.ts'
 
-/** Longer parameters than any target we take: what is too long is for the pipeline to say. */
+/** Longer than any target we accept, so that the pipeline rejects parameters that are too long. */
 const PARAMETER_LENGTH_MAX = 64 * 1024
 
 type RawMatch = Match<Declared<never>>
 
 export interface AppOptions {
   readonly edge: Edge
-  /** Told of each exchange before anything is done for it. */
+  /** Called with each exchange before any work is done for it. */
   readonly begin: (exchange: Exchange) => void
-  /** Of /api/v1; a test may watch their handlers. */
+  /** The routes of /api/v1. A test may observe their handlers. */
   readonly routes?: typeof adminRoutes
 }
 
-/** @throws Error for a route that declares no need, now or when one is added later */
+/** @throws Error if a route declares no need, whether it is added now or later */
 export function buildApp({ edge, begin, routes = adminRoutes }: AppOptions): FastifyInstance {
   const exchangeOf = exchangeMaker(edge)
   const beginExchange = (request: IncomingMessage, response: ServerResponse): Exchange => {
@@ -40,7 +40,7 @@ export function buildApp({ edge, begin, routes = adminRoutes }: AppOptions): Fas
     return exchange
   }
   const take = (request: IncomingMessage, response: ServerResponse, match: RawMatch): void => {
-    // It answers everything itself and never rejects.
+    // `run` handles every error itself and never rejects.
     void run(beginExchange(request, response), match(request.url ?? ''))
   }
   const app = Fastify({
@@ -48,12 +48,12 @@ export function buildApp({ edge, begin, routes = adminRoutes }: AppOptions): Fas
     routerOptions: {
       ignoreDuplicateSlashes: false,
       maxParamLength: PARAMETER_LENGTH_MAX,
-      // Queries are parsed where an error can be answered.
+      // Queries are parsed later, where an error can be returned to the client.
       querystringParser: () => NO_QUERY,
     },
     exposeHeadRoutes: false,
     return503OnClosing: false,
-    // Targets that cannot be decoded: the pipeline never decodes.
+    // Called for targets that cannot be decoded. The pipeline never decodes them.
     frameworkErrors: (_error, request, reply) => {
       reply.hijack()
       take(request.raw, reply.raw, matchUnrouted)
@@ -67,7 +67,7 @@ export function buildApp({ edge, begin, routes = adminRoutes }: AppOptions): Fas
   })
   app.addHook('onRequest', (request, reply, done) => {
     const { match, raw } = request.routeOptions.config as { match?: RawMatch; raw?: true }
-    // Of /api/v1: its own hook comes next.
+    // The route belongs to /api/v1, whose own hook runs next.
     if (match !== undefined && raw !== true) return done()
     reply.hijack()
     take(request.raw, reply.raw, match ?? matchUnrouted)
@@ -97,7 +97,7 @@ function unreachable(): never {
   throw new Error('the pipeline takes every request over before its handler')
 }
 
-/** What the router found no route for is nothing, or something under /v2 that only our own match understands. */
+/** A target without a route in the router is unknown, or is a target under /v2 that only our own match understands. */
 function matchUnrouted(target: string): ReturnType<RawMatch> {
   return /^\/v2(?:[/?]|$)/.test(target) ? matchRegistry(target) : unknownRoute()
 }
@@ -120,7 +120,7 @@ function exchangeMaker(edge: Edge) {
   }
 }
 
-/** The last address in X-Forwarded-For that is not itself a trusted proxy's. */
+/** The last address in X-Forwarded-For that does not belong to a trusted proxy. */
 function forwardedFor(request: IncomingMessage, peer: string, trusted: (address: string) => boolean): string {
   const header = request.headers['x-forwarded-for']
   const addresses = (typeof header === 'string' ? header : (header?.join(',') ?? '')).split(',').slice(-32)

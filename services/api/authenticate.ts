@@ -1,6 +1,6 @@
-// Who asks: the Authorization header -> an identity. Synchronous for a token that was seen before, because that is
-// nearly every request. Credentials that are wrong are refused even where none are needed: a client that sent them
-// means to be somebody.
+// Turns the Authorization header into an identity. Synchronous for a token that was seen before, which is the case for
+// nearly every request. Wrong credentials are rejected even if none are required, because a client that sends
+// credentials expects to be authenticated.
 
 import { ANONYMOUS, type Identity } from '#shared/auth/access.ts'
 import { parseAuthorization } from '#shared/auth/authorization-header.ts'
@@ -11,7 +11,7 @@ import type { Exchange } from './exchange.ts'
 
 const NOBODY: Identity = Object.freeze({ actor: ANONYMOUS, scopes: undefined })
 
-/** @throws RegistryError UNAUTHORIZED for credentials that are malformed, wrong or expired */
+/** @throws RegistryError UNAUTHORIZED if credentials are malformed, wrong or expired */
 export function authenticate(exchange: Exchange): Identity | Promise<Identity> {
   const { auth } = exchange.edge
   if (auth === undefined) return NOBODY

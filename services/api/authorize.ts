@@ -1,5 +1,6 @@
-// What each route of /v2 needs, and the refusal that tells clients how to get it. The other surfaces declare their needs
-// beside their handlers; test/services/api/authorize.test.ts walks all of them with no, wrong and right credentials.
+// Defines the need of each route of /v2, and the refusal that tells clients how to obtain access. The other surfaces
+// declare their needs beside their handlers. test/services/api/authorize.test.ts tests all of them with no, wrong and
+// right credentials.
 
 import { type Action, allows, type Identity, mayPull, type Need } from '#shared/auth/access.ts'
 import { bearerChallenge, realmOf } from '#shared/auth/challenge.ts'
@@ -13,15 +14,16 @@ export type Method = 'GET' | 'HEAD' | 'POST' | 'PATCH' | 'PUT' | 'DELETE'
 
 const PULL: readonly Action[] = Object.freeze(['pull'])
 const PUSH: readonly Action[] = Object.freeze(['pull', 'push'])
-/** An upload is its pusher's: looking at one and cancelling it ask for push, not for delete. */
+/** An upload belongs to the client that pushes: reading its status and cancelling it require push, not delete. */
 const UPLOAD: readonly Action[] = Object.freeze(['push'])
 const DELETE: readonly Action[] = Object.freeze(['delete'])
 
 export type RegistryNeed = readonly Action[] | 'credential' | 'catalog'
 
 /**
- * Beside those of /v2: `nothing`; `login`, whose credentials are the request's content and are checked by its handler;
- * `reader`, whoever may pull anything; `admin`; `peer`, another region.
+ * Needs in addition to those of /v2. `nothing` requires no credentials. `login` means that the credentials are the
+ * content of the request, and the handler checks them. `reader` is anyone who may pull anything. `admin` is an
+ * administrator. `peer` is another region.
  */
 export type RouteNeed = RegistryNeed | 'nothing' | 'login' | 'reader' | 'admin' | 'peer'
 
@@ -37,7 +39,7 @@ export const routeNeeds: Readonly<Record<RegistryRoute, Readonly<Partial<Record<
     manifest: { GET: PULL, HEAD: PULL, PUT: PUSH, DELETE },
   })
 
-/** Throws UNAUTHORIZED with the challenge when the identity may not do what the route needs. */
+/** Throws UNAUTHORIZED with the challenge if the identity lacks the access that the route needs. */
 export function authorize(exchange: Exchange, need: RegistryNeed, name: RepositoryName | undefined): void {
   const { auth } = exchange.edge
   if (auth === undefined || allows(auth.policy, exchange.identity, toNeed(need, name))) return
@@ -82,7 +84,7 @@ function single(header: string | string[] | undefined): string | undefined {
   return typeof header === 'string' ? header : header?.[0]
 }
 
-/** Whether the caller may pull from a repository: what decides mounts and the catalog. */
+/** Whether the caller may pull from a repository. Used for mounts and the catalog. */
 export function callerMayPull(
   exchange: Exchange,
   identity: Identity = exchange.identity,

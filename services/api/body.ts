@@ -1,33 +1,33 @@
-// Request bodies: read once, bounded, and never slower than the minimum rate.
+// Request bodies: read once, bounded in size, and with a minimum rate.
 
 import { finished } from 'node:stream'
 import { RegistryError } from '#shared/errors.ts'
 import type { IncomingBody } from '#shared/registry/small-body.ts'
 import type { Exchange } from './exchange.ts'
 
-/** Of one body, taken from the socket and not yet by the reader. */
+/** Bytes of one body that have been read from the socket but not yet by the reader. */
 const AHEAD_BYTES_MAX = 128 * 1024
 
-/** The body as a stream for an upload. Ends in an error when the client breaks off or sends too slowly. */
+/** The body as a stream for an upload. Ends with an error if the client disconnects or sends too slowly. */
 export function incomingBody(exchange: Exchange): IncomingBody {
   return { chunks: chunksOf(exchange), length: contentLength(exchange), signal: exchange.signal }
 }
 
-/** Content-Length; 0 for a request without any body; undefined for a chunked one. */
+/** Content-Length; 0 for a request without a body; undefined for a chunked one. */
 export function contentLength(exchange: Exchange): number | undefined {
   const { headers } = exchange.request
   if (headers['transfer-encoding'] !== undefined) return undefined
-  // Node's parser has already refused anything but digits.
+  // Node's parser has already rejected anything but digits.
   return Number(headers['content-length'] ?? 0)
 }
 
 /**
- * Chunks as the socket brings them. The request flows while somebody reads: each chunk is taken inside the event loop's
- * read, where an iterator of Node's waits a turn for it and joins chunks by copying them.
+ * Yields chunks as they arrive from the socket. The request flows while there is a reader: each chunk is taken within
+ * the read of the event loop. Node's own iterator would wait a turn and join chunks by copying them.
  */
 async function* chunksOf(exchange: Exchange): AsyncGenerator<Buffer> {
   const { request, response, region, edge } = exchange
-  // Only now, when the request was found worth its body, is a client that asked first told to send it.
+  // A client that sent `Expect: 100-continue` gets its answer only now, after the checks on the request have passed.
   if (request.headers.expect !== undefined) response.writeContinue()
   let slow = false
   using watch = edge.rateGuard.watch(() => {
@@ -64,7 +64,7 @@ async function* chunksOf(exchange: Exchange): AsyncGenerator<Buffer> {
       })
     }
   } finally {
-    // Whoever stops reading still has an answer to send on this connection: error-reply.ts ends it.
+    // A reader that stops early still has a reply to send on this connection, so error-reply.ts ends the connection.
     forget()
     request.off('data', take)
     request.pause()
@@ -80,7 +80,7 @@ function tooSlow(): RegistryError {
   })
 }
 
-/** Nobody is there to read it when the connection is gone; a client that only stopped sending gets the answer. */
+/** If the connection is closed, nobody receives this error. A client that only stopped sending receives it. */
 function clientGone(cause: unknown): RegistryError {
   return new RegistryError('SIZE_INVALID', {
     message: 'the body ended before all of it had arrived',
@@ -89,7 +89,7 @@ function clientGone(cause: unknown): RegistryError {
   })
 }
 
-/** The whole body in memory. 413 with `code` beyond `bytesMax`, of which no more than one chunk is read. */
+/** Reads the whole body into memory. Throws 413 with `code` above `bytesMax`; at most one chunk more is read. */
 export async function readBody(
   exchange: Exchange,
   options: { bytesMax: number; code: 'SIZE_INVALID' | 'MANIFEST_INVALID' | 'REQUEST_INVALID' },

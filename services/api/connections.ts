@@ -1,8 +1,9 @@
-// The connections of one API service and what is under way on each: for answering what Node's parser refuses without
-// writing into another answer, for draining, and for telling every exchange that its connection is gone.
+// Tracks the connections of one API service and the exchanges on each. It answers requests that Node's parser rejects
+// without writing into another reply, drains connections, and notifies every exchange when its connection closes.
 //
-// Answers on one connection leave in the order of their requests. So a refusal is written only when nothing is under way;
-// before that it waits for the last answer, and a request whose body stopped being one is answered by its own exchange.
+// Replies on one connection are sent in the order of their requests. So a refusal is written only when no exchange is
+// in progress; until then it waits for the last reply. If the body of a request becomes malformed, its own exchange
+// answers.
 
 import type { Server } from 'node:http'
 import type { Socket } from 'node:net'
@@ -12,12 +13,15 @@ import type { Region } from '#shared/region.ts'
 import { replyError } from './error-reply.ts'
 import type { Exchange } from './exchange.ts'
 
-/** A refused client has this long to take its answer and go. */
+/** A refused client has this long to receive its reply and disconnect. */
 const REFUSED_MS = 1_000
-/** How often connections that have become idle are closed: a kept-alive one would hold the process for its timeout. */
+/**
+ * Interval at which idle connections are closed during a drain. A kept-alive connection would delay the end of the
+ * process by its timeout.
+ */
 const IDLE_LOOK_MS = 50
 
-/** An answer to something that is no request. */
+/** A reply to input that is not a valid request. */
 interface Refusal {
   readonly status: 400 | 405 | 408 | 431
   readonly code: 'REQUEST_INVALID' | 'UNSUPPORTED'
@@ -37,13 +41,13 @@ const REASONS = Object.freeze({
 })
 
 export interface Connections {
-  /** Follows the server's connections, answers what its parser refuses, and CONNECT. */
+  /** Tracks the connections of the server, answers what its parser rejects, and handles CONNECT. */
   follow(server: Server): void
-  /** Notes an exchange until its answer is out or its client gone. */
+  /** Records an exchange until its reply is sent or its client has disconnected. */
   begin(exchange: Exchange): void
-  /** From now on every answer says `Connection: close`, those of requests under way too. */
+  /** From now on every reply has `Connection: close`, including those of requests in progress. */
   closeWhenAnswered(): void
-  /** Resolves when the server has no connection left; those that have not ended after `drainMs` are cut. */
+  /** Resolves when the server has no connection left. Connections that are still open after `drainMs` are cut. */
   drain(server: Server, drainMs: number): Promise<void>
 }
 
@@ -57,7 +61,7 @@ export function createConnections(region: Region): Connections {
     connections.set(socket, connection)
     socket.once('close', () => {
       connections.delete(socket)
-      // Node tells only the response whose turn it is; pipelined ones behind it would never hear of it.
+      // Node notifies only the response that is currently being sent. Responses queued behind it would not be notified.
       setImmediate(() => {
         for (const { response } of connection.exchanges) {
           response.destroy()
@@ -69,7 +73,7 @@ export function createConnections(region: Region): Connections {
 
   function unparsable(error: NodeJS.ErrnoException, socket: Socket): void {
     const connection = connections.get(socket)
-    // Gone, or never used: there is no request to answer.
+    // The connection is closed or was never used, so there is no request to answer.
     if (
       connection === undefined ||
       error.code === 'ECONNRESET' ||
@@ -79,7 +83,7 @@ export function createConnections(region: Region): Connections {
       socket.destroy()
       return
     }
-    // The parser goes on complaining about every byte that follows.
+    // The parser reports an error for every byte that follows.
     if (connection.refused) return
     connection.refused = true
     const broken = [...connection.exchanges].find(({ request }) => !request.complete)
@@ -91,7 +95,7 @@ export function createConnections(region: Region): Connections {
     }
   }
 
-  /** Writes the refusal once every answer before it is out. */
+  /** Writes the refusal after every earlier reply has been sent. */
   function refuse(socket: Socket, connection: Connection, refusal: Refusal): void {
     const left = [...connection.exchanges].at(-1)
     if (left !== undefined) {
@@ -99,7 +103,7 @@ export function createConnections(region: Region): Connections {
       return
     }
     if (!socket.writable) {
-      // The last answer closed the connection: what it has not sent yet still goes out.
+      // The last reply closed the connection. Data that is still buffered is sent first.
       socket.destroySoon()
       return
     }
@@ -139,7 +143,7 @@ export function createConnections(region: Region): Connections {
     follow(server) {
       server.on('connection', opened)
       server.on('clientError', unparsable)
-      // Without a listener Node closes the connection without a word.
+      // Without a listener, Node closes the connection without a reply.
       server.on('connect', (_request, stream) => {
         const socket = stream as Socket
         const connection = connections.get(socket)
@@ -172,7 +176,7 @@ export function createConnections(region: Region): Connections {
       const closed = new Promise((done) => server.close(done))
       const idle = setInterval(() => {
         server.closeIdleConnections()
-        // Connections that clients opened in advance are not idle to Node before they were used once.
+        // Node does not count connections as idle if clients opened them in advance and never used them.
         for (const socket of connections.keys()) if (socket.bytesRead === 0) socket.destroy()
       }, IDLE_LOOK_MS)
       const cut = setTimeout(() => {

@@ -1,5 +1,5 @@
-// What only the HTTP edge needs, made when the API starts and disposed before the region: who callers are, how fast they
-// must be, where large pulls are sent, what is counted, and what stays open. Every exchange carries it.
+// State that only the HTTP edge needs. Created when the API starts and disposed before the region: authentication, the
+// minimum rate, redirects of large pulls, pull counters, and open streams. Every exchange has a reference to it.
 
 import { createAddressMatcher } from '#shared/auth/challenge.ts'
 import { createPeerVerifier, type PeerVerifier } from '#shared/auth/peer-signature.ts'
@@ -19,31 +19,34 @@ import { createStreams, type Streams } from './streams.ts'
 export interface Edge {
   readonly region: Region
   readonly registry: Registry
-  /** undefined: nobody is asked who they are. */
+  /** undefined: authentication is off. */
   readonly auth: Auth | undefined
-  /** Who other regions are; undefined: there are none. */
+  /** Verifies other regions; undefined: there are none. */
   readonly peers: PeerVerifier | undefined
-  /** Content of other regions; undefined: this region is alone. */
+  /** Content of other regions; undefined: there are no other regions. */
   readonly content: PeerContent | undefined
   readonly rateGuard: RateGuard
-  /** Who else sends a pull of so many bytes to a client at this address; undefined: nobody does. */
+  /**
+   * Selects who else sends a pull of this many bytes to a client at this address: the store through a link, or a proxy.
+   * undefined: this process sends it.
+   */
   readonly redirects: (bytes: number, address: string) => 'link' | 'proxy' | undefined
-  /** undefined: pulls are no events here. */
+  /** undefined: pulls are not recorded as events. */
   readonly pulls: PullCounter | undefined
-  /** Set when the process drains: readiness says so, and new streams are refused. */
+  /** Set when the process drains: readiness fails and new streams are refused. */
   draining: boolean
   readonly tail: EventTail
-  /** Places for answers that stay open. */
+  /** Limits the number of replies that stay open. */
   readonly streams: Streams
   readonly peerNotes: PeerNotes
 }
 
 export interface EdgeOptions {
-  /** What is served; opened, and disposed with the edge, when it is not given. */
+  /** The registry to serve. If absent, it is opened here and disposed with the edge. */
   readonly registry?: Registry
 }
 
-/** @throws OperatorError when the accounts or the blob store cannot be used */
+/** @throws OperatorError if the accounts or the blob store cannot be used */
 export async function openEdge(region: Region, options: EdgeOptions = {}): Promise<Edge & AsyncDisposable> {
   const { config } = region
   const { streamsMax, streamsPerAddressMax, pullSeconds } = config.events
@@ -70,7 +73,7 @@ export async function openEdge(region: Region, options: EdgeOptions = {}): Promi
     redirects: redirectRule(config),
     pulls: pullSeconds === 0 ? undefined : createPullCounter(),
     draining: false,
-    // Ended by the service, which has to tell the streams before it waits for them.
+    // The service ends the tail, because it must notify the streams before it waits for them.
     tail: createEventTail(region),
     streams: createStreams({ max: streamsMax, perCallerMax: streamsPerAddressMax }),
     peerNotes: new Map(),

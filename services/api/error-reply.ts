@@ -1,8 +1,8 @@
-// Any thrown value -> the OCI error envelope (distribution-spec, "Error Codes"). The one place that renders errors,
-// and the one that logs bugs.
+// Turns any thrown value into the OCI error envelope (distribution-spec, "Error Codes"). This is the only place that
+// renders errors and the only one that logs bugs.
 //
-// A client that goes away is no error: what its leaving broke off is not logged as a failure, and its request line says
-// 499. A bug that happens meanwhile is still a bug.
+// A client that disconnects is not an error: failures that its disconnect causes are not logged as failures, and its
+// request line says 499. A bug that occurs at the same time is still logged as a bug.
 
 import { StoreError } from '#shared/blobs/blob-store.ts'
 import { isPassing, isUnreachable } from '#shared/db/failures.ts'
@@ -15,8 +15,8 @@ const CAUSES_MAX = 8
 const RETRY_AFTER_SECONDS = '2'
 
 /**
- * Answers with the error, or cuts the connection when an answer is under way: never a short body that looks whole.
- * Never throws: an answer that cannot even be written ends the connection and is in the log.
+ * Replies with the error, or cuts the connection if a reply is in progress. A short body never looks complete. Never
+ * throws: if the reply cannot be written, the connection is closed and the failure is logged.
  */
 export function replyError(exchange: Exchange, thrown: unknown): void {
   try {
@@ -38,10 +38,10 @@ function reply(exchange: Exchange, thrown: unknown): void {
   if (logged && error.code === 'UNKNOWN') {
     region.log.error({ error: toError(thrown), requestId: exchange.requestId }, 'request failed unexpectedly')
   } else if (logged && error.code === 'UNAVAILABLE' && !isUnreachable(thrown)) {
-    // That the database is away is told once (db/outage.ts); the request's own line has the code.
+    // A database outage is logged once (db/outage.ts). The line of the request contains the code.
     region.log.warn({ error: toError(thrown), requestId: exchange.requestId }, 'request could not be served')
   }
-  // Answered already: because its body stopped being one, say.
+  // The reply was already sent, for example because the body became malformed.
   if (gone || response.writableEnded) return
   exchange.errorCode = error.code
   if (response.headersSent) {
@@ -53,7 +53,7 @@ function reply(exchange: Exchange, thrown: unknown): void {
   sendBytes(exchange, { status: error.status, headers, body: envelope(error) })
 }
 
-/** True when somewhere down its causes the failure is that the client went away. */
+/** True if a disconnect of the client is anywhere in the chain of causes. */
 function isByClientGone(thrown: unknown): boolean {
   let error = thrown
   for (let depth = 0; depth < CAUSES_MAX && error instanceof Error; depth++) {
@@ -70,7 +70,7 @@ function envelope(error: RegistryError): Buffer {
   return Buffer.from(JSON.stringify({ errors }))
 }
 
-/** Operating errors become UNAVAILABLE with Retry-After; what is not expected at all is UNKNOWN. */
+/** Operational errors become UNAVAILABLE with Retry-After. Unexpected errors become UNKNOWN. */
 export function toRegistryError(thrown: unknown): RegistryError {
   if (thrown instanceof RegistryError) return thrown
   const headers = { 'Retry-After': RETRY_AFTER_SECONDS }

@@ -1,13 +1,13 @@
 // Events as Server-Sent Event frames, rendered once for all streams.
 //
-// The tail hands the same event objects to every stream. A frame is rendered when the first stream wants it and is kept
-// for as long as the event object lives, so 500 streams cost two renderings and not 500: one for readers who may see
-// who did it, one for the others.
+// The tail passes the same event objects to every stream. A frame is rendered when the first stream needs it, and is
+// kept as long as the event object lives. So 500 streams cost two renderings instead of 500: one for readers that may
+// see the actor, one for the others.
 
 import type { LoggedEvent } from '#shared/db/event-log.ts'
 import { toCloudEvent, withoutProvenance } from '#shared/events/cloud-event.ts'
 
-/** `full` names the actor and the request; `plain` leaves them out. */
+/** `full` includes the actor and the request; `plain` omits them. */
 export type Audience = 'full' | 'plain'
 
 export interface EventFrames {

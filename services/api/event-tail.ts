@@ -1,8 +1,9 @@
-// The end of the log, followed once per process for everybody who listens: one cheap query per tick while anyone does,
-// none when nobody does, however many there are.
+// Follows the end of the log once per process for all listeners. Each tick makes one cheap query while there are
+// listeners, regardless of their number, and none otherwise.
 //
-// Following is a run: it begins with the first listener, ends with the last, and owns its place, its timer and its tick.
-// A run that has ended starts nothing any more, whatever it was waiting for; the next listener gets a new one.
+// Following is organised in runs. A run begins with the first listener, ends with the last, and owns its position, its
+// timer and its tick. A run that has ended starts no further work, even if it was waiting for something. The next
+// listener starts a new run.
 
 import { type LoggedEvent, type LogPosition, logBounds, readEvents } from '#shared/db/event-log.ts'
 import { RegistryError } from '#shared/errors.ts'
@@ -13,18 +14,18 @@ const TICK_MS = 50
 const PAGE = 200
 
 export interface EventTail extends AsyncDisposable {
-  /** What streams send of the events they are told of. */
+  /** The frames that streams send for the events they receive. */
   readonly frames: EventFrames
-  /** Those who listen now. */
+  /** Current number of listeners. */
   readonly listeners: number
   /**
-   * Registers at once; dispose the answer to stop. Once `ready` has resolved, the listener is told of everything that is
-   * logged from then on; `ready` rejects when the log cannot be read. 503 after the tail has ended.
+   * Registers at once; dispose the result to stop. Once `ready` has resolved, the listener receives every event that is
+   * logged from then on. `ready` rejects if the log cannot be read. Throws 503 after the tail has ended.
    */
   listen(listener: TailListener): Disposable & { readonly ready: Promise<void> }
 }
 
-/** Called in turn; must not throw or wait. */
+/** Called one after the other; must not throw or wait. */
 export interface TailListener {
   onEvents(events: readonly LoggedEvent[]): void
   /** The process drains. */
@@ -33,7 +34,7 @@ export interface TailListener {
 
 interface Run {
   readonly ready: Promise<void>
-  /** Resolves when the tick under way has ended. */
+  /** Resolves when the current tick has ended. */
   stop(): Promise<void>
 }
 
@@ -89,16 +90,16 @@ export function createEventTail(region: Region): EventTail {
     },
     listen(listener) {
       if (ended) throw new RegistryError('UNAVAILABLE', { headers: { 'Retry-After': '1' } })
-      // Registered before the tail is where it says it is: nothing falls between.
+      // Registered before the tail reads its position, so that no event is missed.
       listeners.add(listener)
       const mine = run ?? begin()
       run = mine
       const ready = mine.ready.catch((thrown: unknown) => {
-        // It never began: whoever comes next begins anew.
+        // The run failed to begin. The next listener starts a new one.
         if (run === mine) run = undefined
         throw thrown
       })
-      // Whoever stops before it is ready does not want to know.
+      // A listener that stops before it is ready ignores this error.
       ready.catch(() => {})
       return {
         ready,

@@ -1,9 +1,9 @@
-// One request and its answer, as handlers see them.
+// One request and its reply, as handlers see them.
 //
-// Answers are written to the raw response: the protocol wants exact headers (a bare media type, Content-Length on
-// everything, HEAD like GET), and frameworks add to them. Each answer is one writeHead and at most one write, except
-// streamed blobs. What a handler needs arrives here; nothing is looked up from the framework. An answer that leaves the
-// request's body unread closes the connection.
+// Replies are written to the raw response: the protocol requires exact headers (a bare media type, Content-Length on
+// everything, HEAD like GET), and frameworks add to them. Each reply is one writeHead and at most one write, except for
+// streamed blobs. The exchange carries everything a handler needs; nothing is looked up in the framework. A reply that
+// leaves the body of the request unread closes the connection.
 
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { ANONYMOUS, type Identity } from '#shared/auth/access.ts'
@@ -19,17 +19,17 @@ export class Exchange {
   readonly request: IncomingMessage
   readonly response: ServerResponse
   readonly requestId: string
-  /** The client's address: the socket's, or what a trusted proxy says. */
+  /** The address of the client: that of the socket, or the one that a trusted proxy reports. */
   readonly remoteAddress: string
-  /** The socket's peer is a trusted proxy. */
+  /** True if the peer of the socket is a trusted proxy. */
   readonly trusted: boolean
-  /** Who asks; nobody until the request is authenticated. */
+  /** The caller; NOBODY until the request is authenticated. */
   identity: Identity = NOBODY
   /** The region that signed the request. */
   peer: string | undefined
   /** For the log and the error counters. */
   errorCode: string | undefined
-  /** Content-Length of the answer, for the log. */
+  /** Content-Length of the reply, for the log. */
   bodyBytes = 0
   #abort: AbortController | undefined
 
@@ -52,14 +52,14 @@ export class Exchange {
     return this.edge.registry
   }
 
-  /** Aborts when the client goes away. Made when first asked for: most answers come from memory. */
+  /** Aborts when the client disconnects. Created on first use, because most replies come from memory. */
   get signal(): AbortSignal {
     if (this.#abort === undefined) {
       const abort = new AbortController()
       this.#abort = abort
       if (this.response.destroyed) abort.abort()
       else {
-        // An answer that went out whole also closes: nothing is left to abort then, and an abort is not for free.
+        // A complete reply also emits 'close'. Nothing is left to abort then, and an abort has a cost.
         this.response.once('close', () => {
           if (!this.response.writableFinished) abort.abort()
         })
@@ -77,7 +77,7 @@ export function isHead(exchange: Exchange): boolean {
   return exchange.request.method === 'HEAD'
 }
 
-/** The head of every answer. */
+/** Writes the head of every reply. */
 export function writeHead(exchange: Exchange, status: number, headers: Headers): void {
   const { request, response } = exchange
   if (!bodyIsUnread(request)) {
@@ -89,7 +89,7 @@ export function writeHead(exchange: Exchange, status: number, headers: Headers):
   linger(request, response)
 }
 
-/** An answer with a body that is in memory; HEAD gets the same headers without it. */
+/** Sends a reply whose body is in memory. HEAD gets the same headers without the body. */
 export function sendBytes(
   exchange: Exchange,
   answer: { status: number; headers: Headers; body: Buffer },
@@ -115,7 +115,7 @@ export function sendJson(
   })
 }
 
-/** An answer without a body. 204 and 304 have no Content-Length (RFC 9110, 8.6); everything else says 0. */
+/** Sends a reply without a body. 204 and 304 have no Content-Length (RFC 9110, 8.6); every other status has 0. */
 export function sendEmpty(exchange: Exchange, status: number, headers: Headers = {}): void {
   const length: Headers = status === 204 || status === 304 ? {} : { 'Content-Length': 0 }
   writeHead(exchange, status, { ...registryHeaders(), ...headers, ...length })
@@ -123,8 +123,9 @@ export function sendEmpty(exchange: Exchange, status: number, headers: Headers =
 }
 
 /**
- * On every answer under /v2/: clients of the docker era look for the version. What is not content (lists, sessions,
- * errors) says no-store: a shared cache that is told to keep answers by default kept a 401 for those who may pull.
+ * Headers of every reply under /v2/. Clients from the docker era check the version. Replies without content (lists,
+ * sessions, errors) have no-store: a shared cache configured to keep replies by default once kept a 401 and returned it
+ * to clients that may pull.
  */
 export function registryHeaders(): Headers {
   return {
@@ -134,7 +135,7 @@ export function registryHeaders(): Headers {
   }
 }
 
-/** What outbox rows tell of the request. Bounded: header values are the client's. */
+/** What outbox rows record of the request. Bounded, because header values come from the client. */
 export function provenanceOf(exchange: Exchange): Provenance {
   const { headers, method } = exchange.request
   return {
@@ -158,7 +159,7 @@ function traceparentOf(header: string | string[] | undefined): string | null {
   return typeof header === 'string' && TRACEPARENT.test(header) ? header : null
 }
 
-/** The position of a write in the region's log, for clients that wait until other regions have it. */
+/** The position of a write in the log of the region, for clients that wait until other regions have it. */
 export function positionHeader(exchange: Exchange, { epoch, outboxId }: WritePosition): Headers {
   return { 'Portolan-Position': `${exchange.region.name}:${epoch}:o${outboxId}` }
 }

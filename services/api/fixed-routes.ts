@@ -1,5 +1,5 @@
-// The routes with a fixed path that are answered to the byte: health, tokens, other regions. Those of /v2 are in
-// v2/dispatch.ts, those of /api/v1 in admin/routes.ts.
+// Routes with a fixed path whose replies are controlled byte by byte: health, tokens, other regions. The routes of /v2
+// are in v2/dispatch.ts, those of /api/v1 in admin/routes.ts.
 
 import { live, ready } from './health.ts'
 import { peerBlob, peerManifest } from './peer/content.ts'

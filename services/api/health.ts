@@ -1,4 +1,4 @@
-// /livez and /readyz on the registry's own port, for balancers that cannot reach the metrics port.
+// /livez and /readyz on the registry port, for load balancers that cannot reach the metrics port.
 
 import { type Exchange, sendBytes } from './exchange.ts'
 
@@ -6,7 +6,10 @@ export function live(exchange: Exchange): void {
   sendText(exchange, 200, 'ok\n')
 }
 
-/** 503 while the database or the store is away and while this process drains. The reasons are on the metrics port. */
+/**
+ * Returns 503 if the database or the store is unavailable, or while this process drains. The metrics port gives the
+ * reasons.
+ */
 export async function ready(exchange: Exchange): Promise<void> {
   const isReady = !exchange.edge.draining && (await exchange.region.readiness()).ready
   sendText(exchange, isReady ? 200 : 503, isReady ? 'ok\n' : 'not ready\n')

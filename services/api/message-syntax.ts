@@ -1,5 +1,6 @@
-// What RFC 9112 asks of a request's head beyond what Node's parser checks: the form of the target, exactly one Host.
-// Node's own checks of these answer without an envelope or a log line, so they are off and made here.
+// Checks what RFC 9112 requires of a request head and Node's parser does not check: the form of the target, and exactly
+// one Host. Node has checks for these that reply without an envelope or a log line. They are switched off and made here
+// instead.
 
 import type { IncomingMessage } from 'node:http'
 import { RegistryError } from '#shared/errors.ts'
@@ -9,8 +10,8 @@ const ABSOLUTE = /^https?:\/\/([^/?#]*)(.*)$/is
 const HOST = /^(?:[A-Za-z0-9._~!$&'()*+,;=%-]{0,255}|\[[0-9A-Za-z:.%]{2,60}\])(?::[0-9]{0,5})?$/
 
 /**
- * Turns an absolute-form target into its path, and its authority into the Host, whatever the Host field said (RFC 9112,
- * 3.2.2). A target that is neither stays as it is and is refused by `refuseMalformed`.
+ * Replaces an absolute-form target with its path, and the Host with the authority of the target, whatever the Host
+ * field said (RFC 9112, 3.2.2). A target of any other form is left unchanged, and `refuseMalformed` rejects it.
  */
 export function toOriginForm(request: IncomingMessage): void {
   const { url = '' } = request
@@ -40,7 +41,7 @@ function malformed(message: string): RegistryError {
   return new RegistryError('REQUEST_INVALID', { message, closeConnection: true })
 }
 
-/** Node keeps the first of several Host fields and drops the others: only the raw list has them all. */
+/** Node keeps the first of several Host fields and drops the others. Only the raw list contains them all. */
 function countOfHost(rawHeaders: readonly string[]): number {
   let count = 0
   for (let index = 0; index < rawHeaders.length; index += 2) {

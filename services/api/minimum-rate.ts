@@ -1,14 +1,14 @@
-// Slow clients are cut by a minimum rate, not by a total time: a large blob over a slow line may take hours, but a
-// stream that stands still holds memory, a descriptor and a socket for nothing. One timer watches all streams of an
-// edge; a stream is too slow when a whole window brought fewer bytes than the rate asks for.
+// Cuts slow clients by a minimum rate, not by a total time. A large blob over a slow line may take hours, but a stalled
+// stream holds memory, a descriptor and a socket without progress. One timer watches all streams of an edge. A stream
+// is too slow if a whole window brought fewer bytes than the rate requires.
 
 export interface RateGuardOptions {
   bytesPerSecondMin: number
   /** A pause of this length is always allowed. */
   windowMs: number
-  /** Test seam: milliseconds of a monotonic clock. */
+  /** For tests: milliseconds of a monotonic clock. */
   nowMs?: () => number
-  /** Test seam: how often streams are looked at. */
+  /** For tests: the interval between checks. */
   tickMs?: number
 }
 
@@ -17,9 +17,9 @@ export interface RateWatch extends Disposable {
 }
 
 export interface RateGuard extends Disposable {
-  /** Watches one stream until the watch is disposed; `onTooSlow` is called at most once. */
+  /** Watches one stream until the watch is disposed. `onTooSlow` is called at most once. */
   watch(onTooSlow: () => void): RateWatch
-  /** Looks at all streams now; the timer calls it. */
+  /** Checks all streams now. Called by the timer. */
   tick(): void
 }
 

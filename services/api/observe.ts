@@ -1,12 +1,13 @@
-// The log line and the numbers of every request on every surface, when its answer is out or its client is gone. A client
-// that left before its answer began is status 499, an information: it is no failure of ours.
+// Writes the log line and the metrics of every request on every surface, when its reply is complete or its client has
+// disconnected. A client that disconnects before its reply began gets status 499 at level info, because this is not a
+// server failure.
 
 import { logRequest } from '#shared/observability/log.ts'
 import type { Exchange } from './exchange.ts'
 
-/** What is known of a request from its target alone. */
+/** The facts about a request that follow from its target alone. */
 export interface Observed {
-  /** One of a closed set: it labels metrics. */
+  /** One of a closed set, because it labels metrics. */
   readonly name: string
   readonly repository?: string | undefined
   readonly reference?: string | undefined
@@ -48,7 +49,7 @@ export function observe(exchange: Exchange, { name, repository, reference }: Obs
 
 const METHODS: readonly string[] = Object.freeze(['GET', 'HEAD', 'POST', 'PATCH', 'PUT', 'DELETE'])
 
-/** Metric labels are a closed set: a client may not make new ones. */
+/** Metric labels are a closed set: clients must not create new ones. */
 function knownMethod(method: string): string {
   return METHODS.includes(method) ? method : 'other'
 }

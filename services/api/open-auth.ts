@@ -1,5 +1,5 @@
-// Who may log in at this edge and how tokens are signed: the accounts of the htpasswd file, passwords, and a ring of keys
-// that is kept in the database, its private halves sealed.
+// Sets up authentication for this edge: the accounts and passwords of the htpasswd file, and the ring of keys that sign
+// tokens. The keys are stored in the database with their private halves encrypted.
 
 import { type Accounts, openAccounts } from '#shared/auth/htpasswd.ts'
 import { createKeyRing } from '#shared/auth/key-ring.ts'
@@ -10,16 +10,16 @@ import { type Config, ConfigError } from '#shared/config/load.ts'
 import { insertSigningKeyIfAbsent, listSigningKeys } from '#shared/db/signing-keys.ts'
 import type { Region } from '#shared/region.ts'
 
-/** @throws OperatorError when the file of accounts cannot be used: said before a database is made */
+/** @throws OperatorError if the accounts file cannot be used. Checked before a database is created. */
 export async function requireAccounts({ auth }: Config): Promise<void> {
   if (auth.mode === 'none' || auth.htpasswdFile === undefined) return
-  // Read once and dropped: problems of later readings are nobody's.
+  // Read once and discarded, so problems of later readings do not matter.
   await openAccounts({ path: auth.htpasswdFile, onProblem: () => {} })
 }
 
 /**
- * undefined: nobody is asked who they are.
- * @throws OperatorError when the file of accounts cannot be used, ConfigError when there is no key to seal with
+ * undefined: authentication is off.
+ * @throws OperatorError if the accounts file cannot be used, ConfigError if there is no key for encryption
  */
 export async function openAuth(
   region: Pick<Region, 'config' | 'db' | 'reads' | 'sealer' | 'log' | 'name'>,
@@ -45,7 +45,7 @@ function authOf(
       'PORTOLAN_AUTH=accounts signs tokens with keys that are kept encrypted in the database: set PORTOLAN_SECRETS_KEY, the same at every node (make one with `openssl rand -base64 32`)',
     ])
   }
-  /** At most as many as keys are listed in the life of a process. */
+  /** Holds at most as many entries as keys are listed during the life of the process. */
   const told = new Set<string>()
   const tellClosed = (kid: string, reason: string): void => {
     if (told.has(kid)) return

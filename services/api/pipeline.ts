@@ -1,9 +1,9 @@
-// The order in which every request of every surface is treated: match, observe, authenticate, authorize, read the body,
-// handle, answer errors. The order is the security: the log line is promised first, the caller is known and allowed
-// before a byte of the body is read, and whatever is thrown is rendered in one place.
+// The order of steps for every request of every surface: match, observe, authenticate, authorize, read the body,
+// handle, render errors. Security depends on this order. The log line is ensured first. The caller is known and allowed
+// before a byte of the body is read. Everything that is thrown is rendered in one place.
 //
-// `enter` is the first half, up to the body. `run` is all of it, for the surfaces that are written to the byte (/v2,
-// /peer, /token, health). /api/v1 enters in the same way and leaves the rest to fastify (admin/register.ts).
+// `enter` is the first half, up to the body. `run` is the whole sequence, for the surfaces that are controlled byte by
+// byte (/v2, /peer, /token, health). /api/v1 enters in the same way and leaves the rest to fastify (admin/register.ts).
 
 import { RegistryError } from '#shared/errors.ts'
 import { admit } from './admit.ts'
@@ -14,10 +14,10 @@ import { observe } from './observe.ts'
 import type { Declared, Matched, Needed } from './route.ts'
 
 /**
- * Promises the log line, then checks the request's syntax, its method and who sent it. Synchronous (undefined) for a
- * token that was seen before.
+ * Ensures the log line, then checks the syntax of the request, its method and its caller. Returns undefined
+ * synchronously for a token that was seen before.
  *
- * @throws RegistryError for a request that goes no further
+ * @throws RegistryError if the request is refused
  */
 export function enter(exchange: Exchange, matched: Matched<Needed>): Promise<void> | undefined {
   observe(exchange, matched)
@@ -35,16 +35,16 @@ export function enter(exchange: Exchange, matched: Matched<Needed>): Promise<voi
   return admit(exchange, declared.need, matched.repository)
 }
 
-/** Answers a request. Never rejects; resolves when the handler has ended, which for a stream is its end. */
+/** Handles a request. Never rejects. Resolves when the handler has ended; for a stream, when the stream has ended. */
 export async function run(exchange: Exchange, matched: Matched<Declared<never>>): Promise<void> {
   try {
     const entering = enter(exchange, matched)
     if (entering !== undefined) {
       await entering
-      // Nobody is left to answer: nothing is begun for them.
+      // The client has disconnected, so no work is started.
       if (exchange.response.destroyed) return
     }
-    // The match found both: the path is the one that its methods take.
+    // The match found both, so the path has the type that its methods accept.
     await matched.methods[exchange.request.method ?? '']?.handle(exchange, matched.path as never)
   } catch (thrown) {
     replyError(exchange, thrown)

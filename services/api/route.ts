@@ -1,5 +1,5 @@
-// What a route is: a name for metrics and log lines, and for each of its methods what a caller needs. A method without a
-// need cannot be declared, and a route without one cannot be registered: that would be a mistake that must not start.
+// A route: a name for metrics and log lines, and the need of each of its methods. A method without a need cannot be
+// declared, and a route that contains one cannot be registered. Such a mistake stops the process at start.
 
 import { RegistryError } from '#shared/errors.ts'
 import type { RepositoryName } from '#shared/oci/reference.ts'
@@ -12,14 +12,14 @@ export interface Needed {
   readonly need: RouteNeed
 }
 
-/** What a method of a route needs and does. `Path` is what the match found in the target. */
+/** What a method of a route needs and does. `Path` is what the match extracts from the target. */
 export interface Declared<Path> extends Needed {
   readonly handle: (exchange: Exchange, path: Path) => Answered
 }
 
 export type Methods<Of> = Readonly<Partial<Record<Method, Of>>>
 
-/** A request's route. `refusal` says that there is none. */
+/** The route of a request. `refusal` is set if there is none. */
 export interface Matched<Of extends Needed> {
   readonly name: string
   readonly repository?: RepositoryName | undefined
@@ -48,7 +48,7 @@ export function refusedRoute(name: string, path: unknown, refusal: RegistryError
   return { name, path, methods: NO_METHODS, refusal }
 }
 
-/** What a fixed route is told of its target, undecoded. */
+/** The parts of the target that a fixed route receives, not decoded. */
 export interface FixedPath {
   /** The first parameter of its URL; empty if it has none. */
   readonly id: string
@@ -56,9 +56,9 @@ export interface FixedPath {
 }
 
 /**
- * Matches a target that the router gave to `url`, in the router's notation (`:id` is a part of one segment, `*` is the
- * rest). The router decodes; this looks at the target as it was sent. What is spelt in another way (`/%61pi/v1/...`) is
- * no route: a proxy that guards a path would not recognize it either.
+ * Matches a target that the router assigned to `url`, in the router's notation (`:id` is a part of one segment, `*` is
+ * the rest). The router decodes; this function compares the target as it was sent. A target with another spelling
+ * (`/%61pi/v1/...`) is not a route: a proxy that guards a path would not recognize it either.
  */
 export function fixedMatch<Of extends Needed>(
   { name, methods }: { name: string; methods: Methods<Of> },

@@ -1,7 +1,8 @@
-// The API service: listens, answers, drains. It holds no state of its own: any number of them may serve one region.
+// The API service: listens, serves, drains. It holds no state of its own, so any number of them may serve one region.
 //
-// Draining: readiness turns to 503 at once, no new connections are taken, idle ones are closed, event streams end, requests
-// under way have PORTOLAN_DRAIN_SECONDS to finish, and then their connections are cut. Answers say `Connection: close`.
+// Draining: readiness becomes 503 at once, no new connections are accepted, idle ones are closed, and event streams
+// end. Requests in progress have PORTOLAN_DRAIN_SECONDS to finish; then their connections are cut. Replies have
+// `Connection: close`.
 
 import { createServer, type RequestListener, type Server } from 'node:http'
 import { startLoop } from '#shared/loop.ts'
@@ -14,12 +15,14 @@ import { createConnections } from './connections.ts'
 import { type Edge, openEdge } from './edge.ts'
 import { toOriginForm } from './message-syntax.ts'
 
-/** Tokens and cookies of proxies can be large; Node's default of 16 KiB refuses some. */
+/** Tokens and proxy cookies can be large. Node's default of 16 KiB rejects some of them. */
 const HEADER_BYTES_MAX = 32 * 1024
 const HEADERS_TIMEOUT_MS = 30_000
-/** For the pulls that were counted since they were last written. */
+/** Time for the last write of counted pulls. */
 const LAST_WRITE_MS = 5_000
-/** Longer than balancers keep theirs, so that they close first and no request meets a closing socket. */
+/**
+ * Longer than the keep-alive time of load balancers, so that they close first and no request meets a closing socket.
+ */
 const KEEP_ALIVE_TIMEOUT_MS = 75_000
 
 export interface ApiService extends Service {
@@ -27,9 +30,9 @@ export interface ApiService extends Service {
 }
 
 export interface ApiOptions extends Pick<AppOptions, 'routes'> {
-  /** Several processes listen on the one port. */
+  /** Lets several processes listen on the same port. */
   readonly reusePort?: boolean
-  /** What is served; the region's own when it is not given. */
+  /** The registry to serve; by default that of the region. */
   readonly registry?: Registry
 }
 
@@ -52,14 +55,14 @@ export async function startApi(region: Region, options: ApiOptions = {}): Promis
         maxHeaderSize: HEADER_BYTES_MAX,
         headersTimeout: HEADERS_TIMEOUT_MS,
         keepAliveTimeout: KEEP_ALIVE_TIMEOUT_MS,
-        // Uploads take as long as they take; the minimum rate guards them.
+        // Uploads have no total time limit. The minimum rate bounds them.
         requestTimeout: 0,
-        // Node's answer has no envelope and no log line; message-syntax.ts looks at it.
+        // Node's own reply has no envelope and no log line. message-syntax.ts checks the Host instead.
         requireHostHeader: false,
       },
       serve,
     )
-    // Without this Node tells every client that asks to send its body before we looked at the request.
+    // Without this listener, Node tells every client that asks to send its body before the request is checked.
     server.on('checkContinue', serve)
     server.on('checkExpectation', serve)
     connections.follow(server)
@@ -80,7 +83,7 @@ export async function startApi(region: Region, options: ApiOptions = {}): Promis
       const drainMs = config.drainSeconds * 1_000
       const startMs = performance.now()
       connections.closeWhenAnswered()
-      // It tells the streams to end at once; a query of its own under way is waited for as long as requests are.
+      // Notifies the streams to end at once. Its own running query is waited for as long as requests are.
       const ended = tail[Symbol.asyncDispose]()
       await Promise.all(servers.map((server) => connections.drain(server, drainMs)))
       await within(ended, drainMs - (performance.now() - startMs))
@@ -91,7 +94,7 @@ export async function startApi(region: Region, options: ApiOptions = {}): Promis
   }
 }
 
-/** Waits for a promise that never rejects, but not longer: a database that stands still must not hold the process. */
+/** Waits for a promise that never rejects, for at most `ms`. A stalled database must not keep the process alive. */
 async function within(promise: PromiseLike<void>, ms: number): Promise<void> {
   const { promise: over, resolve } = Promise.withResolvers<void>()
   const timer = setTimeout(resolve, Math.max(0, ms))
@@ -99,7 +102,7 @@ async function within(promise: PromiseLike<void>, ms: number): Promise<void> {
   clearTimeout(timer)
 }
 
-/** Counted pulls to the outbox, every so often and once more at the end. */
+/** Writes counted pulls to the outbox, periodically and once more at the end. */
 function writePulls({ region, pulls }: Edge): AsyncDisposable | undefined {
   if (pulls === undefined) return undefined
   const write = async () => void (await pulls.write(region.db, region.instance))

@@ -1,16 +1,19 @@
-// Places for answers that stay open: event streams and peers' long polls. Each holds a socket, a listener and up to a
-// MiB that its reader has not taken, so there is a number of them per process and per caller; beyond it 429. A place is
-// held until the work behind it has ended, not only until the client has gone: what it cost is counted for as long as it
-// costs.
+// Limits the number of replies that stay open: event streams and long polls of peers. Each holds a socket, a listener
+// and up to 1 MiB that its reader has not received. So their number is bounded per process and per caller; requests
+// above the bound get 429. A place is held until the work behind the reply has ended, not only until the client has
+// disconnected: it counts for as long as it uses resources.
 
 import { RegistryError } from '#shared/errors.ts'
 
 const RETRY_AFTER_SECONDS = '10'
 
 export interface Streams {
-  /** Places taken. */
+  /** Number of places in use. */
   readonly open: number
-  /** @param caller an address, or the name of a peer. @throws RegistryError TOOMANYREQUESTS with Retry-After */
+  /**
+   * @param caller an address, or the name of a peer
+   * @throws RegistryError TOOMANYREQUESTS with Retry-After
+   */
   take(caller: string): Disposable
 }
 

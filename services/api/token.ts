@@ -1,5 +1,5 @@
-// GET and POST /token: the docker token endpoint and its OAuth2 form (RFC 6749, 4.3 and 6). What is decided is in
-// shared/auth/token-service.ts; here are the two shapes of the request.
+// GET and POST /token: the docker token endpoint and its OAuth2 form (RFC 6749, 4.3 and 6).
+// shared/auth/token-service.ts makes the decisions; this file handles the two shapes of the request.
 
 import { parseAuthorization } from '#shared/auth/authorization-header.ts'
 import { answerTokenRequest, type TokenRequest } from '#shared/auth/token-service.ts'
@@ -21,7 +21,7 @@ export async function token(exchange: Exchange): Promise<void> {
     sendJson(exchange, answer)
   } catch (thrown) {
     if (!(thrown instanceof RegistryError) || thrown.code !== 'UNAUTHORIZED') throw thrown
-    // RFC 9110, 15.5.2 wants a challenge; Bearer would send the client here again.
+    // RFC 9110, 15.5.2 requires a challenge. Bearer would send the client back to this endpoint.
     throw new RegistryError('UNAUTHORIZED', {
       message: thrown.message,
       headers: { 'WWW-Authenticate': 'Basic realm="portolan"' },
@@ -65,7 +65,7 @@ async function fromForm(exchange: Exchange): Promise<TokenRequest> {
   throw new RegistryError('REQUEST_INVALID', { message: 'grant_type is neither password nor refresh_token' })
 }
 
-/** In forms and in this query a plus sign is a space: clients join scopes with it. */
+/** In forms and in this query a plus sign is a space, because clients join scopes with it. */
 function parseForm(text: string) {
   return parseQuery(text.replaceAll('+', ' '))
 }

@@ -1,14 +1,14 @@
-// Request bodies that nobody reads. An answer that leaves one unread says `Connection: close`: keep-alive would make the
-// process read what nobody wants, gigabytes of it if the client likes. A little is still taken in, because a client that
-// is mid-write when the socket is reset loses the answer it was sent.
+// Handles request bodies that are not read. A reply that leaves a body unread has `Connection: close`: with keep-alive
+// the process would have to read the rest, which may be gigabytes. A bounded amount is still read, because a client
+// whose socket is reset while it writes loses the reply.
 
 import type { IncomingMessage, ServerResponse } from 'node:http'
 
-/** Body bytes taken in after an early answer, and for how long, before the socket is cut. */
+/** Maximum number of body bytes read after an early reply, and the time limit, before the socket is cut. */
 const LINGER_BYTES_MAX = 256 * 1024
 const LINGER_MS = 1_000
 
-/** True while some of the request's body has not arrived: for requests without a body, always false. */
+/** True while part of the body has not arrived. Always false for requests without a body. */
 export function bodyIsUnread(request: IncomingMessage): boolean {
   if (request.complete) return false
   const { headers } = request
@@ -16,17 +16,17 @@ export function bodyIsUnread(request: IncomingMessage): boolean {
 }
 
 /**
- * Takes in at most LINGER_BYTES_MAX of the body and cuts the connection LINGER_MS after the answer is out. Until then it
- * cuts nothing: answers to earlier requests may still be leaving on the same connection.
+ * Reads at most LINGER_BYTES_MAX of the body and cuts the connection LINGER_MS after the reply is complete. Until then
+ * it cuts nothing, because replies to earlier requests may still be in transit on the same connection.
  */
 export function linger(request: IncomingMessage, response: ServerResponse): void {
   let taken = 0
   const cut = () => request.destroy()
-  // Where a handler reads the body, the bytes are its own and only the time is bounded here.
+  // If a handler reads the body, it owns the bytes, and only the time is bounded here.
   const isRead = request.listenerCount('data') > 0
   const take = (chunk: Buffer) => {
     taken += chunk.length
-    // Not cut yet: a reset would overtake the answer on its way to a client that is still writing.
+    // Not cut yet: a reset could overtake the reply to a client that is still writing.
     if (taken > LINGER_BYTES_MAX) request.pause()
   }
   request.on('error', cut)

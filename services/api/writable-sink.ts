@@ -1,16 +1,16 @@
-// A Node stream as a ByteSink: each write resolves when the kernel has the bytes and their memory may be used again.
+// A Node stream as a ByteSink. Each write resolves when the kernel has the bytes and their memory may be reused.
 
 import type { Writable } from 'node:stream'
 import type { ByteSink } from '../../shared/blobs/blob-store.ts'
 
-/** The receiver went away before it had everything. */
+/** The receiver disconnected before it had received everything. */
 export class SinkClosedError extends Error {
   override readonly name = 'SinkClosedError'
 }
 
 /**
- * One write at a time. `onProgress` is told the bytes that left. Listens for the stream's end once, not per write;
- * dispose it when the last write has resolved.
+ * One write at a time. `onProgress` receives the number of bytes sent. Listens for the end of the stream once, not per
+ * write. Dispose it when the last write has resolved.
  */
 export function writableSink(
   stream: Writable,
@@ -23,7 +23,7 @@ export function writableSink(
   }
   stream.on('close', closed)
   stream.on('error', closed)
-  /** Resolves when the last chunk, and so each before it, has left. */
+  /** Resolves when the last chunk, and so each one before it, has been sent. */
   function writeAll(chunks: readonly Buffer[]): Promise<void> {
     if (stream.destroyed) return Promise.reject(new SinkClosedError('the receiver went away'))
     return new Promise<void>((resolve, reject) => {
@@ -34,7 +34,7 @@ export function writableSink(
         onProgress(chunks.reduce((sum, { length }) => sum + length, 0))
         resolve()
       }
-      // Corked, several chunks are one system call.
+      // When corked, several chunks are one system call.
       if (chunks.length > 1) stream.cork()
       chunks.forEach((chunk, index) => {
         if (index === chunks.length - 1) stream.write(chunk, left)

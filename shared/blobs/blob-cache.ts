@@ -1,14 +1,15 @@
-// Small blobs in memory, up to a number of bytes in all: configs are fetched on every pull, and most are a few KB.
-// Keyed by storage key, which is never reused, so nothing is ever invalidated. Requests for one key share one read.
+// Caches small blobs in memory, up to a total number of bytes. Configs are fetched on every pull, and most are a few
+// KB. The cache is keyed by storage key, which is never reused, so nothing is ever invalidated. Requests for one key
+// share one read.
 
 import { LRUCache } from 'lru-cache'
 
-/** Larger blobs are streamed: they would push many small ones out. */
+/** Larger blobs are streamed, because each would evict many small ones. */
 const ENTRY_BYTES_MAX = 256 * 1024
 
 export interface BlobCache {
   readonly entryBytesMax: number
-  /** The bytes, from memory or by `load`; a load that fails is not remembered. */
+  /** Returns the bytes from memory or from `load`. A failed load is not cached. */
   get(key: string, load: () => Promise<Buffer>): Promise<Buffer>
   peek(key: string): Buffer | undefined
 }

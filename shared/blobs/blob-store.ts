@@ -1,96 +1,106 @@
-// BlobStore: bytes under opaque keys, the one interface for files, S3, Google Cloud Storage, Azure and rows of Postgres.
+// BlobStore: bytes under opaque keys, the one interface for files, S3, Google Cloud Storage, Azure and rows of
+// Postgres.
 //
-// A store knows nothing of digests as names, repositories or tags: Postgres maps a digest to (store, key), and that
-// row is the commit. So a commit never copies bytes, whatever the store, and keys are never reused: a late write or
-// delete under an old key can touch nothing that is committed.
+// A store does not know repositories, tags, or digests as names. Postgres maps a digest to (store, key), and that row
+// is the commit. So a commit never copies bytes, whatever the store. Keys are never reused: a late write or delete
+// under an old key cannot affect committed content.
 //
-// An upload is a session that any node may continue. Its state is `StoredSession`, plain JSON kept in the upload's
-// row; nothing of it lives on a node. Each request body is one attempt: its bytes go to a place of their own, and it
-// joins the session only when the caller records the session that `finish` returned by compare-and-set. A writer that
-// lost that race, or was frozen and woke up, has touched nothing that anybody else reads.
+// An upload is a session that any node may continue. Its state is `StoredSession`, plain JSON in the row of the upload;
+// nothing is kept on a node. Each request body is one attempt, and its bytes go to a separate place. The attempt joins
+// the session only when the caller records the session returned by `finish` with compare-and-set. A writer that lost
+// that race, or was suspended and resumed later, has changed nothing that others read.
 //
-// Layout of the file store, drawn once:
+// Layout of the file store:
 //   <data>/<region>/blobs/<first two of key>/<key>      one attempt or one concatenation, never reopened for writing
-// and of the others:
+// and of the object stores:
 //   <bucket>/<prefix><key>                              one upload in parts, or one small object; never overwritten
-// Beside them lies one marker, `portolan-store.json`, that says who owns the store (store-owner.ts). Small blobs are rows of
-// the region's database instead (shared/db/row-store.ts).
+// One marker beside the blobs, `portolan-store.json`, identifies the owner of the store (store-owner.ts). Small blobs
+// are rows of the region's database instead (shared/db/row-store.ts).
 //
-// Failures: a method rejects with StoreError; `retryable` says whether the same call may succeed later. Absence of an
-// object that a row names is a StoreError too ('missing'): it is never an empty answer.
+// Failures: a method rejects with StoreError; `retryable` tells whether the same call may succeed later. If a row names
+// an object that does not exist, the result is a StoreError too ('missing'), never empty content.
 
 import type { Digest, DigestAlgorithm } from '#shared/oci/digest.ts'
 
-/** What a store remembers of an upload between requests. JSON, at most some hundred KB; opaque to everyone else. */
+/** What a store records of an upload between requests. JSON, at most a few hundred KB; opaque to all other code. */
 export interface StoredSession {
-  /** Bytes durably in the session: the upload's offset. */
+  /** Number of durable bytes in the session: the offset of the upload. */
   readonly size: number
-  /** Digest of all bytes so far where it is known without reading them again: after one attempt. */
+  /** Digest of all bytes so far if it is known without reading them again, which is the case after one attempt. */
   readonly digest: Digest | null
-  /** The store's own notes: keys, part numbers, ETags. */
+  /** Internal to the store: keys, part numbers, ETags. */
   readonly parts: readonly unknown[]
 }
 
 export const EMPTY_SESSION: StoredSession = Object.freeze({ size: 0, digest: null, parts: [] })
 
-/** Bytes on their way to a client or another store. */
+/** Receives bytes for a client or another store. */
 export interface ByteSink {
-  /** Resolves when the chunk's memory may be used again; rejects when the receiver is gone. One call at a time. */
+  /**
+   * Resolves when the memory of the chunk may be reused; rejects if the receiver has disconnected. One call at a time.
+   */
   write(chunk: Buffer): Promise<void>
-  /** Several chunks in one go, for receivers that do that cheaper. Same promise as `write`. */
+  /** Writes several chunks in one call, for receivers that can do so at lower cost. Same guarantee as `write`. */
   writeAll?(chunks: readonly Buffer[]): Promise<void>
 }
 
-/** One request body being written. Must be finished or aborted; disposing an unfinished one aborts it. */
+/** Writes one request body. Must be finished or aborted; disposing an unfinished attempt aborts it. */
 export interface Attempt extends AsyncDisposable {
   /**
-   * Takes the bytes in order, and the chunk's memory for good: a large chunk may be empty afterwards. Resolves when more
-   * may be given (back-pressure).
+   * Takes the bytes in order and takes ownership of the chunk's memory: a large chunk may be empty afterwards. Resolves
+   * when more bytes may be passed (back-pressure).
    */
   write(chunk: Buffer): Promise<void>
-  /** All bytes are durable when it resolves (files: data and directory are synced). Returns the session with them appended. */
+  /**
+   * When it resolves, all bytes are durable (files: data and directory are synced). Returns the session with the bytes
+   * appended.
+   */
   finish(): Promise<StoredSession>
   /**
-   * To be called when the session's row counts on this attempt: removes what the session held before and needs no
-   * more. Dying before it leaves orphans for the sweep.
+   * Call this when the session's row refers to this attempt. Removes what the session held before and no longer needs.
+   * A crash before this call leaves orphans for the sweep.
    */
   joined(): Promise<void>
-  /** Where its bytes are so far: what a sweep must not touch while they arrive. Grows while it is written. */
+  /**
+   * Keys under which bytes are stored so far. A sweep must not remove them while bytes arrive. Grows during the write.
+   */
   keys(): readonly string[]
-  /** Drops this attempt's bytes, also after `finish`. Idempotent, never throws for bytes that are already gone. */
+  /**
+   * Removes the bytes of this attempt, also after `finish`. Idempotent, never throws for bytes that are already gone.
+   */
   abort(): Promise<void>
 }
 
 export interface AttemptOptions {
-  /** What the attempt's bytes are hashed with while they stream; the session's digest uses it. */
+  /** Hashes the bytes of the attempt while they stream. The digest of the session uses it. */
   algorithm: DigestAlgorithm
-  /** Bytes that will come, where it is known: less memory is set aside for a small body. */
+  /** Number of bytes to expect, if known. Less memory is reserved for a small body. */
   length?: number | undefined
-  /** Aborts pending work when the client goes away. */
+  /** Aborts pending work when the client disconnects. */
   signal?: AbortSignal
 }
 
-/** A finished object: what a blob row records. */
+/** A finished object, as a blob row records it. */
 export interface StoredObject {
   readonly key: string
   readonly size: number
-  /** In the algorithm that was asked for. */
+  /** In the requested algorithm. */
   readonly digest: Digest
 }
 
 export interface Completion {
   readonly object: StoredObject
-  /** Keys of the session that the object does not use; to be removed after the row is committed. */
+  /** Keys of the session that the object does not use. Remove them after the row is committed. */
   readonly surplus: readonly string[]
-  /** True when `complete` made the object under a key of its own: whoever then loses the commit may remove it. */
+  /** True if `complete` created the object under a new key: a caller that then loses the commit may remove it. */
   readonly fresh: boolean
 }
 
 export interface ObjectStat {
   readonly size: number
   /**
-   * Changes whenever somebody writes to the object, where that is known without a request (files); undefined
-   * elsewhere. Two equal versions say that nobody wrote in between, not that the medium kept every bit.
+   * Changes whenever the object is written to, if this is known without a request (files); undefined for other stores.
+   * Two equal versions mean that no write happened in between, not that the medium kept every bit.
    */
   readonly version?: string
 }
@@ -101,7 +111,7 @@ export interface ListedObject {
   readonly modifiedAtMs: number
 }
 
-/** Whose rows say what is needed in a store. */
+/** The owner of a store: the database whose rows decide what the store must keep. */
 export interface StoreOwner {
   readonly region: string
   /** The uuid of the region's database. */
@@ -109,99 +119,102 @@ export interface StoreOwner {
 }
 
 export const MARKER_NAME = 'portolan-store.json'
-/** A marker has some hundred bytes. */
+/** A marker has a few hundred bytes. */
 export const MARKER_BYTES_MAX = 4_096
 
 export interface BlobStore extends AsyncDisposable {
-  /** The name kept in blob.store and upload.store: 'file', 's3', 'gcs', 'azure', 'postgres'. */
+  /** The name stored in blob.store and upload.store: 'file', 's3', 'gcs', 'azure', 'postgres'. */
   readonly name: string
-  /** Where it keeps things, for the operator: `the S3 bucket "images"`. */
+  /** The location of the store, for the operator: `the S3 bucket "images"`. */
   readonly place: string
 
-  /** Begins an attempt that would append to the session. Allocates nothing that outlives a crash unseen by `list`. */
+  /** Begins an attempt to append to the session. Allocates nothing that survives a crash without showing in `list`. */
   begin(session: StoredSession, options: AttemptOptions): Promise<Attempt>
 
   /**
-   * Makes the session one durable object. No bytes are read when the session is one attempt hashed with `algorithm`;
-   * otherwise they are read once to be hashed (and, for files, concatenated under a new key).
-   * An empty session gives an object of zero bytes. Rejects with 'lost' when it meets bytes that are gone; what is
-   * not read here is not looked for either: the caller proves the object by `stat` before it commits the row.
+   * Turns the session into one durable object. No bytes are read if the session is one attempt hashed with `algorithm`.
+   * Otherwise they are read once to be hashed (and, for files, concatenated under a new key). An empty session gives an
+   * object of zero bytes. Rejects with 'lost' if bytes that it reads are gone. Bytes that it does not read are not
+   * checked: the caller checks the object with `stat` before it commits the row.
    */
   complete(session: StoredSession, options: AttemptOptions): Promise<Completion>
 
-  /** Drops all bytes of a session that will not be completed. Idempotent. */
+  /** Removes all bytes of a session that will not be completed. Idempotent. */
   abandon(session: StoredSession): Promise<void>
 
   /**
-   * Sends bytes start..end (inclusive, 0 <= start <= end < size) to the sink, in order and all of them, or rejects:
-   * never a short body that looks whole. Memory comes from the process-wide budget. Stops when the signal aborts.
+   * Sends all bytes start..end (inclusive, 0 <= start <= end < size) to the sink in order, or rejects. A short body
+   * never looks complete. Memory comes from the process-wide budget. Stops when the signal aborts.
    */
   send(key: string, range: { start: number; end: number }, sink: ByteSink, signal: AbortSignal): Promise<void>
 
   /**
-   * The object's size now; undefined: it is not there, although the store is. A store that is away, empty because it
-   * is not mounted, or whose bucket is gone rejects instead: nobody may take its objects for lost.
+   * The current size of the object; undefined: the store is available and the object does not exist. Rejects if the
+   * store is unavailable, empty because it is not mounted, or if its bucket is gone, so that its objects are not taken
+   * for lost.
    */
   stat(key: string): Promise<ObjectStat | undefined>
 
-  /** `stat` costs a system call, not a request: it may be asked before each read. */
+  /** True if `stat` costs a system call, not a request. The caller may then call it before each read. */
   readonly statIsLocal: boolean
 
-  /** A whole small object; the caller bounds its size. Rejects unless exactly `size` bytes are there. */
+  /** Reads a whole small object; the caller bounds its size. Rejects unless it has exactly `size` bytes. */
   read(key: string, size: number): Promise<Buffer>
 
-  /** Removes objects. Idempotent: keys that are gone are fine. At most 1,000 keys a call. */
+  /** Removes objects. Idempotent: missing keys are not an error. At most 1,000 keys per call. */
   remove(keys: readonly string[]): Promise<void>
 
   /**
-   * Objects after the given key in byte order, at most `limit` (<= 1,000): what the orphan sweep pages through. Only
-   * what has the form of a key: neither the marker nor what others keep beside the blobs. [] is the end.
+   * Objects after the given key in byte order, at most `limit` (<= 1,000), as pages for the orphan sweep. Returns only
+   * names with the form of a key, so neither the marker nor foreign objects beside the blobs. [] is the end.
    */
   list(after: string, limit: number): Promise<readonly ListedObject[]>
 
-  /** The keys that a session's parts hold: what the orphan sweep must not touch. */
+  /** The keys held by the parts of a session. The orphan sweep must not remove them. */
   keysOf(parts: readonly unknown[]): string[]
 
   /**
-   * Removes up to 1,000 uploads that were begun before `startedBeforeMs` (by the store's clock), never ended, and hold
-   * none of the keys that `held` says are in use. Returns how many. 0 for stores that keep nothing out of sight of `list`.
+   * Removes up to 1,000 uploads that began before `startedBeforeMs` (by the clock of the store), never ended, and hold
+   * none of the keys that `held` reports as in use. Returns their number. Returns 0 for stores where `list` shows
+   * everything.
    */
   dropUnfinished(
     startedBeforeMs: number,
     held: (keys: readonly string[]) => Promise<ReadonlySet<string>>,
   ): Promise<number>
 
-  /** The marker's text; undefined: there is none. */
+  /** The text of the marker; undefined: there is none. */
   readMarker(): Promise<string | undefined>
 
   /**
-   * Writes the marker; durable when it resolves. Without `replace` one that is there stays as it is, and that is no
-   * error: the caller reads back whose it is. store-owner.ts says where two writers at once are told apart.
+   * Writes the marker; durable when it resolves. Without `replace`, an existing marker is left unchanged and no error
+   * is raised; the caller reads the marker back to find the owner. store-owner.ts explains how two concurrent writers
+   * are told apart.
    */
   writeMarker(text: string, options: { replace: boolean }): Promise<void>
 
-  /** What the store's own clock says now: the one that `modifiedAtMs` is measured with. Costs a small write. */
+  /** The current time of the store's own clock, the one that sets `modifiedAtMs`. Costs a small write. */
   nowMs(): Promise<number>
 
   /**
-   * Where a client may fetch the object itself, without asking us, until at least 20 minutes from now. The same for
-   * everybody who asks within some minutes, so that caches in between work. undefined: this store has no such thing.
+   * A URL where a client may fetch the object directly, valid for at least 20 minutes. All callers within a few minutes
+   * get the same URL, so that intermediate caches work. undefined: the store does not support this.
    */
   url(key: string): Promise<string | undefined>
 
   /**
-   * Where a proxy that reads this store itself finds the object: a path from the store's root, with the query of a link
-   * as `url` makes it where the store is a service. undefined: this store has no such thing.
+   * The path where a proxy that reads this store finds the object: relative to the root of the store, with the query of
+   * a link from `url` if the store is a service. undefined: the store does not support this.
    */
   proxyPath(key: string): Promise<string | undefined>
 
-  /** Writes, reads back and removes a probe object. Rejects with one sentence that says what is wrong. */
+  /** Writes, reads back and removes a probe object. Rejects with one sentence that describes the problem. */
   check(): Promise<void>
 }
 
 export class StoreError extends Error {
   override readonly name = 'StoreError'
-  /** 'lost': the session's bytes are gone or not what the row says; the upload has to begin again. */
+  /** 'lost': the bytes of the session are gone or differ from what the row records. The upload must begin again. */
   readonly kind: 'missing' | 'full' | 'denied' | 'corrupt' | 'lost' | 'unavailable'
   readonly retryable: boolean
 

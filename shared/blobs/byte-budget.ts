@@ -1,30 +1,31 @@
-// A process-wide budget of read buffers. Streams to slow clients are what fills a registry's memory: each holds what
-// it has read and could not send. So buffers come from here, pooled, large while few streams are open and small when
-// many are, and whoever finds the budget spent waits in line. What a waiting stream costs is a queue entry.
+// A process-wide budget of read buffers. Streams to slow clients use most of a registry's memory: each holds what it
+// has read and could not send. So their buffers come from this pool. They are large while few streams are open and
+// small when many are. If the budget is spent, a stream waits in line, and a waiting stream costs one queue entry.
 
 import { createWaitingLine } from './waiting-line.ts'
 
-/** Large enough that reading and sending overlap well. */
+/** Large enough for reading and sending to overlap well. */
 const LARGE_BYTES = 1024 * 1024
 const MEDIUM_BYTES = 256 * 1024
 const SMALL_BYTES = 64 * 1024
 /**
- * Fractions of the budget in use at which streams get smaller buffers. Early ones, so that hundreds of clients that
- * stand still leave most of the budget to those that read.
+ * Fractions of the budget in use at which streams get smaller buffers. They are low, so that hundreds of stalled
+ * clients leave most of the budget to those that read.
  */
 const LARGE_UNTIL = 1 / 8
 const MEDIUM_UNTIL = 3 / 8
 
 export interface ByteBudget {
   /**
-   * A buffer of at most 1 MiB, smaller under pressure or when `wanted` is smaller. Waits while the budget is spent.
-   * @throws the signal's reason when it aborts first
+   * Returns a buffer of at most 1 MiB, smaller under pressure or if `wanted` is smaller. Waits while the budget is
+   * spent.
+   * @throws the reason of the signal if it aborts first
    */
   take(wanted: number, signal: AbortSignal): Promise<Buffer>
   give(buffer: Buffer): void
-  /** Bytes handed out now. */
+  /** Bytes currently handed out. */
   inUse(): number
-  /** Past the large buffers: a stream should hold one, not two. */
+  /** True once buffers are no longer large: a stream should then hold one buffer, not two. */
   isTight(): boolean
 }
 
@@ -67,7 +68,7 @@ export function createByteBudget(options: { bytesMax: number }): ByteBudget {
     },
     give(buffer) {
       used -= buffer.length
-      // What is kept for reuse counts too: the pool never holds more than the budget has to spare.
+      // Buffers kept for reuse count too: the pool never holds more than the unused part of the budget.
       if (used + pooledBytes + buffer.length <= bytesMax) {
         pooled[buffer.length]?.push(buffer)
         pooledBytes += buffer.length

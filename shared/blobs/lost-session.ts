@@ -1,10 +1,13 @@
-// A store reads back what an open upload has sent: to take a rest in front of the next body, to join several bodies, to
-// hash with another algorithm. Nothing promises that those bytes are still there, so their loss is no outage: the upload
-// is 'lost' and the client begins again.
+// A store reads back bytes of an open upload to put a remainder in front of the next body, to join several bodies, or
+// to hash with another algorithm. Nothing guarantees that those bytes still exist, so their loss is not an outage: the
+// upload is 'lost' and the client begins again.
 
 import { StoreError } from './blob-store.ts'
 
-/** The reading's result. @throws StoreError 'lost' where the store found the bytes missing or not what the row says */
+/**
+ * Returns the result of the read.
+ * @throws StoreError 'lost' if the store found the bytes missing or different from what the row says
+ */
 export async function orLost<T>(reading: Promise<T>): Promise<T> {
   try {
     return await reading

@@ -1,6 +1,6 @@
-// The region's blob stores. New blobs go to the one that is configured; rows may name others while a region moves from
-// one to another, and those are opened when a row first asks for them. Each cloud's SDK is loaded only where it is used:
-// they are large.
+// The blob stores of the region. New blobs go to the configured one. While a region moves from one store to another,
+// rows may name other stores. Those are opened when a row first needs them. The SDK of each cloud is large, so it is
+// loaded only where it is used.
 
 import type { BlobsConfig } from '../config/blobs.ts'
 import { type BlobStore, StoreError } from './blob-store.ts'
@@ -12,28 +12,28 @@ import type { PartBuffers } from './objects/part-buffers.ts'
 import { createPartStore } from './objects/part-store.ts'
 
 export interface OpenStoreOptions {
-  /** Of the file store. */
+  /** The directory of the file store. */
   directory: string
   freeBytesMin: number
-  /** Its volume, where others watch it too. */
+  /** The volume of the directory, if others watch it too. */
   volume?: Volume | undefined
   readBudget: ByteBudget
   partBuffers: PartBuffers
-  /** Of one operation on an object store, repetitions included. */
+  /** Time limit of one operation on an object store, including retries. */
   timeoutMs: number
 }
 
 export interface BlobStores extends AsyncDisposable {
-  /** Where new blobs go. */
+  /** The store for new blobs. */
   readonly primary: BlobStore
-  /** The store that a row names. @throws StoreError 'unavailable' when it is not configured here */
+  /** The store that a row names. @throws StoreError 'unavailable' if it is not configured here */
   named(name: string): Promise<BlobStore>
 }
 
 export async function openBlobStores(
   configs: { primary: BlobsConfig; all: readonly BlobsConfig[] },
   options: OpenStoreOptions & {
-    /** Of small blobs: always there, because rows may name it. */
+    /** The store of small blobs. Always present, because rows may name it. */
     rows: BlobStore
   },
 ): Promise<BlobStores> {
@@ -70,7 +70,7 @@ export async function openBlobStore(config: BlobsConfig, options: OpenStoreOptio
   return createPartStore({
     service: await serviceOf(config),
     buffers: partBuffers,
-    // Two tries fit even where the first one meets silence.
+    // Two attempts fit even if the first one gets no response.
     limits: { tryMs: timeoutMs / 2, totalMs: timeoutMs },
     stallMs: timeoutMs / 2,
   })

@@ -1,16 +1,16 @@
-// Watching who owns the blob store while a process runs.
+// Watches the owner of the blob store while a process runs.
 //
-// The store is claimed at start: one that is somebody else's ends the start with a sentence. A store that is out of
-// reach at start does not; it is asked again every few seconds. From then on the marker is read once a minute, because
-// an operator may adopt the store for another region at any time, and a volume may be unmounted. While the owner is
-// not known to be this database, no upload begins: the real owner's sweep would remove it. Pulls go on. Both recover
-// by themselves when the marker is right again.
+// The store is claimed at start. If it belongs to another owner, the start fails with a message. If it is unreachable
+// at start, the process starts and asks again every few seconds. After that the marker is read once a minute, because
+// an operator may adopt the store for another region at any time, and a volume may be unmounted. While the store is not
+// known to belong to this database, no upload begins: the sweep of the real owner would remove it. Pulls continue.
+// Uploads resume without a restart when the marker is right again.
 
 import { startLoop } from '../loop.ts'
 import { type BlobStore, StoreError, type StoreOwner } from './blob-store.ts'
 import { claimStore, type KnownRows, type Marker, requireOwner, StoreOwnerError } from './store-owner.ts'
 
-/** While the owner is not known. */
+/** Interval while the owner is not known. */
 const ASK_MS = 5_000
 const RECHECK_MS = 60_000
 
@@ -21,11 +21,11 @@ export interface Ownership extends AsyncDisposable {
    */
   check(): Promise<Marker>
   /**
-   * Costs nothing while the owner is known from the last look.
-   * @throws StoreError 'denied' or 'unavailable' when the store is not known to be ours
+   * Costs nothing if the last read confirmed the owner.
+   * @throws StoreError 'denied' or 'unavailable' if the store is not known to be ours
    */
   require(): Promise<void>
-  /** By the last look. */
+  /** The result of the last read. */
   known(): boolean
 }
 
@@ -33,11 +33,11 @@ export interface OwnershipOptions {
   store: BlobStore
   mine: StoreOwner
   rows: KnownRows
-  /** Told once per change: the reason when uploads stop, undefined when they go on. */
+  /** Called once per change: with the reason when uploads stop, with undefined when they resume. */
   onChange(reason: Error | undefined): void
 }
 
-/** @throws StoreOwnerError when the store is somebody else's; StoreError when it is set up wrongly */
+/** @throws StoreOwnerError if the store has another owner; StoreError if it is configured wrongly */
 export async function watchOwnership(options: OwnershipOptions): Promise<Ownership> {
   const { store, mine, rows } = options
   let claimed = false
@@ -60,7 +60,7 @@ export async function watchOwnership(options: OwnershipOptions): Promise<Ownersh
       return marker
     } catch (thrown) {
       const expected = thrown instanceof StoreOwnerError || thrown instanceof StoreError
-      // A store that cannot be reached for a moment has not changed its owner.
+      // A store that is temporarily unreachable has not changed its owner.
       if (expected && !(claimed && thrown instanceof StoreError)) {
         if (problem?.message !== thrown.message) options.onChange(thrown)
         problem = thrown
@@ -80,7 +80,7 @@ export async function watchOwnership(options: OwnershipOptions): Promise<Ownersh
       if (problem === undefined && performance.now() - lookedAtMs < RECHECK_MS) return
       await check()
     },
-    // `onChange` has told it.
+    // `onChange` has already reported the error.
     onError: () => {},
   })
   return {
@@ -95,7 +95,7 @@ export async function watchOwnership(options: OwnershipOptions): Promise<Ownersh
   }
 }
 
-/** For the command that is about to take the store: nothing may be swept or uploaded meanwhile. */
+/** For the command that is about to take the store: until then nothing may be swept or uploaded. */
 export const NOT_WATCHED: Ownership = Object.freeze({
   check: () => Promise.reject(new Error('nobody has asked whose the store is')),
   require: () => Promise.reject(new StoreError('denied', 'nobody has asked whose the store is')),

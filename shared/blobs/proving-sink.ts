@@ -1,18 +1,18 @@
-// A sink that lets a blob's last bytes through only when all of them have the blob's digest. Everything before is
-// passed on as it comes and hashed while the receiver takes it; the chunk with the end waits for the digest. A receiver
-// that knows the length (Content-Length) therefore never has a wrong blob that looks whole.
+// A sink that sends the last bytes of a blob only if all its bytes match the digest. Earlier bytes are forwarded as
+// they arrive and hashed while the receiver takes them; the chunk with the end waits for the digest. So a receiver that
+// knows the length (Content-Length) never gets a wrong blob that looks complete.
 
 import { algorithmOf, createDigester, type Digest } from '#shared/oci/digest.ts'
 import { type ByteSink, StoreError } from './blob-store.ts'
 
-/** The store sent all the bytes, and they are not the blob's. */
+/** The store sent all the bytes, but they do not match the digest. */
 export class WrongContentError extends StoreError {
   constructor(digest: Digest) {
     super('corrupt', `the bytes of ${digest} are not what was pushed`)
   }
 }
 
-/** For one reading of a whole blob, from its first byte. @throws WrongContentError instead of passing the end on */
+/** For one read of a whole blob, from its first byte. @throws WrongContentError instead of sending the end */
 export function provingSink(sink: ByteSink, blob: { digest: Digest; size: number }): ByteSink {
   const digester = createDigester(algorithmOf(blob.digest))
   let left = blob.size

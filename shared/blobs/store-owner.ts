@@ -1,61 +1,63 @@
-// Who owns a blob store. One database owns a store, because its rows alone say which objects are needed: a sweep by any
-// other database would find only orphans and erase everything.
+// Who owns a blob store. One database owns a store, because only its rows say which objects are needed. A sweep by any
+// other database would find only orphans and delete everything.
 //
-// The owner is a marker object beside the blobs: the region's name, the database's identity, the format's version. It is
-// written once, at the first start, and compared at each start and before each sweep. `judgeOwner` decides, without
-// I/O; `findStoreFacts` gathers what it decides on; `claimStore` does both and writes the marker where that is right.
+// The owner is identified by a marker object beside the blobs: the name of the region, the identity of the database,
+// and the version of the format. It is written once, at the first start, and compared at each start and before each
+// sweep. `judgeOwner` decides, without I/O. `findStoreFacts` gathers the facts for the decision. `claimStore` does both
+// and writes the marker if allowed.
 //
-// A store without a marker is claimed when it is empty, or when rows name some of its objects (a store from before
+// A store without a marker is claimed if it is empty, or if rows name some of its objects (a store from before
 // markers). Everything else is refused with a sentence that names the command: objects that no row names, rows whose
-// objects are all gone (a volume that is not mounted, the wrong bucket), another owner. Two starters that meet at a
-// store without a marker: one writes it, the other reads it back and is refused. Files, Google Cloud Storage, Azure,
-// Amazon S3, MinIO and every S3 server that knows `If-None-Match: *` guarantee that; on one that ignores the header both
-// may write within the same instant, and the check before each sweep finds out before anything is removed.
+// objects are all gone (a volume that is not mounted, the wrong bucket), another owner. If two processes start at a
+// store without a marker, one writes it, and the other reads it back and is refused. Files, Google Cloud Storage,
+// Azure, Amazon S3, MinIO and every S3 server that supports `If-None-Match: *` guarantee this. On a server that ignores
+// the header, both may write within the same instant. The check before each sweep detects this before anything is
+// removed.
 
 import { OperatorError } from '#shared/errors.ts'
 import type { BlobStore, StoreOwner } from './blob-store.ts'
 
-/** Of the marker. A later format is refused: it may mean that more may own the store. */
+/** Version of the marker. A later version is refused, because it may allow more than one owner. */
 const FORMAT = 1
-/** Objects looked at to find out whether the database knows the store. */
+/** Number of objects sampled to find out whether the database knows the store. */
 export const SAMPLE_MAX = 1_000
 
-/** The store belongs to somebody else, or nobody knows to whom: one sentence for the operator. */
+/** The store belongs to another owner, or its owner is unknown. The message is one sentence for the operator. */
 export class StoreOwnerError extends OperatorError {
   override readonly name = 'StoreOwnerError'
 }
 
 export interface Marker extends StoreOwner {
-  /** The store was empty when this database claimed it: whatever is in it came from here. */
+  /** True if the store was empty when this database claimed it, so that all its content came from here. */
   readonly founded: boolean
 }
 
-/** What the database has to say of a store. */
+/** What the database knows about a store. */
 export interface KnownRows {
-  /** True when any row names the store. */
+  /** True if any row names the store. */
   any(): Promise<boolean>
-  /** Of the keys (at most 1,000), those that a row or an open session names. */
+  /** The subset of the keys (at most 1,000) that a row or an open session names. */
   among(keys: readonly string[]): Promise<ReadonlySet<string>>
 }
 
 export interface StoreFacts {
   /** undefined: there is no marker. */
   readonly marker: string | undefined
-  /** Objects in the sample, at most 1,000. 0 means that the store is empty. */
+  /** Number of objects in the sample, at most 1,000. 0 means that the store is empty. */
   readonly sampled: number
-  /** Of those, how many a row names. */
+  /** Number of objects in the sample that a row names. */
   readonly known: number
-  /** True when the database has rows that name the store. */
+  /** True if the database has rows that name the store. */
   readonly rows: boolean
 }
 
 export type OwnerVerdict =
   | { readonly kind: 'owned' }
-  /** No marker, and nothing speaks against writing one. */
+  /** There is no marker, and nothing prevents writing one. */
   | { readonly kind: 'claim' }
   | { readonly kind: 'refused'; readonly reason: string }
 
-/** Pure: the rules that the header tells. */
+/** Pure: implements the rules in the header. */
 export function judgeOwner(facts: StoreFacts, mine: StoreOwner): OwnerVerdict {
   if (facts.marker !== undefined) {
     const owner = parseMarker(facts.marker)
@@ -75,8 +77,8 @@ function refused(reason: string): OwnerVerdict {
 }
 
 /**
- * Looks for the marker before the objects and again after them: another node of this region may be starting, and what it
- * writes (a probe, a blob) comes after the marker that it writes first.
+ * Looks for the marker before listing the objects and again afterwards. Another node of this region may be starting,
+ * and it writes the marker before anything else (a probe, a blob).
  */
 export async function findStoreFacts(store: BlobStore, rows: KnownRows): Promise<StoreFacts> {
   const before = await store.readMarker()
@@ -90,8 +92,9 @@ export async function findStoreFacts(store: BlobStore, rows: KnownRows): Promise
 }
 
 /**
- * Makes sure that the store is this database's; writes the marker where there is none and that is right.
- * @throws StoreOwnerError when it is not, or nobody can tell; StoreError when the store cannot be asked
+ * Makes sure that the store belongs to this database. Writes the marker if there is none and the rules allow it.
+ * @throws StoreOwnerError if it belongs to another owner or cannot be decided; StoreError if the store cannot be
+ * reached
  */
 export async function claimStore(store: BlobStore, mine: StoreOwner, rows: KnownRows): Promise<Marker> {
   const facts = await findStoreFacts(store, rows)
@@ -106,7 +109,7 @@ export async function claimStore(store: BlobStore, mine: StoreOwner, rows: Known
 
 /**
  * Reads the marker again.
- * @throws StoreOwnerError when it is gone or somebody else's; StoreError when the store cannot be asked
+ * @throws StoreOwnerError if it is gone or names another owner; StoreError if the store cannot be reached
  */
 export async function requireOwner(store: BlobStore, mine: StoreOwner): Promise<Marker> {
   const marker = await store.readMarker()
@@ -116,7 +119,7 @@ export async function requireOwner(store: BlobStore, mine: StoreOwner): Promise<
   return parseMarker(marker) ?? { ...mine, founded: false }
 }
 
-/** Makes the store this database's whoever owned it before. */
+/** Makes this database the owner of the store, whoever owned it before. */
 export async function takeStore(store: BlobStore, mine: StoreOwner): Promise<void> {
   await store.writeMarker(markerOf({ ...mine, founded: false }), { replace: true })
   await requireOwner(store, mine)
@@ -132,7 +135,7 @@ export function markerOf({ region, database, founded }: Marker): string {
   return `${JSON.stringify({ format: FORMAT, region, database, founded })}\n`
 }
 
-/** undefined: it is not a marker, or one of a later format. */
+/** undefined: the text is not a marker, or its version is later than ours. */
 export function parseMarker(text: string): Marker | undefined {
   let value: unknown
   try {

@@ -1,11 +1,11 @@
-// A line of those who wait for a share of something bounded, first come first served. Whoever's signal aborts leaves it
-// and holds nobody up.
+// A first-come, first-served queue for shares of a bounded resource. A waiter whose signal aborts leaves the queue and
+// does not delay others.
 
 export interface WaitingLine<Wanted, Granted> {
   readonly length: number
-  /** Resolves when served. @throws the signal's reason when it aborts first */
+  /** Resolves when served. @throws the reason of the signal if it aborts first */
   wait(wanted: Wanted, signal: AbortSignal): Promise<Granted>
-  /** Serves from the front for as long as there is enough: `grant` returns undefined when there is not. */
+  /** Serves from the front while the resource lasts: `grant` returns undefined when it is exhausted. */
   serve(grant: (wanted: Wanted) => Granted | undefined): void
 }
 

@@ -1,5 +1,5 @@
 // The content of the simulated repository: three layers, four images, two indexes and an index of indexes. Content is
-// addressed by digest and never changes, so what names what is one table for all regions.
+// addressed by digest and never changes, so one table for all regions says what each digest references.
 
 export interface Content {
   readonly children: readonly string[]

@@ -1,4 +1,4 @@
-// What takes days: regions are cut off and come back, are evicted, forget, and join.
+// Events over days: regions are cut off and come back, are evicted, forget, and join.
 
 import { apply } from './follow.ts'
 import { evictSilent, forgetAt, hear } from './lifecycle.ts'
@@ -32,7 +32,7 @@ export function pass(world: World, region: SimulatedRegion): void {
   }
 }
 
-/** Forgetting changes nothing that shows. */
+/** Forgetting changes nothing that is visible. */
 function forgetAndCheck(world: World, region: SimulatedRegion): void {
   const held = () => new Set(writesIn(region, undefined).map(({ identity }) => identity))
   const [before, shown] = [held(), showing(region.repository)]
@@ -44,7 +44,9 @@ function forgetAndCheck(world: World, region: SimulatedRegion): void {
     if (!shows.has(one)) world.problems.push(`${region.name}: ${one} was forgotten while it showed`)
 }
 
-/** What a region forgot does not come back to it, but as the child of an index that was pushed in ignorance of its death. */
+/**
+ * What a region forgot does not come back to it, except as the child of an index whose push did not know of the death.
+ */
 export function checkGone({ regions, problems }: World): void {
   for (const { name, gone, repository } of regions) {
     if (gone.size === 0) continue
@@ -53,7 +55,7 @@ export function checkGone({ regions, problems }: World): void {
   }
 }
 
-/** Days go by. Regions whose links work hear each other and mostly follow; who stays silent is evicted. */
+/** Days pass. Regions whose links work hear each other and usually follow; silent ones are evicted. */
 function daysPass(world: World): void {
   const { regions, random } = world
   world.nowMs += (1 + random.int(8)) * DAY_MS
@@ -83,7 +85,7 @@ function comeOrGo(world: World, region: SimulatedRegion): void {
       else cut.delete(link)
 }
 
-/** A new region: empty, and it has met nobody. It is ready when it has scanned one. */
+/** Adds a new region. It is empty and has met no other region. It is ready when it has scanned one. */
 function join(world: World): void {
   const name = 'za'
   if (world.regions.some((region) => region.name === name)) return

@@ -1,9 +1,13 @@
-// How a simulated region follows the log of another: in order, each event once, holes filled from the log itself.
+// How a simulated region follows the log of another: in order, each event once, and gaps are filled from the log
+// itself.
 
 import { isForgottenEvent } from '#shared/convergence/forgetting.ts'
 import { advance, deriveLinks, merge, raised, type SimulatedRegion, writtenOf } from './region.ts'
 
-/** Rule R8: what was applied is dropped, what follows is applied, what is missing is fetched from the origin's log. */
+/**
+ * Rule R8: events that were applied are dropped, the next ones are applied, and missing ones are fetched from the
+ * origin's log.
+ */
 export function apply(to: SimulatedRegion, from: SimulatedRegion, batch: SimulatedRegion['log']): void {
   for (const { ref, fact } of batch) {
     const index = from.log.findIndex((logged) => logged.ref.epoch === ref.epoch && logged.ref.seq === ref.seq)
@@ -29,7 +33,10 @@ function applyOne(
   to.applied[version.origin] = raised(to.applied[version.origin], written)
 }
 
-/** The first event of the origin's log that was not applied. Each epoch is judged for itself: their numbers have no order. */
+/**
+ * The first event of the origin's log that was not applied. Each epoch is checked separately, because epoch numbers
+ * have no order.
+ */
 export function nextIndex(to: SimulatedRegion, from: SimulatedRegion): number {
   const applied = to.cursors[from.name] ?? []
   const index = from.log.findIndex(

@@ -1,9 +1,11 @@
-// Regions that are away for long: comparison, eviction, forgetting, and how two regions meet that are not continuous.
+// Regions that are away for a long time: comparison, eviction, forgetting, and how two regions meet that are not
+// continuous.
 //
-// Each pair counts its comparisons, on both sides, in the database. The numbers differ if one side was restored to a time
-// before the last, if one evicted the other, or if they never met. Then nothing passes between them, by log, by
-// comparison or on a miss, until they have met: each takes back the deaths of what the other has forgotten, then they
-// exchange everything and go on from each other's heads. A new region's first scan is the same.
+// Each pair counts its comparisons, on both sides, in the database. The numbers differ if one side was restored to a
+// time before the last comparison, if one evicted the other, or if they never met. Then nothing passes between them, by
+// log, by comparison or on a miss, until they have met. To meet, each takes back the deaths of what the other has
+// forgotten. Then they exchange everything and continue from each other's heads. The first scan of a new region works
+// the same way.
 
 import { type DeathKey, forget, forgottenBy } from '#shared/convergence/forgetting.ts'
 import type { Version } from '#shared/convergence/version.ts'
@@ -28,12 +30,12 @@ export function hear(region: SimulatedRegion, peer: SimulatedRegion, nowMs: numb
   if (pair !== undefined) region.pairs.set(peer.name, { ...pair, heardMs: nowMs })
 }
 
-/** Whom a region has not heard for the length of the lease, it forgets without. */
+/** Evicts peers that were silent longer than the lease. Forgetting no longer waits for them. */
 export function evictSilent(region: SimulatedRegion, nowMs: number): void {
   for (const [name, { heardMs }] of region.pairs) if (nowMs - heardMs > LEASE_MS) region.pairs.delete(name)
 }
 
-/** Both learn everything of each other; if they are not continuous, they meet. */
+/** Both regions learn everything from each other. If they are not continuous, they meet. */
 export function compareRegions(a: SimulatedRegion, b: SimulatedRegion, nowMs: number): void {
   const hasMet = isContinuous(a, b) || a.broken === 'returners-are-merged'
   const began = { a: a.tick, b: b.tick }
@@ -76,7 +78,7 @@ function quarantine(region: SimulatedRegion, identity: string): void {
   region.quarantined = [...region.quarantined, identity]
 }
 
-/** The log of the other is followed from its end: everything before was exchanged. */
+/** Follows the other's log from its end, because everything before was exchanged. */
 function goOnFromHeads(region: SimulatedRegion, peer: SimulatedRegion): void {
   const known = region.cursors[peer.name] ?? []
   const heads = (peer.cursors[peer.name] ?? []).map((head) => {
@@ -112,7 +114,7 @@ export function forgetAt(region: SimulatedRegion, nowMs: number): number {
   return forgotten.length
 }
 
-/** Something was told early and has not come by the log that tells it. */
+/** True if something was delivered early and has not arrived through the log that contains it. */
 function isToldEarly(region: SimulatedRegion): boolean {
   return [region.name, ...region.pairs.keys()].some((origin) =>
     (region.told[origin] ?? []).some(

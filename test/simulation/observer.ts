@@ -1,4 +1,4 @@
-// The omniscient observer: knows every write with what its region had merged at that moment, and compares what regions
+// The omniscient observer knows every write and what its region had merged at that moment. It compares what regions
 // conclude from their registers with what really happened.
 
 import { killedUnseen, lostVersions } from '#shared/convergence/conflicts.ts'
@@ -25,7 +25,7 @@ import {
   tagIdentity,
 } from './region.ts'
 
-/** What the observer notes of a delete: the writes that its region had merged. */
+/** What the observer records of a delete: the writes that its region had merged. */
 export interface ObservedDeath {
   readonly fact: Extract<Fact, { death: Death }>
   readonly seen: ReadonlySet<string>
@@ -38,7 +38,7 @@ export interface Observed {
   readonly misjudged: string[]
 }
 
-/** Compares the regions with each other and with the observer. The number of conflicts. */
+/** Compares the regions with each other and with the observer. Returns the number of conflicts. */
 export function check(world: Observed): number {
   const { regions, problems } = world
   const [first] = regions
@@ -52,19 +52,22 @@ export function check(world: Observed): number {
   return checkLostRaces(world) + checkDeaths(world, twinsIn(regions))
 }
 
-/** Below this, regions hold what they happen to hold: it opens no conflict. */
+/** Up to this bound, regions may hold different writes. Such a write causes no conflict. */
 function prunedBySome(regions: readonly SimulatedRegion[]): bigint {
   return regions.reduce((most, { prunedH }) => (prunedH > most ? prunedH : most), 0n)
 }
 
-/** Writes that some database still knows of or has forgotten. What a restore lost before anybody knew it is no truth. */
+/**
+ * Writes that some database still knows or has forgotten. A write that a restore lost before any other region knew it
+ * does not count.
+ */
 function survivingFacts(regions: readonly SimulatedRegion[]): Fact[] {
   return regions
     .flatMap(({ born }) => born)
     .filter((fact) => regions.some(({ merged }) => merged.has(factIdentity(fact))))
 }
 
-/** A restored region may give one version to one value twice. Nobody can tell which of the two was seen. */
+/** A restored region may assign one version to one value twice. It is impossible to tell which of the two was seen. */
 function twinsIn(regions: readonly SimulatedRegion[]): Set<string> {
   const once = new Set<string>()
   const twice = new Set<string>()
@@ -78,9 +81,9 @@ function twinsIn(regions: readonly SimulatedRegion[]): Set<string> {
 }
 
 /**
- * What shows is what would show had nobody ever forgotten anything: nothing that was forgotten came back, nothing that was
- * acknowledged is gone. Two exceptions, both the rules': what lies in a quarantine, and what its death never met because
- * whoever knew the death had forgotten it before they saw the write.
+ * What is visible is what would be visible if nothing had ever been forgotten: nothing that was forgotten came back,
+ * and nothing that was acknowledged is gone. The rules allow two exceptions: content in a quarantine, and content that
+ * its death never met, because the regions that knew the death had forgotten it before they saw the write.
  */
 function checkContent({ regions, problems }: Observed, facts: readonly Fact[]): void {
   const ideal = createRegion('ideal')
@@ -92,7 +95,7 @@ function checkContent({ regions, problems }: Observed, facts: readonly Fact[]): 
     BigInt(one.split(' ')[1] ?? 0) <= prunedH && !regions.some(({ gone }) => gone.has(one))
   for (const region of regions) {
     const shows = showing(region.repository)
-    // A child may show for its index alone.
+    // A child may be visible only because of its index.
     for (const one of showing(region.repository, () => []))
       if (!should.has(one) && !isSpared(one))
         problems.push(`${region.name}: ${one} shows, and was deleted or overwritten`)
@@ -115,7 +118,7 @@ function checkLostRaces({ regions, problems }: Observed): number {
   const prunedH = prunedBySome(regions)
   for (const name of TAGS) {
     const written = new Map<string, TagVersion>()
-    // What a restore lost before anybody knew it is no part of the truth any more.
+    // A write that a restore lost before any other region knew it no longer counts.
     for (const region of regions)
       for (const version of region.repository.tags.get(name)?.history.values() ?? [])
         written.set(identityOf(version), version)
@@ -131,7 +134,7 @@ function checkLostRaces({ regions, problems }: Observed): number {
   return conflicts
 }
 
-/** From the writes themselves: the ends of branches that are not the winner's and say what no later write says. */
+/** Computed from the writes themselves: the ends of branches that differ from the winner and from every later write. */
 function realLosers(written: readonly TagVersion[], prunedH: bigint): string[] {
   const sorted = written.toSorted((a, b) => compareVersions(a.version, b.version))
   const winner = sorted.at(-1)
@@ -162,11 +165,11 @@ function checkDeaths(world: Observed, twins: ReadonlySet<string>): number {
         if (write.version.h <= prunedH || twins.has(write.identity)) continue
         const killed = compareVersions(write.version, death.version) <= 0
         const real = killed && observed.some(({ seen }) => !seen.has(write.identity))
-        // A restored region may have given one version to two deaths, and nobody may know of the first any more.
+        // A restored region may have assigned one version to two deaths, and the first of them may be unknown by now.
         const isTwin = killed && real !== observed.every(({ seen }) => !seen.has(write.identity))
         if (real) conflicts++
         const found = killedUnseen(death, write)
-        // Told early and then lost by its origin before it had a number: nobody can know any more.
+        // Delivered early and then lost by its origin before it had a number, so the result cannot be known.
         if (isTwin || (found === 'unknown' && write.events.length === 0)) continue
         if (found !== real)
           world.misjudged.push(
@@ -179,14 +182,14 @@ function checkDeaths(world: Observed, twins: ReadonlySet<string>): number {
 }
 
 interface KnownDeath {
-  /** undefined: of the repository. */
+  /** undefined: the death of the repository. */
   readonly digest?: string
   readonly death: Death
-  /** Set if it comes from a log, where it stands alone and is not merged with another of the same version. */
+  /** Set if the death comes from a log, where it is separate and not merged with another of the same version. */
   readonly fact?: Fact
 }
 
-/** Deaths as the region's registers have them, and those of every log, which it has seen by now. */
+/** Deaths in the registers of the region and in every log, which the region has seen by now. */
 function deathsKnownTo(world: Observed, { repository }: SimulatedRegion): KnownDeath[] {
   const known: KnownDeath[] = [{ death: repository.dead }]
   for (const [digest, { dead }] of repository.manifests) known.push({ digest, death: dead })
@@ -208,7 +211,9 @@ interface KnownWrite {
   readonly identity: string
 }
 
-/** The writes that a death of the digest (of everything) may kill, as the region's registers have them. */
+/**
+ * The writes that a death of the digest may kill (without a digest, all writes), as the region's registers have them.
+ */
 export function writesIn({ repository }: SimulatedRegion, digest: string | undefined): KnownWrite[] {
   const writes: KnownWrite[] = []
   for (const [name, { history }] of repository.tags)

@@ -1,6 +1,6 @@
-// What happened in a history, in order: enough to do the same to regions of another make (sql-regions.ts).
+// What happened in a history, in order, in enough detail to repeat it on regions of another kind (sql-regions.ts).
 
-/** What a client asked for. */
+/** What a client requested. */
 export type ClientWrite =
   | { readonly kind: 'push'; readonly digest: string; readonly tags: readonly string[] }
   | { readonly kind: 'delete-tag'; readonly name: string }
@@ -11,7 +11,7 @@ export type ClientWrite =
 export type Operation =
   | (ClientWrite & {
       readonly region: string
-      /** What the region's clock said, as a version's h. */
+      /** What the region's clock said, as the h of a version. */
       readonly clock: bigint
       /** False: it was refused. */
       readonly done: boolean

@@ -1,7 +1,7 @@
-// Repeatable randomness for the simulation: a seed gives one history, always the same.
+// Repeatable randomness for the simulation: a seed always gives the same history.
 
 export interface Random {
-  /** A whole number from 0 up to, not including, `below`. */
+  /** An integer from 0 up to, not including, `below`. */
   int(below: number): number
   chance(probability: number): boolean
   pick<T>(items: readonly T[]): T

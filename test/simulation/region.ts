@@ -1,6 +1,6 @@
 // One simulated region: the registers of one repository, an outbox, a log under epochs, and how far it applied the logs
-// of others. Local writes follow the rules of shared/db (a write's version exceeds every register it meets); merges are
-// those of shared/convergence.
+// of others. Local writes follow the rules of shared/db (the version of a write exceeds every register it meets).
+// Merges are those of shared/convergence.
 
 import type { DeathKey } from '#shared/convergence/forgetting.ts'
 import {
@@ -48,22 +48,22 @@ export interface SimulatedRegion {
   /** The last outbox id. */
   lastId: number
   log: LoggedFact[]
-  /** How far the log of each origin was applied: its last place in each epoch, the newest last. */
+  /** How far the log of each origin was applied: its last position in each epoch, the newest last. */
   cursors: Record<string, readonly EventRef[]>
   backup: Backup | undefined
   /** For the observer: the identity of every write that this database ever merged. */
   merged: Set<string>
   /** For the observer: the identity of every write that this database forgot. */
   gone: Set<string>
-  /** For the observer: every write made here, whatever was restored. */
+  /** For the observer: every write made here, regardless of restores. */
   readonly born: Fact[]
-  /** A rule that this region leaves out: see world.ts. */
+  /** A rule that this region omits: see world.ts. */
   readonly broken: string | undefined
-  /** The last outbox id of each origin and epoch that was merged, however it came. */
+  /** The last outbox id of each origin and epoch that was merged, by any path. */
   told: Record<string, readonly Written[]>
-  /** The same of what came by log. */
+  /** The same for what arrived by log. */
   applied: Record<string, readonly Written[]>
-  /** Counts merges. When each death came, in it: clocks step back, this does not. */
+  /** Counts merges. The arrival of each death is recorded in it, because clocks may step back and this does not. */
   tick: number
   deathTicks: Map<string, number>
   pairs: Map<string, Pair>
@@ -71,16 +71,16 @@ export interface SimulatedRegion {
   quarantined: readonly string[]
 }
 
-/** What a region notes of a peer. */
+/** What a region records of a peer. */
 export interface Pair {
-  /** The number of their last comparison; both sides have the same, or one was restored or evicted. */
+  /** The number of their last comparison. Both sides have the same number unless one was restored or evicted. */
   readonly meeting: number
   /** The tick at which that comparison began. */
   readonly comparedTick: number
   readonly heardMs: number
 }
 
-/** What a backup of the database holds. */
+/** The content of a backup of the database. */
 interface Backup {
   readonly repository: Repository
   readonly outbox: readonly Fact[]
@@ -131,7 +131,10 @@ export function above(clock: bigint, met: readonly Version[]): bigint {
   return met.reduce((h, version) => (version.h + 1n > h ? version.h + 1n : h), clock)
 }
 
-/** Merges a fact that came from anywhere. Who merges a batch derives the links when all of it is merged. `events`: where it stands in its origin's log, if that is known. */
+/**
+ * Merges a fact from any source. After merging a batch, the caller derives the links. `events` is the position in the
+ * origin's log, if it is known.
+ */
 export function merge(region: SimulatedRegion, fact: Fact, events: Events): void {
   const { repository } = region
   const key = deathKey(fact)
@@ -179,7 +182,7 @@ function deathKey(fact: Fact): DeathKey | undefined {
   return fact.kind === 'tag' ? `tag ${fact.name}` : undefined
 }
 
-/** What the observer calls a write. */
+/** The observer's name for a write. */
 export function factIdentity(fact: Fact): string {
   if (fact.kind === 'manifest.put') return manifestIdentity(fact.digest, fact.alive)
   if (fact.kind === 'tag') return tagIdentity(fact.name, fact.tag)
@@ -222,12 +225,12 @@ export function number(region: SimulatedRegion, count: number): void {
     advance(region, region.name, ref)
     const { version, written } = writtenOf(fact)
     region.applied[version.origin] = raised(region.applied[version.origin], written)
-    // Own registers learn their event as others do: from the log.
+    // A region learns the events of its own registers from the log, as others do.
     merge(region, fact, [ref])
   }
 }
 
-/** Notes that an origin's log was applied up to here. */
+/** Records that an origin's log was applied up to here. */
 export function advance(region: SimulatedRegion, origin: string, ref: EventRef): void {
   const before = region.cursors[origin] ?? []
   region.cursors[origin] = [...before.filter(({ epoch }) => epoch !== ref.epoch), ref]
@@ -256,7 +259,7 @@ export function takeBackup(region: SimulatedRegion): void {
   }
 }
 
-/** The database is what it was at the backup. False: there is none. */
+/** Resets the database to the backup. False: there is none. */
 export function restoreBackup(region: SimulatedRegion): boolean {
   const { backup } = region
   if (backup === undefined) return false
@@ -279,7 +282,7 @@ export function restoreBackup(region: SimulatedRegion): boolean {
   return true
 }
 
-/** The region counts under a new epoch; outbox ids jump, so that none is given twice. */
+/** Starts a new epoch for the region. Outbox ids jump, so that none is assigned twice. */
 export function raiseEpoch(region: SimulatedRegion, epoch: number): void {
   region.lineage = [...region.lineage, { epoch: region.epoch, id: region.lastId }]
   region.epoch = epoch
@@ -299,7 +302,10 @@ function copyOf(repository: Repository): Repository {
   }
 }
 
-/** One way of a comparison: everything that one region holds, with what is known of its events, merged in another. */
+/**
+ * One direction of a comparison: merges everything that one region holds, with what is known of its events, into
+ * another.
+ */
 export function mergeAll(to: SimulatedRegion, from: SimulatedRegion): void {
   const { repository } = from
   merge(to, { kind: 'repository.deleted', death: repository.dead }, [])
@@ -314,7 +320,7 @@ export function mergeAll(to: SimulatedRegion, from: SimulatedRegion): void {
   deriveLinks(to.repository)
 }
 
-/** What a comparison of regions would compare: deaths, visible tags, visible manifests. */
+/** What a comparison of regions compares: deaths, visible tags, visible manifests. */
 export function effective(region: SimulatedRegion): unknown {
   const { repository } = region
   const text = ({ h, origin }: Version) => `${h} ${origin}`

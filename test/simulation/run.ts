@@ -1,6 +1,6 @@
-// Many histories at length: `npm run simulation -- --histories 10000 --seed 1`. Without a seed one is drawn. A history that
-// fails ends the run with its seed, the shortest beginning of it that still fails, and what happened in it, line by line.
-// `--histories 1 --seed n` replays it. Time is CPU time, so that a busy machine changes nothing.
+// Runs many long histories: `npm run simulation -- --histories 10000 --seed 1`. Without a seed, one is drawn. A history
+// that fails ends the run. The run then prints its seed, the shortest beginning that still fails, and what happened in
+// it, line by line. `--histories 1 --seed n` replays it. Time is CPU time, so that a busy machine changes nothing.
 
 import { parseArgs } from 'node:util'
 import { KINDS, type Options } from './state.ts'
@@ -18,7 +18,7 @@ if (!Number.isSafeInteger(histories) || histories < 1 || !Number.isSafeInteger(f
 process.stdout.write(`seeds ${first} to ${first + histories - 1}\n`)
 const sum = { writes: 0, conflicts: 0, forgotten: 0, quarantined: 0 }
 for (let seed = first; seed < first + histories; seed++) {
-  // By the seed, so that one seed alone replays its history.
+  // Chosen by the seed, so that the seed alone replays its history.
   const options = KINDS[seed % KINDS.length] ?? {}
   const outcome = simulate(seed, options)
   if (outcome.problems.length + outcome.misjudged.length > 0) {

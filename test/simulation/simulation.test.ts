@@ -1,5 +1,5 @@
-// Regions converge, and know exactly what was lost: some of the histories that `npm run simulation` runs by the thousand.
-// A seed that fails here is replayed there.
+// Regions converge, and know exactly what was lost: some of the histories that `npm run simulation` runs by the
+// thousand. It also replays a seed that fails here.
 // tests: shared/convergence/conflicts.ts, shared/convergence/forgetting.ts
 // tests: shared/convergence/registers.ts, shared/convergence/visibility.ts
 
@@ -9,7 +9,7 @@ import { type BrokenRule, KINDS, type Options } from './state.ts'
 import { simulate } from './world.ts'
 
 const HISTORIES = 600
-/** Always the same histories here; `npm run simulation` explores others. */
+/** The histories here are always the same; `npm run simulation` explores others. */
 const FIRST_SEED = 706_000
 
 test('regions converge, with exactly the real conflicts, and nothing that was forgotten comes back', (t) => {

@@ -1,4 +1,5 @@
-// The content of the simulated repository as real manifests: the names of content.ts as bytes with digests, both ways.
+// The content of the simulated repository as real manifests. Maps the names of content.ts to bytes with digests, and
+// back.
 
 import type { PushedReference } from '#shared/db/push-manifest.ts'
 import type { Digest } from '#shared/oci/digest.ts'
@@ -15,7 +16,7 @@ export interface SqlContent {
 export interface SqlNames {
   readonly manifests: ReadonlyMap<string, SqlContent>
   readonly layers: ReadonlyMap<string, Digest>
-  /** The digest that a name of content.ts stands for. */
+  /** The digest of a name of content.ts. */
   digestOf(name: string): Digest
   nameOf(digest: string): string
 }
@@ -28,7 +29,7 @@ export function nameContent(): SqlNames {
     if (digest === undefined) throw new Error(`no such content: ${name}`)
     return digest
   }
-  // Children come first in content.ts. An image's first layer is its config, so that it names nothing else.
+  // Children come first in content.ts. The first layer of an image is its config, so that it references nothing else.
   for (const [name, { children, blobs }] of Object.entries(CONTENT)) {
     const mediaType = children.length > 0 ? INDEX : IMAGE
     const of = (type: string) => (digest: string) => ({ mediaType: type, digest: digestOf(digest), size: 1 })

@@ -1,6 +1,7 @@
-// Does to real databases what a history did to simulated regions: pushes, deletes, the relay, the log and merges are the
+// Applies the history of simulated regions to real databases. Pushes, deletes, the relay, the log and merges are the
 // statements of shared/db and shared/replication. A region is a database, with its clock in a setting of the session.
-// Each history has a repository of its own, so the databases are made once; they share the shard of its name.
+// Each history has a separate repository, so all histories share the databases, which are created once, and a history
+// shares the shard of its name with others.
 
 import assert from 'node:assert/strict'
 import { commitBlob } from '#shared/db/commit-blob.ts'
@@ -29,15 +30,15 @@ import type { SqlNames } from './sql-content.ts'
 export interface SqlRegion {
   readonly name: string
   readonly db: Database
-  /** Tags of a repository that show. */
+  /** Visible tags of a repository. */
   tags(repository: RepositoryName): Promise<readonly string[]>
-  /** Where the facts of the history are in the log of its shard. */
+  /** Positions of the facts of the history in the log of its shard. */
   factsAt: number[]
 }
 
 const setUp = [
   statement<never>('sim-name', `update region set name = :name`),
-  // Only here: a region's clock is whatever the history says.
+  // Only here: the history sets the region's clock.
   statement<never>(
     'sim-clock',
     `create or replace function hlc_now() returns bigint language sql volatile
@@ -45,7 +46,7 @@ const setUp = [
   ),
 ]
 const setClock = statement<never>('sim-set-clock', `select set_config('simulation.h', :h, false)`)
-/** Notifications are no facts. */
+/** Notifications are not facts. */
 const IS_FACT = `type !~ '[.](push|delete|conflict|uploaded|mounted)[.]v1$'`
 const factRows = statement<{ seq: number }>(
   'sim-facts',
@@ -200,7 +201,7 @@ async function apply(
   if (last === undefined) return
   const shard = shardOf(history.repository)
   const cursor = await placeAtPeer(region.db, { origin: origin.name, shard })
-  // What was applied comes again, sometimes.
+  // Some events that were already applied are sent again.
   const after = { ...cursor, seq: Math.max(0, cursor.seq - 2) }
   const logged = await readShards(origin.db, { after: [after], limitPerShard: 10_000, bytesMax: 2 ** 26 })
   const events = logged.filter(({ seq }) => seq <= last).map((event) => toCloudEvent(origin.name, event))
@@ -209,7 +210,7 @@ async function apply(
   assert.equal(taken.parked, 0)
 }
 
-/** Registers of one region, merged in another before their events come. */
+/** Merges registers of one region into another before their events arrive. */
 async function tell(
   { regions, repository, names }: SqlHistory,
   { from, to, tag }: { from: string; to: string; tag: string | null },
@@ -218,7 +219,7 @@ async function tell(
   assert.ok(origin && region)
   const registers = await readRegisters(origin.db, { repository, tag })
   if (registers === undefined || (tag !== null && registers.tags.size === 0)) return
-  // A peer answers the manifests with their registers: what they name is linked at once.
+  // A peer returns the manifests with their registers, and what they reference is linked at once.
   const carried = [...names.manifests.values()].filter(({ digest }) => registers.manifests.has(digest))
   await storeCarried(
     region.db,
@@ -241,7 +242,7 @@ export interface SqlState {
   readonly killed: readonly string[]
 }
 
-/** What the region's database ends with, in the names of content.ts. */
+/** The final state of the region's database, in the names of content.ts. */
 export async function stateOf({ repository, names }: SqlHistory, { db, tags }: SqlRegion): Promise<SqlState> {
   const page = { repository, lastName: '', lastH: '0', limit: 1_000 }
   const lost = await tagConflicts(db, page)

@@ -1,6 +1,6 @@
-// Every twentieth history of the simulation also runs through real Postgres, with the real statements of pushes, deletes,
-// the relay and merges, and has to end in the same registers, show the same and find the same conflicts. A seed replays:
-// `SIMULATION_SEED=n SIMULATION_SQL=1 npm test -- test/simulation/sql`.
+// Every twentieth history of the simulation also runs on real Postgres, with the real statements of pushes, deletes,
+// the relay and merges. It must end in the same registers, show the same content and find the same conflicts. A seed
+// replays: `SIMULATION_SEED=n SIMULATION_SQL=1 npm test -- test/simulation/sql`.
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -14,7 +14,7 @@ import { nameContent } from './sql-content.ts'
 import { openSqlRegion, replay, type SqlRegion, stateOf } from './sql-regions.ts'
 import { simulate } from './world.ts'
 
-/** Of the histories that `npm test` runs; more of them with SIMULATION_SQL. */
+/** Number of the histories of `npm test` that run here; SIMULATION_SQL runs more of them. */
 const HISTORIES = Number(process.env.SIMULATION_SQL ?? 30)
 const SEED = Number(process.env.SIMULATION_SEED ?? 706_000)
 const EVERY = 20
@@ -47,7 +47,7 @@ test('real databases end as the simulated regions do', async (t) => {
       }
       const actual = {
         ...found,
-        // A region that nobody wrote to and that heard of nothing has no row.
+        // A region without writes that has heard of nothing has no row.
         registers: registersText(found.registers ?? emptyRepository(), names.nameOf),
       }
       assert.deepEqual(actual, expected, `seed ${seed}, region ${simulated.name}`)
@@ -59,7 +59,10 @@ test('real databases end as the simulated regions do', async (t) => {
   assert.ok(HISTORIES < 20 || conflicts > HISTORIES, 'histories without conflicts prove nothing')
 })
 
-/** Every register that regions have to agree on, a line each. What a register tells of events is judged by conflicts. */
+/**
+ * Every register that regions must agree on, one per line. What a register records of events is checked through
+ * conflicts.
+ */
 function registersText(repository: Repository, nameOf: (digest: string) => string): string[] {
   const { dead, manifests, links, tags } = repository
   const lines = [`repository dead ${text(dead.version)}`]

@@ -1,4 +1,4 @@
-// The state of one simulated history, the options that make it, and what passes between two regions at all.
+// The state of one simulated history, its options, and the rules for what passes between two regions.
 
 import { compareRegions, isContinuous } from './lifecycle.ts'
 import type { ObservedDeath } from './observer.ts'
@@ -27,40 +27,40 @@ export interface World {
   readonly broken: BrokenRule | undefined
 }
 
-/** A rule left out on purpose: the simulation must notice. */
+/** A rule omitted on purpose. The simulation must detect it. */
 export type BrokenRule =
-  /** Derived tombstones get a version of their own instead of the one they tombstone. */
+  /** Derived tombstones get a new version instead of the one they tombstone. */
   | 'tombstones-rise'
-  /** A death does not say what was delivered early. */
+  /** A death does not record what was delivered early. */
   | 'deaths-forget-early'
-  /** A local write takes the clock, whatever registers it meets. */
+  /** A local write uses the clock, whatever registers it meets. */
   | 'writes-trust-the-clock'
-  /** A hole in a log is skipped. */
+  /** A gap in a log is skipped. */
   | 'holes-are-skipped'
   /** A death is forgotten although a live peer does not have it. */
   | 'forgets-what-peers-lack'
-  /** A death is forgotten while a log may still bring what it killed. */
+  /** A death is forgotten while a log may still deliver what it killed. */
   | 'forgets-what-is-still-to-come'
   /** The death of a child that a visible index keeps is forgotten with the child. */
   | 'forgets-kept-children'
   /** What a restored region logs again is merged although it was forgotten. */
   | 'what-is-logged-again-is-merged'
-  /** The database goes on counting where its backup stood. */
+  /** The database continues to count from where its backup stood. */
   | 'a-start-goes-on-counting'
-  /** A region that was evicted or restored is merged as any other. */
+  /** A region that was evicted or restored is merged like any other. */
   | 'returners-are-merged'
 
 export interface Options {
-  /** Databases are restored from backups as well. */
+  /** Databases are also restored from backups. */
   readonly restores?: boolean
   /** Time passes in days; regions forget, are evicted, return and join. */
   readonly lifecycle?: boolean
   readonly broken?: BrokenRule
-  /** Stops after so many steps: the shortest that still fails is what to read. */
+  /** Stops after this many steps, to find the shortest history that still fails. */
   readonly stepsMax?: number
 }
 
-/** One seed gives one kind of history, so that the seed alone replays it. */
+/** The seed determines the kind of history, so that the seed alone replays it. */
 export const KINDS: readonly Options[] = [
   {},
   { restores: true },
@@ -85,12 +85,12 @@ export function isOpen(world: World, { from, to }: Link): boolean {
   return from !== to && !world.cut.has(`${from.name}>${to.name}`)
 }
 
-/** The link works and nobody forgot without the other. */
+/** The link works, and neither side has forgotten without the other. */
 export function isFollowed(world: World, { from, to }: Link): boolean {
   return isOpen(world, { from, to }) && (isContinuous(from, to) || world.broken === 'returners-are-merged')
 }
 
-/** Both learn everything of each other. */
+/** Both regions learn everything from each other. */
 export function compare(world: World, { from, to }: Link): void {
   if (!isOpen(world, { from, to }) || !isOpen(world, { from: to, to: from })) return
   note(world, isContinuous(from, to) ? 'compare' : 'meet', from, to)

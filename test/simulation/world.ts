@@ -1,8 +1,9 @@
-// Some regions, a network that loses, repeats and partitions, and clocks that are hours apart. One seed gives one history:
-// random writes in random regions, deliveries in between, and at the end everything delivered.
+// Several regions, a network that loses, repeats and partitions, and clocks that are hours apart. One seed gives one
+// history: random writes in random regions, deliveries in between, and delivery of everything at the end.
 //
-// An omniscient observer writes down each write with what its region had merged at that moment. What regions conclude from
-// their registers must be what the observer knows: the same visible content everywhere, and exactly the real conflicts.
+// An omniscient observer records each write and what its region had merged at that moment. What regions conclude from
+// their registers must match what the observer knows: the same visible content everywhere, and exactly the real
+// conflicts.
 
 import { deriveTombstone } from '#shared/convergence/registers.ts'
 import { compareVersions } from '#shared/convergence/version.ts'
@@ -43,16 +44,16 @@ export interface Outcome {
   readonly seed: number
   readonly steps: number
   readonly writes: number
-  /** What happened, a line for each thing. */
+  /** What happened, one line per event. */
   readonly trace: readonly string[]
   readonly operations: readonly Operation[]
   readonly regions: readonly SimulatedRegion[]
   readonly conflicts: number
   readonly forgotten: number
   readonly quarantined: number
-  /** Empty: all regions agree with each other and with the observer on what shows and on lost races. */
+  /** Empty: all regions agree with each other and with the observer on what is visible and on lost races. */
   readonly problems: readonly string[]
-  /** Deaths of which a region judges otherwise than the observer what they killed unseen. */
+  /** Deaths for which a region and the observer disagree about what they killed unseen. */
   readonly misjudged: readonly string[]
 }
 
@@ -208,7 +209,7 @@ function write(
   then()
 }
 
-/** A push that was acknowledged shows at once in its region, whatever the clocks say. */
+/** An acknowledged push is visible in its region at once, whatever the clocks say. */
 function acknowledged(
   world: World,
   region: SimulatedRegion,
@@ -251,7 +252,7 @@ function toggle(cut: Set<string>, link: string): void {
   if (!cut.delete(link)) cut.add(link)
 }
 
-/** A batch from the origin's log: perhaps repeated, perhaps with a hole before it, perhaps lost on the way. */
+/** A batch from the origin's log: perhaps repeated, perhaps with a gap before it, perhaps lost in transit. */
 function deliver(world: World, { from, to }: Link): void {
   const { random } = world
   if (!isFollowed(world, { from, to }) || random.chance(0.1)) return
@@ -278,8 +279,9 @@ function numberSome(world: World, region: SimulatedRegion, count: number): void 
 }
 
 /**
- * A start of the database, restored or not, begins an epoch: the moment by the region's clock. None is begun twice, so no
- * event's number and no outbox id is ever given twice, and nobody has to be asked what a restore lost.
+ * A start of the database, restored or not, begins an epoch: the time of the region's clock. No epoch begins twice, so
+ * no event number and no outbox id is ever assigned twice. It is not necessary to ask other regions what a restore
+ * lost.
  */
 function restart(world: World, region: SimulatedRegion): void {
   world.nowMs++
@@ -287,7 +289,7 @@ function restart(world: World, region: SimulatedRegion): void {
   if (region.broken !== 'a-start-goes-on-counting') raiseEpoch(region, world.nowMs + region.skewMs)
 }
 
-/** Early delivery: the registers behind one tag, as the peer has them, merged before their events arrive. */
+/** Early delivery: merges the registers behind one tag, as the peer has them, before their events arrive. */
 function readThrough(world: World, { from, to }: Link): void {
   if (!isFollowed(world, { from, to })) return
   const name = world.random.pick(TAGS)
@@ -306,10 +308,10 @@ function readThrough(world: World, { from, to }: Link): void {
   deriveLinks(to.repository)
 }
 
-/** The network heals. All is numbered and delivered, and regions compare themselves, as they do for ever. */
+/** The network heals. Everything is numbered and delivered, and regions compare themselves as they do regularly. */
 function settle(world: World): void {
   const { regions, restored, nowMs } = world
-  // Twice around: what one learns last, the first has to learn too.
+  // Several rounds: the first region also has to learn what the last one learned last.
   const isCompared = restored || world.lifecycle
   for (let round = 0; round < (isCompared ? 3 : 1); round++) {
     for (const region of regions) numberSome(world, region, Number.MAX_SAFE_INTEGER)

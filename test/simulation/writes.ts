@@ -1,5 +1,5 @@
-// What clients do to a simulated region. The rules are those of shared/db: a write's version exceeds every register that it
-// meets, and a death says what its region had seen.
+// What clients do to a simulated region. The rules are those of shared/db: the version of a write exceeds every
+// register that it meets, and a death records what its region had seen.
 
 import { isOwnSeen } from '#shared/convergence/conflicts.ts'
 import {
@@ -24,7 +24,10 @@ import {
 import { CONTENT, MANIFESTS, parentsOf } from './content.ts'
 import { above, deriveLinks, type Fact, merge, type SimulatedRegion } from './region.ts'
 
-/** No write is at most what was forgotten: others would take it for that. */
+/**
+ * The version of a write is always above what was forgotten. Otherwise other regions would take the write for
+ * forgotten.
+ */
 export function hlcOf(region: SimulatedRegion, nowMs: number): bigint {
   const clock = BigInt(nowMs + region.skewMs) << 16n
   return clock > region.prunedH ? clock : region.prunedH + 1n
@@ -47,7 +50,7 @@ function deathOf(region: SimulatedRegion, version: Version, targets: readonly Ta
     .filter((target) => {
       const { origin } = target.version
       if (isNever(target.version) || region.broken === 'deaths-forget-early') return false
-      // What a restore took from the region and a peer gave back to it counts as told early, too.
+      // A write that a restore removed from the region and a peer gave back also counts as delivered early.
       if (origin === region.name) return !isOwnSeen({ lineage }, target.written)
       return !isSeen(seen, origin, target.events)
     })
@@ -71,7 +74,7 @@ function manifestTarget(repository: Repository, digest: string): Target {
   return { subject: digest, version, value: '', events, written }
 }
 
-/** False: a reference is missing, nothing was written. The blobs are uploaded just before, as clients do. */
+/** False: a reference is missing and nothing was written. The blobs are uploaded just before, as clients do. */
 export function push(
   region: SimulatedRegion,
   options: { digest: string; tags: readonly string[]; nowMs: number },
@@ -175,7 +178,7 @@ export function deleteRepository(region: SimulatedRegion, options: { nowMs: numb
   return true
 }
 
-/** A write: merged here at once, and in the outbox by the same commit. */
+/** Records a write: merged here at once, and added to the outbox in the same commit. */
 function record(region: SimulatedRegion, fact: Fact): void {
   merge(region, fact, [])
   deriveLinks(region.repository)

@@ -1,5 +1,6 @@
-// A route of /api/v1: one declaration with what it needs, takes and answers. From it come the routing, the validation, the
-// serialisation and the OpenAPI document. To add a route, write one in the file of its noun and list it in routes.ts.
+// A route of /api/v1 is one declaration: what it needs, what it accepts and what it returns. Routing, validation,
+// serialisation and the OpenAPI document are derived from it. To add a route, declare it in the file of its noun and
+// list it in routes.ts.
 
 import type { Static, TSchema } from 'typebox'
 import type { ErrorCode } from '#shared/errors.ts'
@@ -7,20 +8,20 @@ import type { Method, RouteNeed } from '../authorize.ts'
 import type { Exchange, Headers } from '../exchange.ts'
 import type { Match, Needed } from '../route.ts'
 
-/** How a route answers when all goes well. */
+/** The reply of a route on success. */
 export interface Reply<Body extends TSchema> {
   readonly description: string
-  /** Absent for an answer without a body. */
+  /** Absent if the reply has no body. */
   readonly body?: Body
-  /** `application/json` unless it says more. */
+  /** Defaults to `application/json`. */
   readonly contentType?: string
-  /** Header fields -> what they say. */
+  /** Header fields and their descriptions. */
   readonly headers?: Readonly<Record<string, string>>
-  /** Content types that the handler writes itself -> what they hold. */
+  /** Content types that the handler writes itself, with descriptions. */
   readonly streams?: Readonly<Record<string, string>>
 }
 
-/** What a handler returns. The body is plain JSON: what the schema does not name is not sent. */
+/** What a handler returns. The body is plain JSON. Properties that the schema does not name are not sent. */
 export interface Answer<Body extends TSchema> {
   readonly headers?: Headers
   readonly body?: ReadonlyJson<Static<Body>>
@@ -40,39 +41,39 @@ export interface Declaration<
   Body extends TSchema = TSchema,
   Answered extends TSchema = TSchema,
 > {
-  /** Labels metrics and log lines. Methods of one URL share it. */
+  /** Labels metrics and log lines. All methods of one URL share it. */
   readonly name: string
   readonly method: Exclude<Method, 'HEAD'>
-  /** `:id` is a segment or a part of one; `*id` at the end is the rest. HEAD is answered where GET is. */
+  /** `:id` is a segment or a part of one; `*id` at the end is the rest. GET routes also answer HEAD. */
   readonly url: string
   readonly need: Extract<RouteNeed, 'nothing' | 'reader' | 'admin'>
-  /** The name of the call in generated clients. */
+  /** The name of the operation in generated clients. */
   readonly operationId: string
   readonly tag: string
   readonly summary: string
   readonly description?: string
   readonly params?: Params
-  /** Parameters that it does not name are ignored. */
+  /** Parameters that the schema does not name are ignored. */
   readonly query?: Query
-  /** Without one, the route reads no body. */
+  /** If absent, the route does not read a body. */
   readonly body?: Body
-  /** The status of success. */
+  /** The status on success. */
   readonly status: number
   readonly reply: Reply<Answered>
-  /** Beside those that follow from the need and from what the route takes (document.ts). */
+  /** Error codes in addition to those implied by the need and by the inputs of the route (document.ts). */
   readonly errors?: readonly ErrorCode[]
-  /** Returns undefined when it has written the answer itself. */
+  /** Returns undefined if the handler has written the reply itself. */
   handle(call: Call<Params, Query, Body>): Promise<Answer<Answered> | undefined>
 }
 
-/** What fastify keeps with each route. */
+/** The config that fastify keeps with each route. */
 export interface AdminRouteConfig {
   readonly match: Match<Needed>
-  /** Absent where a URL has no such method. */
+  /** Absent if the URL does not have this method. */
   readonly declaration?: Declaration
 }
 
-/** Checks a declaration's types against each other. */
+/** Checks the types of a declaration against each other. */
 export function declare<
   Params extends TSchema,
   Query extends TSchema,

@@ -1,4 +1,4 @@
-// /api/v1/webhooks/<id>/...: what a webhook was sent, and sending it again, for admins.
+// /api/v1/webhooks/<id>/...: lists the deliveries of a webhook and repeats them. For admins only.
 
 import { type Static, Type } from 'typebox'
 import { listDeliveries, redeliver } from '#shared/db/webhook-deliveries.ts'

@@ -1,5 +1,5 @@
-// GET /api/v1/openapi.json: the OpenAPI 3.1 document of /api/v1, made from the declarations. Anybody may read it: it is the
-// same in every region and tells nothing of this one.
+// GET /api/v1/openapi.json: the OpenAPI 3.1 document of /api/v1, generated from the declarations. Anyone may read it:
+// it is the same in every region and reveals nothing about this one.
 
 import type { FastifyDynamicSwaggerOptions } from '@fastify/swagger'
 import type { FastifySchema } from 'fastify'
@@ -97,17 +97,17 @@ function describeReply({
   }
 }
 
-/** Header fields of errors, by status. */
+/** Header fields of error replies, by status. */
 const ERROR_HEADERS: Readonly<Record<number, Readonly<Record<string, object>>>> = Object.freeze({
   401: { 'WWW-Authenticate': { type: 'string', description: 'How to authenticate.' } },
   429: { 'Retry-After': { type: 'string', description: 'Seconds to wait.' } },
   503: { 'Retry-After': { type: 'string', description: 'Seconds to wait.' } },
 })
 
-/** The codes a route answers with, by status. */
+/** The error codes of a route, by status. */
 function describeErrors(declaration: Declaration): Record<number, object> {
   const codes: ErrorCode[] = ['REQUEST_INVALID', 'UNKNOWN', 'UNAVAILABLE', ...(declaration.errors ?? [])]
-  // Who guesses passwords has to wait.
+  // Clients that guess passwords are rate limited.
   if (declaration.need !== 'nothing') codes.push('UNAUTHORIZED', 'TOOMANYREQUESTS')
   if (declaration.need === 'admin') codes.push('DENIED')
   const byStatus = Map.groupBy(new Set(codes), (code) => errorTable[code].status as number)
@@ -131,7 +131,7 @@ function describeErrors(declaration: Declaration): Record<number, object> {
   )
 }
 
-/** @param document makes the document, once every route is registered */
+/** @param document returns the document; called after every route is registered */
 export function documentRoute(document: () => object): Declaration {
   return declare({
     name: 'openapi',

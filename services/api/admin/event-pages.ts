@@ -1,6 +1,6 @@
-// Where a reader of the event log stands and what comes behind it: for pages and for streams. A position whose events were
-// trimmed is 410 with the oldest that is left; that of a write that is not numbered yet is 503; one that was never given
-// is 400.
+// Positions in the event log and the events after them, for pages and for streams. A position whose events were trimmed
+// returns 410 with the oldest position that is left. The position of a write that has no number yet returns 503. A
+// position that was never assigned returns 400.
 
 import { maySeeActor } from '#shared/auth/access.ts'
 import {
@@ -15,13 +15,13 @@ import { formatPosition, parsePosition } from '#shared/events/position.ts'
 import type { Audience } from '../event-frames.ts'
 import type { Exchange } from '../exchange.ts'
 
-/** Who did it is for admins and for the account itself. */
+/** Only admins and the account itself may see who caused an event. */
 export function audienceOf({ edge, identity }: Exchange): (event: LoggedEvent) => Audience {
   const { auth } = edge
   return ({ actor }) => (auth === undefined || maySeeActor(auth.policy, identity, actor) ? 'full' : 'plain')
 }
 
-/** Where reading begins. 410 when that is no longer there. */
+/** The position where reading begins. Throws 410 if the events after it were trimmed. */
 export async function startOf(
   exchange: Exchange,
   text: string | undefined,
@@ -43,7 +43,7 @@ export async function startOf(
       headers: { 'Retry-After': '1' },
     })
   }
-  // A write's place may be later than the bounds: they were read before it.
+  // The position of a write may be later than the bounds, because they were read before it.
   if (after === 'never' || ('pos' in parsed && isBefore(bounds.head, parsed))) {
     throw new RegistryError('REQUEST_INVALID', { message: 'after lies beyond the end of the log' })
   }
@@ -53,14 +53,14 @@ export async function startOf(
   return after
 }
 
-/** @throws RegistryError POSITION_GONE when the trimming overtook the reader: what is left would leave a hole */
+/** @throws RegistryError POSITION_GONE if trimming overtook the reader: the remaining events would have a gap */
 export async function pageAfter(
   exchange: Exchange,
   options: { after: LogPosition; limit: number },
 ): Promise<LoggedEvent[]> {
   const { db } = exchange.region
   const rows = await readEvents(db, options)
-  // Read after the rows: what was trimmed before they were read shows here.
+  // Read after the rows, so that it covers every trim that happened before the rows were read.
   const { oldest } = await logBounds(db)
   if (isBefore(options.after, oldest)) throw gone(exchange, oldest)
   return rows

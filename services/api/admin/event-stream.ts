@@ -1,5 +1,6 @@
-// The event log as Server-Sent Events (https://html.spec.whatwg.org/multipage/server-sent-events.html): what was missed
-// first, then what comes. A stream ends after an hour; its reader comes back with Last-Event-ID.
+// The event log as Server-Sent Events (https://html.spec.whatwg.org/multipage/server-sent-events.html). A stream first
+// sends the events that the reader missed, then new ones. It ends after an hour; the reader reconnects with
+// Last-Event-ID.
 
 import type { ServerResponse } from 'node:http'
 import { networkOf } from '#shared/auth/client-network.ts'
@@ -7,19 +8,21 @@ import type { LoggedEvent } from '#shared/db/event-log.ts'
 import { type Exchange, writeHead } from '../exchange.ts'
 import { audienceOf, isBefore, pageAfter, startOf } from './event-pages.ts'
 
-/** Events read at once while a stream catches up. */
+/** Number of events read at once while a stream catches up. */
 const PAGE = 1_000
 const HEARTBEAT_MS = 15_000
-/** A stream ends after this; its reader comes back with Last-Event-ID and rights that were looked at again. */
+/** A stream ends after this time. The reader reconnects with Last-Event-ID, and its rights are checked again. */
 const STREAM_MS_MAX = 3_600_000
-/** For what was written before that to be taken. */
+/** Time for the reader to receive what was written before the end. */
 const ENDING_MS_MAX = 10_000
-/** Not yet taken by a reader; beyond it the stream is cut and the reader comes back for the rest. */
+/**
+ * Bytes that a reader has not received yet. Above this bound the stream is cut, and the reader reconnects for the rest.
+ */
 const UNSENT_BYTES_MAX = 1024 * 1024
 
 /**
- * Runs for as long as the stream is open. What it holds is held by this scope and taken before the first await, so a
- * reader that leaves at any moment leaves nothing behind. 429 beyond the bounds of streams.ts.
+ * Runs as long as the stream is open. This scope owns all resources and acquires them before the first await, so a
+ * reader that disconnects at any moment leaves nothing behind. Throws 429 above the bounds of streams.ts.
  */
 export async function streamEvents(
   exchange: Exchange,
@@ -43,7 +46,7 @@ export async function streamEvents(
       at = event
       if (wanted(event)) response.write(edge.tail.frames.frame(event, audience(event)))
     }
-    // What it misses it asks for by Last-Event-ID; until then it costs nothing.
+    // The reader requests the missed events with Last-Event-ID. Until then it uses no resources.
     if (response.writableLength > UNSENT_BYTES_MAX) response.destroy()
   }
   using following = edge.tail.listen({
@@ -64,7 +67,7 @@ export async function streamEvents(
   })
   response.write(': hello\n\n')
   const isOpen = () => !response.destroyed && !response.writableEnded
-  // What the tail brings while we are behind is read again here, so that nothing is kept for a slow reader.
+  // Events that the tail delivers during catch-up are read again here, so nothing is buffered for a slow reader.
   while (missed && isOpen()) {
     missed = false
     for (let page = await nextPage(); page.length > 0 && isOpen(); page = await nextPage()) {
@@ -80,7 +83,7 @@ export async function streamEvents(
   }
 }
 
-/** Resolves when the answer is out or its reader gone. */
+/** Resolves when the response has been sent or the reader has disconnected. */
 function closeOf(response: ServerResponse): Promise<void> {
   return new Promise((resolve) => {
     if (response.destroyed) resolve()
@@ -88,7 +91,7 @@ function closeOf(response: ServerResponse): Promise<void> {
   })
 }
 
-/** Ends a stream whose head may not be written yet; a reader that takes nothing is cut by the drain. */
+/** Ends a stream whose head may not be written yet. The drain cuts a reader that does not receive. */
 function endStream(response: ServerResponse): void {
   if (response.headersSent) response.end()
   else response.destroy()
@@ -99,7 +102,7 @@ function streamTimers(response: ServerResponse): Disposable {
     if (!response.writableNeedDrain && !response.writableEnded) response.write(': still here\n\n')
   }, HEARTBEAT_MS)
   const end = setTimeout(() => response.end(), STREAM_MS_MAX)
-  // A reader that takes nothing never lets the end through.
+  // If a reader does not receive, the end of the stream never reaches it.
   const cut = setTimeout(() => response.destroy(), STREAM_MS_MAX + ENDING_MS_MAX)
   return {
     [Symbol.dispose]() {
@@ -110,7 +113,7 @@ function streamTimers(response: ServerResponse): Disposable {
   }
 }
 
-/** Resolves when the reader has taken what was written, or is gone. */
+/** Resolves when the reader has received what was written, or has disconnected. */
 function drained({ response }: Exchange): Promise<void> {
   return new Promise((resolve) => {
     const done = () => {

@@ -1,9 +1,9 @@
-// GET /api/v1/events: the region's event log, as pages of JSON or as Server-Sent Events (event-stream.ts).
+// GET /api/v1/events: the event log of the region, as pages of JSON or as Server-Sent Events (event-stream.ts).
 //
-// A caller sees events of repositories that it may pull. Who did it and through what request (`actor`, `request`) is for
-// admins and for the account itself; others get the event without. A page looks at a bounded number of rows and bytes, so
-// it may hold fewer than `limit`; its `next` moves on even when it is empty. An event of more than 128 KiB comes without
-// its `references` and says so by `abridged`.
+// A caller sees the events of the repositories that it may pull. Only admins and the account itself see the `actor` and
+// `request` of an event; for others these fields are left out. A page reads a bounded number of rows and bytes, so it
+// may hold fewer than `limit` events. Its `next` advances even if the page is empty. An event of more than 128 KiB is
+// sent without its `references` and marked with `abridged`.
 
 import { type Static, Type } from 'typebox'
 import type { LoggedEvent, LogPosition } from '#shared/db/event-log.ts'
@@ -21,7 +21,7 @@ import { Event, Position } from './shapes.ts'
 
 const LIMIT = 100
 const LIMIT_MAX = 1_000
-/** Rows a page looks at, whatever the filter leaves of them. */
+/** Maximum number of rows that a page reads, regardless of how many match the filter. */
 const SCAN_MAX = 1_000
 const TYPES_MAX = 50
 
@@ -108,7 +108,7 @@ async function pageOf(
   }
 }
 
-/** The events a reader wants and may see. */
+/** Selects the events that the reader asked for and may see. */
 function filterOf(exchange: Exchange, query: Static<typeof EventQuery>): (event: LoggedEvent) => boolean {
   const mayPull = callerMayPull(exchange)
   const types = (query.types ?? '')
@@ -129,7 +129,7 @@ function filterOf(exchange: Exchange, query: Static<typeof EventQuery>): (event:
     repository === undefined ||
     (repository.endsWith('*') ? name.startsWith(repository.slice(0, -1)) : name === repository)
   return (event) =>
-    // Settings are for other regions: they hold secrets.
+    // Settings are for other regions only, because they hold secrets.
     !event.type.startsWith(`${TYPE_PREFIX}setting.`) &&
     fits(event.type) &&
     inRepository(event.repository) &&

@@ -1,4 +1,4 @@
-// /api/v1/region: the region that answers.
+// /api/v1/region: the region that handles the request.
 
 import { Type } from 'typebox'
 import { regionRow } from '#shared/db/region.ts'

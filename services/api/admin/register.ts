@@ -1,8 +1,9 @@
-// The routes of /api/v1 in fastify: routing, validation, serialisation and the OpenAPI document, all from the
-// declarations. The order is that of every surface (pipeline.ts): a request enters in the first hook, before fastify
-// looks at its body; then fastify reads the body and validates; what the handler returns is written like every answer.
+// Registers the routes of /api/v1 with fastify: routing, validation, serialisation and the OpenAPI document, all from
+// the declarations. The order of steps is the same as on every surface (pipeline.ts). The first hook enters the
+// request, before fastify reads its body. Then fastify reads the body and validates it. The result of the handler is
+// written like every other reply.
 //
-// Errors of fastify's own phases and of handlers are answered in one place, with the envelope.
+// One place handles the errors of fastify's phases and of the handlers, and renders them as the error envelope.
 
 import { METHODS } from 'node:http'
 import swagger from '@fastify/swagger'
@@ -21,11 +22,11 @@ import { JSON_TYPE, sharedSchemas } from './shapes.ts'
 
 export interface AdminOptions {
   readonly routes: readonly Declaration[]
-  /** Makes the exchange of a request and notes it. */
+  /** Creates and records the exchange of a request. */
   readonly begin: (request: FastifyRequest, reply: FastifyReply) => Exchange
 }
 
-/** @throws Error for a route that declares no need */
+/** @throws Error if a route declares no need */
 export async function registerAdmin(scope: FastifyInstance, options: AdminOptions): Promise<void> {
   const exchanges = new WeakMap<FastifyRequest, Exchange>()
   const exchangeOf = (request: FastifyRequest): Exchange => {
@@ -48,10 +49,10 @@ export async function registerAdmin(scope: FastifyInstance, options: AdminOption
   scope.addHook('onRequest', (request, reply, done) => {
     const exchange = options.begin(request, reply)
     exchanges.set(request, exchange)
-    // A Content-Type that is absent, malformed or that of a form changes nothing: a body is JSON here.
+    // A body is always JSON here, so a Content-Type that is absent, malformed or that of a form is ignored.
     request.headers = { 'content-type': JSON_TYPE }
     const goOn = () => {
-      // Nobody is left to answer: nothing is begun for them.
+      // The client has disconnected, so no work is started.
       if (exchange.response.destroyed) reply.hijack()
       else done()
     }
@@ -69,7 +70,7 @@ export async function registerAdmin(scope: FastifyInstance, options: AdminOption
     if (entering === undefined) goOn()
     else entering.then(goOn, refuse)
   })
-  // fastify's own parser makes a plus sign a space and takes broken encoding as it is.
+  // fastify's own parser turns a plus sign into a space and accepts broken percent-encoding.
   scope.addHook('preValidation', async (request) => {
     const { url = '' } = request.raw
     const mark = url.indexOf('?')
@@ -88,7 +89,9 @@ export async function registerAdmin(scope: FastifyInstance, options: AdminOption
 
 type Handler = (request: FastifyRequest, reply: FastifyReply) => Promise<void>
 
-/** All methods of one URL: those that are declared, HEAD where there is GET, and a refusal for every other. */
+/**
+ * Registers all methods of one URL: the declared ones, HEAD if there is a GET, and a refusal for every other method.
+ */
 function registerUrl(
   scope: FastifyInstance,
   declaredUrl: string,
@@ -129,7 +132,7 @@ function registerUrl(
   scope.route({ url, method: others, schema: { hide: true }, config: config as object, handler: unreachable })
 }
 
-/** The router calls the rest of a path `*`. */
+/** The router names the rest of a path `*`. */
 function nameRest(name: string) {
   return async (request: FastifyRequest): Promise<void> => {
     request.params = { [name]: (request.params as { '*': string })['*'] }

@@ -1,4 +1,4 @@
-// /api/v1/repositories: a repository as a whole. What is in it is the registry's (/v2).
+// /api/v1/repositories: operations on a whole repository. Its content is served under /v2.
 
 import { Type } from 'typebox'
 import { RegistryError } from '#shared/errors.ts'

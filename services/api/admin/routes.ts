@@ -1,4 +1,4 @@
-// Every route of /api/v1. To add one, declare it in the file of its noun and list it here.
+// Lists every route of /api/v1. To add one, declare it in the file of its noun and list it here.
 
 import type { Declaration } from './declare.ts'
 import { deliveryRoutes } from './deliveries.ts'

@@ -1,10 +1,10 @@
-// The schemas of a route at work: what a request brings is validated, what is answered is serialised. An error is a
-// sentence that names the field and never repeats its value. What a schema does not name is not sent.
+// Compiles the schemas of the routes: request inputs are validated and replies are serialised. An error message names
+// the field and never repeats its value. Properties that the schema does not name are not sent.
 //
-// Schemas are compiled when the first request needs them: compiling all at each start would cost more than the start.
+// A schema is compiled when the first request needs it: compiling all of them would slow down each start too much.
 //
-// Parameters and queries are text, so numbers in them are read from text. A body is JSON and is taken as it is: "true" is
-// not true. A schema says by `x-error-code` which code an invalid value gets, if not REQUEST_INVALID.
+// Parameters and queries are text, so numbers in them are parsed from text. A body is JSON and is not converted: "true"
+// is not true. `x-error-code` in a schema sets the error code of an invalid value; the default is REQUEST_INVALID.
 
 import { Ajv2020, type ErrorObject, type Options } from 'ajv/dist/2020.js'
 import fastJson from 'fast-json-stringify'
@@ -12,14 +12,14 @@ import type { FastifySchemaCompiler, FastifySerializerCompiler } from 'fastify'
 import { type ErrorCode, RegistryError } from '#shared/errors.ts'
 
 export const ERROR_CODE = 'x-error-code'
-/** Characters of a field's name in a message: names are the client's. */
+/** Maximum number of characters of a field name in a message, because names come from the client. */
 const NAME_LENGTH_MAX = 50
 
-/** What fastify calls the parts of a request -> what people do. */
+/** Maps fastify's names for the parts of a request to common ones. */
 const PARTS: Readonly<Record<string, string>> = Object.freeze({ querystring: 'query', params: 'path' })
 
 export function createValidatorCompiler(): FastifySchemaCompiler<object> {
-  // `verbose` puts the schema beside the error, for its code.
+  // `verbose` includes the schema in the error, which provides its code.
   const options: Options = { useDefaults: true, verbose: true }
   const ofText = new Ajv2020({ ...options, coerceTypes: true }).addVocabulary([ERROR_CODE])
   const ofJson = new Ajv2020(options).addVocabulary([ERROR_CODE])
@@ -52,7 +52,7 @@ function invalid(error: Partial<ErrorObject>, part: string): RegistryError {
   const { [ERROR_CODE]: code = 'REQUEST_INVALID' } = Object(error.parentSchema) as {
     [ERROR_CODE]?: ErrorCode
   }
-  // For the others, the table's own sentence says what is wrong.
+  // For other codes, the message in the error table explains the error.
   if (code !== 'REQUEST_INVALID') return new RegistryError(code)
   return new RegistryError(code, { message: sentence(error, part) })
 }
@@ -83,7 +83,7 @@ const ARTICLES: Readonly<Record<string, string>> = Object.freeze({
   string: 'a string',
 })
 
-/** A JSON pointer as people write fields: `headers.name`, `types.0`. */
+/** Converts a JSON pointer to a readable field name: `headers.name`, `types.0`. */
 function shortened(pointer: string): string {
   return pointer.slice(1).replaceAll('/', '.').slice(0, NAME_LENGTH_MAX)
 }

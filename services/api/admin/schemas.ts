@@ -1,4 +1,4 @@
-// /api/v1/schemas: what the data of each type of event looks like. No secret: anybody may read it.
+// /api/v1/schemas: the schema of the data of each event type. Anyone may read it, because it contains no secret.
 
 import { Type } from 'typebox'
 import { RegistryError } from '#shared/errors.ts'

@@ -20,7 +20,7 @@ export const ErrorEnvelope = Type.Object(
   { $id: 'Error', description: 'The error envelope of the OCI distribution specification.' },
 )
 
-/** Named in the document and referred to by `$ref`. */
+/** Named in the document and referenced with `$ref`. */
 export const sharedSchemas = Object.freeze([ErrorEnvelope])
 
 export const RepositoryName = Type.String({
@@ -36,7 +36,7 @@ export const Position = Type.String({
   description: 'A place in the event log: `<region>:<epoch>:<number>`.',
 })
 
-/** How a write's place is told to its caller. */
+/** Returns the position of a write to its caller. */
 export const POSITION_HEADER = Object.freeze({
   'Portolan-Position': 'The place of this write in the event log: give it to `after` of GET /api/v1/events.',
 })
@@ -48,7 +48,7 @@ const Uuid = Type.String({
 
 export const IdParams = Type.Object({ id: Uuid })
 
-/** CloudEvents 1.0. What `data` holds depends on the type: see /api/v1/schemas. */
+/** CloudEvents 1.0. The content of `data` depends on the type: see /api/v1/schemas. */
 export const Event = Type.Object(
   {
     specversion: Type.Literal('1.0'),

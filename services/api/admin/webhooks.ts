@@ -1,7 +1,8 @@
-// /api/v1/webhooks: subscriptions to events, for admins. Their deliveries are in deliveries.ts.
+// /api/v1/webhooks: subscriptions to events. For admins only. Their deliveries are in deliveries.ts.
 //
-// A secret is answered once, to the request that made the webhook; headers' values never. A webhook that cannot be read
-// is listed under `unreadable` with what is wrong; a PATCH repairs it, a DELETE removes it.
+// A secret is returned once, in the reply to the request that created the webhook. The values of headers are never
+// returned. A webhook that cannot be read is listed under `unreadable` with the reason. A PATCH repairs it, a DELETE
+// removes it.
 
 import { Type } from 'typebox'
 import {
@@ -21,7 +22,7 @@ const HEADERS_MAX = 20
 const Names = (description: string) =>
   Type.Array(Type.String({ pattern: '^[A-Za-z0-9._/*-]{1,255}$' }), { maxItems: LIST_MAX, description })
 
-/** What others may know of a webhook. */
+/** The part of a webhook that may be shown. */
 const described = {
   url: Type.String({ description: 'Where deliveries are sent: http or https, without credentials.' }),
   types: Names('Types of events, in full or by their last part. Empty: pushes and deletes.'),

@@ -1,7 +1,10 @@
-// Content for other regions: GET /peer/v1/blobs/<digest>?repository=<name> and GET /peer/v1/manifests/<digest>?repository=<name>.
+// Content for other regions:
 //
-// Answers only with content that this region holds and that the repository shows here. It asks no other region, so a
-// request between regions never travels on. Blobs support ranges as pulls do.
+//   GET /peer/v1/blobs/<digest>?repository=<name>
+//   GET /peer/v1/manifests/<digest>?repository=<name>
+//
+// Serves only content that this region holds and that the repository shows here. It never asks another region, so a
+// request between regions is not forwarded. Blobs support ranges as pulls do.
 
 import { RegistryError } from '#shared/errors.ts'
 import { type Digest, parseDigest } from '#shared/oci/digest.ts'

@@ -1,11 +1,13 @@
-// GET /peer/v1/log: the region's log for other regions, by shards, whole: with settings and the content of manifests.
+// GET /peer/v1/log: the complete log of the region for other regions, by shards, including settings and the content of
+// manifests.
 //
-//   ?after=<shard>:<epoch>:<seq>,...   one place for each shard that is wanted; required
-//   &wait=0..25                        seconds to wait for something new before an empty answer
+//   ?after=<shard>:<epoch>:<seq>,...   one position for each shard that is wanted; required
+//   &wait=0..25                        seconds to wait for new events before an empty reply
 //
-// Answers {"origin", "events": [CloudEvent], "gone": [{shard, epoch, seq}], "behind"}: events in order within each
-// shard; `gone` names shards whose next events are no longer kept, with the place before the oldest left; `behind` is
-// how many events come after the places asked for. Where a reader stands is noted: the log is kept for it.
+// Replies {"origin", "events": [CloudEvent], "gone": [{shard, epoch, seq}], "behind"}. Events are in order within each
+// shard. `gone` lists shards whose next events are no longer kept, with the position before the oldest one left.
+// `behind` is the number of events after the requested positions. The position of each reader is recorded, and the log
+// is kept for it.
 
 import { notePeerReader } from '#shared/db/peer-readers.ts'
 import { RegistryError } from '#shared/errors.ts'
@@ -16,11 +18,14 @@ import type { EventTail } from '../event-tail.ts'
 import { type Exchange, sendJson } from '../exchange.ts'
 
 const WAIT_SECONDS_MAX = 25
-/** A reader that moves is noted this often at most: a note is a write. */
+/** The position of a moving reader is recorded at most this often, because each record is a write. */
 const NOTE_EVERY_MS = 5_000
 const PLACE = /^([0-7]):([1-9][0-9]{0,8}):(0|[1-9][0-9]{0,14})$/
 
-/** When each peer's place was noted last. By region: regions that have the key, so few. */
+/**
+ * When the position of each peer was last recorded. Keyed by region. Only regions that have the key appear, so there
+ * are few.
+ */
 export type PeerNotes = Map<string, { atMs: number; places: string }>
 
 export async function peerLog(exchange: Exchange, { query: text }: { query: string }): Promise<void> {
@@ -53,14 +58,14 @@ async function note(
   { region }: Exchange,
   { notes, peer, after }: { notes: PeerNotes; peer: string; after: readonly ShardPosition[] },
 ): Promise<void> {
-  // One shard alone is somebody who fills a hole: it stands elsewhere.
+  // A request for fewer than all shards fills a gap. It does not show the position of the reader.
   if (after.length < SHARDS) return
   const places = JSON.stringify(after)
   const before = notes.get(peer)
   const nowMs = performance.now()
   if (before !== undefined && nowMs - before.atMs < NOTE_EVERY_MS) return
   notes.set(peer, { atMs: nowMs, places })
-  // One that stays where it is only has to be heard of now and then.
+  // A reader at the same position only needs to be recorded now and then.
   if (before?.places === places && nowMs - before.atMs < NOTE_EVERY_MS * 12) return
   await notePeerReader(region.db, `peer:${peer}`, after)
 }
@@ -81,7 +86,7 @@ function placesOf(text: string): ShardPosition[] {
   }))
 }
 
-/** What `look` finds once the log has grown; undefined when the time is over or the caller gone. */
+/** Returns what `look` finds after the log has grown; undefined if the time is over or the caller has disconnected. */
 async function tailMoves<T extends { events: readonly unknown[] }>(
   exchange: Exchange,
   options: { tail: EventTail; ms: number; look(): Promise<T> },
@@ -94,14 +99,15 @@ async function tailMoves<T extends { events: readonly unknown[] }>(
     over = true
     moved.resolve()
   }
-  // All of it before the first await: a caller that leaves meanwhile leaves nothing behind.
+  // All resources are acquired before the first await, so a caller that disconnects in the meantime leaves nothing
+  // behind.
   if (response.destroyed) return undefined
   using following = tail.listen({ onEvents: () => moved.resolve(), onEnd: end })
   response.once('close', end)
   const timer = setTimeout(end, ms)
   try {
     await following.ready
-    // What was logged before the tail listened.
+    // Events that were logged before the tail listened.
     for (let page = await look(); ; page = await look()) {
       if (page.events.length > 0) return page
       await moved.promise

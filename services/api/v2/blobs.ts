@@ -1,9 +1,9 @@
 // Blobs: HEAD, GET with ranges, DELETE (distribution-spec, "Pulling blobs", "Deleting blobs"; RFC 9110, 14).
 //
-// Small blobs leave from memory in one write. Large ones go through the store's read pump straight to the socket; a
-// client that stands still is cut by the minimum rate, and one that goes away stops the read. The head leaves with the
-// first bytes, so what is known to be lost by then is an error answer. A stream that cannot be completed afterwards
-// breaks the connection: never a short body, and never a wrong one, that looks whole.
+// Small blobs are sent from memory in one write. Large ones go from the read pump of the store directly to the socket.
+// The minimum rate cuts a stalled client, and a client that disconnects stops the read. The head is sent with the first
+// bytes, so a loss that is known by then is returned as an error. A stream that cannot be completed later breaks the
+// connection. A short or wrong body never looks complete.
 
 import { randomBytes } from 'node:crypto'
 import type { ByteSink } from '#shared/blobs/blob-store.ts'
@@ -57,7 +57,7 @@ export async function getBlob(exchange: Exchange, path: BlobPath): Promise<void>
   return serveBlob(exchange, blob)
 }
 
-/** The bytes, or the ranges that are asked for. */
+/** Sends the whole blob, or the requested ranges. */
 export async function serveBlob(exchange: Exchange, blob: FoundBlob): Promise<void> {
   const { digest } = blob
   const headers = blobHeaders(digest)
@@ -85,7 +85,7 @@ function requireDigest(text: string): Digest {
   return digest
 }
 
-/** Some clients fall back to /blobs for a manifest they know by digest. */
+/** Some clients fall back to /blobs for a manifest whose digest they know. */
 async function getManifestAsBlob(
   exchange: Exchange,
   { name, digest }: { name: RepositoryName; digest: Digest },
@@ -110,13 +110,13 @@ function blobHeaders(digest: Digest): Headers {
     ETag: `"${digest}"`,
     'Accept-Ranges': 'bytes',
     'Cache-Control': 'private, max-age=31536000, immutable',
-    // Whatever was uploaded is never to run in a browser under this origin.
+    // Uploaded content must never run in a browser under this origin.
     'Content-Disposition': 'attachment',
     'Content-Security-Policy': 'sandbox',
   }
 }
 
-/** HEAD knows no ranges (RFC 9110, 14.2). Throws 416 with the length of the error, not of the blob. */
+/** HEAD ignores ranges (RFC 9110, 14.2). Throws 416 with the length of the error, not of the blob. */
 function rangesOf(
   exchange: Exchange,
   { digest, size }: { digest: Digest; size: number },
@@ -161,7 +161,7 @@ async function sendRange(
   await stream(exchange, blob, { status: 206, headers, parts: [{ range }] })
 }
 
-/** multipart/byteranges (RFC 9110, 14.6): what lazy pullers ask for. */
+/** Sends multipart/byteranges (RFC 9110, 14.6), which lazy pullers request. */
 async function sendRanges(
   exchange: Exchange,
   blob: FoundBlob,
@@ -212,7 +212,7 @@ async function stream(
     }
     response.end()
   } catch (thrown) {
-    // What is under way must not look like the end of the blob. A client that leaves is no error of ours.
+    // A partial stream must not look complete. A client that disconnects is not a server error.
     if (response.headersSent) response.destroy()
     if (!(thrown instanceof SinkClosedError)) throw await readFailure(registry, blob, thrown)
   } finally {
@@ -220,7 +220,7 @@ async function stream(
   }
 }
 
-/** The head goes out when there is something to follow it. */
+/** Sends the head immediately before the first bytes of the body. */
 function afterHead(sink: Required<ByteSink>, sendHead: () => void): ByteSink {
   let sent = false
   const first = () => {

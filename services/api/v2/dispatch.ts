@@ -1,5 +1,5 @@
-// The routes of /v2, each handler beside its need. Names contain slashes and targets are never decoded, so the paths are
-// told apart by shared/oci and not by a router.
+// The routes of /v2, each handler with its need. Names contain slashes and targets are never decoded, so shared/oci
+// distinguishes the paths instead of a router.
 
 import { RegistryError } from '#shared/errors.ts'
 import { matchRegistryPath, type RegistryPath } from '#shared/oci/registry-path.ts'
@@ -42,7 +42,7 @@ export const registryRoutes: Readonly<Record<RegistryRoute, RegistryMethods>> = 
   ) as Record<RegistryRoute, RegistryMethods>,
 )
 
-/** A target under /v2. */
+/** Matches a target under /v2. */
 export function matchRegistry(target: string): Matched<Declared<never>> {
   const path = matchRegistryPath(target)
   if (path.route === 'unknown') return unknownRoute()

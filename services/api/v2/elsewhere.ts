@@ -1,19 +1,25 @@
-// Blob bytes that somebody else sends: the object store by a link, or nginx in front by X-Accel-Redirect. Both only when
-// the operator asked for it (PORTOLAN_REDIRECT), only for GET, and only for blobs that are worth it; whatever does not
-// fit is served from here as if nothing was configured.
+// Blobs whose bytes another server sends: the object store through a link, or nginx in front through X-Accel-Redirect.
+// Both are used only if the operator enables them (PORTOLAN_REDIRECT), only for GET, and only for blobs that are large
+// enough. Every other request is served from here as if nothing was configured.
 //
-// A link or an internal path is a right to pull. It stands in no log, no cache keeps it, and the path leaves only to a
-// connection that a trusted proxy made. What others send is not hashed on the way; the janitor's scrub comes by it.
+// A link or an internal path grants the right to pull. It is never logged or cached, and the path is sent only on a
+// connection from a trusted proxy. Bytes that other servers send are not hashed in transit. The scrub of the janitor
+// checks them periodically.
 
 import type { FoundBlob } from '#shared/db/lookups.ts'
 import type { ByteRange } from '#shared/oci/byte-range.ts'
 import { blobProxyPath, blobUrl, requireObject } from '#shared/registry/pull.ts'
 import { type Exchange, type Headers, isHead, sendEmpty } from '../exchange.ts'
 
-/** Where nginx has its internal locations, one for each store: /portolan-blobs/file/, /portolan-blobs/s3/ and so on. */
+/**
+ * The prefix of nginx's internal locations, one for each store: /portolan-blobs/file/, /portolan-blobs/s3/ and so on.
+ */
 const INTERNAL_PREFIX = '/portolan-blobs/'
 
-/** True when the client was sent to the object store; it repeats its Range there. What a link answers to is GET alone. */
+/**
+ * Returns true if the client was redirected to the object store. The client repeats its Range there. A link is valid
+ * for GET only.
+ */
 export async function redirectedToStore(exchange: Exchange, blob: FoundBlob): Promise<boolean> {
   if (sender(exchange, blob) !== 'link') return false
   const url = await blobUrl(exchange.registry, blob)
@@ -23,8 +29,8 @@ export async function redirectedToStore(exchange: Exchange, blob: FoundBlob): Pr
 }
 
 /**
- * True when nginx was told to send the bytes (X-Accel-Redirect). It applies the client's Range itself, and differs from
- * us in what it makes of several ranges, a malformed one and If-Range: those are served from here.
+ * Returns true if nginx was told to send the bytes (X-Accel-Redirect). nginx applies the Range of the client itself. It
+ * handles several ranges, a malformed Range and If-Range differently from us, so those requests are served from here.
  */
 export async function handedToProxy(
   exchange: Exchange,
@@ -38,9 +44,9 @@ export async function handedToProxy(
   if (!plain) return false
   const path = await blobProxyPath(registry, blob)
   if (path === undefined) return false
-  // A file that is gone is for us to find: nginx would answer 404 without our envelope, and nobody would mark the blob.
+  // We must detect a missing file: nginx would return 404 without our envelope, and the blob would not be marked.
   await requireObject(registry, blob)
-  // nginx says itself that it knows ranges.
+  // nginx sends Accept-Ranges itself.
   const { 'Accept-Ranges': _, ...kept } = headers
   sendEmpty(exchange, 200, { ...kept, 'X-Accel-Redirect': `${INTERNAL_PREFIX}${blob.store}${path}` })
   return true

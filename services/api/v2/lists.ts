@@ -40,7 +40,7 @@ function sendList(exchange: Exchange, json: string, headers: Headers): void {
   })
 }
 
-/** A catalog token carries no repository scopes: what counts is what its holder could ask for. */
+/** A catalog token carries no repository scopes. What its holder could request decides. */
 function callerMayPullAtAll(exchange: Exchange): (name: RepositoryName) => boolean {
   const { actor } = exchange.identity
   return callerMayPull(exchange, { actor, scopes: undefined })

@@ -30,9 +30,9 @@ import {
   sendEmpty,
 } from '../exchange.ts'
 
-/** What every client can read back; the spec asks for at least this much. */
+/** A size that every client can read. The spec requires at least this much. */
 const MANIFEST_BYTES_MAX = 4 * 1024 * 1024
-/** Tags of one push by digest. */
+/** Maximum number of tags of one push by digest. */
 const TAGS_MAX = 32
 
 interface ManifestPath {
@@ -44,10 +44,11 @@ interface ManifestPath {
 export async function getManifest(exchange: Exchange, path: ManifestPath): Promise<void> {
   const { headers } = exchange.request
   const reference = parseReference(path.reference)
-  // The grammar is the writer's concern: to a reader, a reference that nothing can have is one that nothing has.
+  // Only writers get syntax errors. For a reader, a reference that cannot exist does not exist.
   if (reference.kind === 'invalid') throw new RegistryError('MANIFEST_UNKNOWN')
   const stored = await pullManifest(exchange.registry, { repository: path.name, reference })
-  // A client from before indexes gets the image it would have got then; an index without one is sent as it is.
+  // A client that predates indexes gets the image that it would have got then. An index without such an image is sent
+  // as it is.
   const single =
     reference.kind === 'tag' && manifestKind(stored.mediaType) === 'index' && wantsSingleImage(headers.accept)
       ? await pullSingleImage(exchange.registry, { repository: path.name, index: stored })
@@ -67,7 +68,7 @@ export async function getManifest(exchange: Exchange, path: ManifestPath): Promi
   }
 }
 
-/** The type stands alone: some clients compare it as a whole, so there is never a charset. */
+/** The media type has no charset parameter, because some clients compare the whole value. */
 function manifestHeaders(manifest: PulledManifest, reference: ManifestReference): Headers {
   return {
     'Docker-Distribution-API-Version': 'registry/2.0',
@@ -90,7 +91,7 @@ export async function putManifest(exchange: Exchange, path: ManifestPath): Promi
     repository: path.name,
     reference,
     tags,
-    // Node keeps the first of several; what two readers could take for two types is refused.
+    // Node keeps the first of several fields. A value that two readers could interpret as two types is rejected.
     contentType: request.headersDistinct['content-type']?.join(', '),
     bytes,
     conditions: conditionsOf(exchange),
@@ -121,7 +122,7 @@ export async function deleteManifest(exchange: Exchange, path: ManifestPath): Pr
   sendEmpty(exchange, 202, positionHeader(exchange, position))
 }
 
-/** @throws RegistryError TAG_INVALID or DIGEST_INVALID: a write names what it wants in full */
+/** @throws RegistryError TAG_INVALID or DIGEST_INVALID: a write must name its target in full */
 function requireReference(text: string): ManifestReference {
   const reference = parseReference(text)
   if (reference.kind === 'invalid') throw new RegistryError(reference.code)

@@ -1,5 +1,5 @@
-// GET of a blob that only another region has. The whole blob is passed on as it arrives, and its digest is verified before
-// the last bytes leave. Ranges are ignored, which RFC 9110, 14.2 allows.
+// GET of a blob that only another region has. The whole blob is forwarded as it arrives, and its digest is verified
+// before the last bytes are sent. Ranges are ignored, which RFC 9110, 14.2 allows.
 
 import type { Digest } from '#shared/oci/digest.ts'
 import type { RepositoryName } from '#shared/oci/reference.ts'
@@ -8,7 +8,7 @@ import { type Exchange, type Headers, isHead, writeHead } from '../exchange.ts'
 import { SinkClosedError, writableSink } from '../writable-sink.ts'
 
 /**
- * Answers with the blob if another region has it; returns false if it did not answer. HEAD asks no other region: clients
+ * Sends the blob if another region has it; returns false if no reply was sent. HEAD does not ask other regions: clients
  * skip an upload if HEAD finds the blob, and after a push the bytes must be in this region.
  */
 export async function getRemoteBlob(

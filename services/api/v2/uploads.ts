@@ -1,7 +1,7 @@
 // Upload sessions: POST, PATCH, PUT, GET, DELETE (distribution-spec, "Pushing blobs").
 //
-// Clients live by the headers: Location is path-absolute, Range has no unit and is what docker writes into manifests
-// as the layer's size, and a mount never fails, it becomes an upload.
+// Clients depend on the headers. Location is path-absolute. Range has no unit, and docker writes it into manifests as
+// the size of the layer. A mount never fails: it becomes an upload instead.
 
 import type { WritePosition } from '#shared/db/registers.ts'
 import { RegistryError } from '#shared/errors.ts'
@@ -62,7 +62,7 @@ export async function startUpload(exchange: Exchange, path: UploadsPath): Promis
   sendEmpty(exchange, 202, sessionHeaders(path.name, position))
 }
 
-/** `?digest=` without a body is the empty blob if the digest says so, else a client that wants a session. */
+/** `?digest=` without a body is the empty blob if the digest matches it. Otherwise the client wants a session. */
 function carriesBlob(exchange: Exchange, digest: Digest): boolean {
   return contentLength(exchange) !== 0 || EMPTY_DIGESTS.includes(digest)
 }
@@ -76,7 +76,7 @@ function requestedAlgorithm(query: Query, digest?: Digest): DigestAlgorithm {
   return algorithm
 }
 
-/** True when the mount was made and answered; a mount that cannot be made becomes an upload. */
+/** Returns true if the mount succeeded and the reply was sent. A mount that is not possible becomes an upload. */
 async function mount(exchange: Exchange, path: UploadsPath, query: Query): Promise<boolean> {
   const digest = parseDigest(query.get('mount') ?? '')
   const fromText = query.get('from')
@@ -97,8 +97,8 @@ async function mount(exchange: Exchange, path: UploadsPath, query: Query): Promi
 }
 
 /**
- * A token that does not name the source gets a challenge that does, so that the client can fetch a larger one; one that
- * named it and was not given it is let through to an upload.
+ * A token that does not name the source gets a challenge that does, so that the client can fetch a larger one. A token
+ * that named it and was denied access continues with an upload.
  */
 function refuseSource(exchange: Exchange, name: RepositoryName, from: RepositoryName): void {
   const asked = exchange.identity.scopes?.some((scope) => scope.name === from)
@@ -143,7 +143,7 @@ export async function deleteUpload(exchange: Exchange, path: UploadPath): Promis
   sendEmpty(exchange, 204)
 }
 
-/** Exactly one digest: two that differ cannot both be answered with one Docker-Content-Digest. */
+/** Requires exactly one digest, because a reply has only one Docker-Content-Digest. */
 function requireDigest(query: Query): Digest {
   const values = [...new Set(query.getAll('digest'))]
   const digest = parseDigest(values[0] ?? '')

@@ -1,6 +1,6 @@
-// Syncing directories: what makes a new file's name as durable as its bytes. Handles stay open (a store has 256
-// directories), and callers that come while a sync is under way share the next one: a sync counts for everybody whose
-// file was there before it began, and for nobody else.
+// Syncs directories, which makes the name of a new file as durable as its bytes. Handles stay open (a store has 256
+// directories). Callers that arrive during a sync share the next one: a sync covers only files that existed before it
+// began.
 
 import { type FileHandle, open } from 'node:fs/promises'
 
@@ -12,7 +12,7 @@ export interface DirectorySyncer extends AsyncDisposable {
 interface Directory {
   readonly handle: Promise<FileHandle>
   running: Promise<void> | undefined
-  /** Begins when the running one has ended. */
+  /** Begins when the running sync has ended. */
   next: Promise<void> | undefined
 }
 
@@ -37,7 +37,7 @@ export function createDirectorySyncer(): DirectorySyncer {
       }
       const known = directory
       if (known.next !== undefined) return known.next
-      // A failed sync fails those who waited for it; whoever comes after begins their own.
+      // A failed sync fails only the callers that waited for it. Later callers start a new one.
       const before = known.running ?? Promise.resolve()
       known.next = before.catch(() => {}).then(() => start(known))
       return known.next

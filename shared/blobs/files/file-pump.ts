@@ -1,6 +1,6 @@
-// The read pump: from a file to a sink, reading the next block while the sink takes the last one. Buffers come from the
-// process-wide budget; when it is tight a stream holds one block, not two. All bytes of the range or an error, never
-// a short end: a file that is shorter than it should be is 'corrupt'.
+// The read pump copies a file to a sink and reads the next block while the sink takes the last one. Buffers come from
+// the process-wide budget; when it is tight, a stream holds one block, not two. The pump sends all bytes of the range
+// or fails. A file that is shorter than expected is 'corrupt'.
 
 import type { FileHandle } from 'node:fs/promises'
 import { type ByteSink, StoreError } from '../blob-store.ts'
@@ -14,7 +14,7 @@ export interface Pump {
   budget: ByteBudget
 }
 
-/** Reads the next block while the sink takes the last one; on a spent budget, one block at a time. */
+/** Reads the next block while the sink takes the last one; if the budget is tight, one block at a time. */
 export async function pumpFile({ handle, range, sink, signal, budget }: Pump): Promise<void> {
   let position = range.start
   let sending: Promise<void> | undefined

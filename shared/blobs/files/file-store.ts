@@ -1,15 +1,15 @@
 // BlobStore on a directory: one file per attempt, written once, never reopened for writing.
 //
 //   <directory>/<first two of key>/<key>      key: 32 hex digits of randomness
-//   <directory>/portolan-store.json           the marker: who owns the store
-//   <directory>/<first two of key>/<key>.probe   what a check writes, for a moment; never listed
-//   <directory>/clock                         written to find out what time the file system has
+//   <directory>/portolan-store.json           the marker: identifies the owner of the store
+//   <directory>/<first two of key>/<key>.probe   written briefly by a check; never listed
+//   <directory>/clock                         written to read the clock of the file system
 //
 // Durable means: the file's data and its directory entry are synced before `finish` or `complete` resolves. A key is
-// random and used once, so nothing that sleeps through a commit and wakes up can touch what was committed. A session
-// of one attempt is already its object; several are copied together, hashed anew, when the upload ends, because a
-// writer may not append to what another node is reading. A file that is shorter than its row says is 'corrupt' and
-// is never sent as if it were whole.
+// random and used once, so a process that is suspended during a commit and resumes later cannot change committed
+// content. A session of one attempt is already its object. Several attempts are copied together and hashed again when
+// the upload ends, because a writer may not append to a file that another node is reading. A file that is shorter than
+// its row says is 'corrupt' and is never sent as if it were complete.
 
 import { randomBytes } from 'node:crypto'
 import { constants, type Stats } from 'node:fs'
@@ -39,7 +39,7 @@ import { createWriteOnceFile, unlinkIfThere, type WriteOnceFile } from './write-
 
 const KEY = /^[0-9a-f]{32}$/
 
-/** One attempt as the session remembers it. */
+/** One attempt, as recorded in the session. */
 interface FilePart {
   readonly key: string
   readonly size: number
@@ -49,9 +49,11 @@ export interface FileStoreOptions {
   directory: string
   /** Buffers for downloads and concatenations. */
   budget: ByteBudget
-  /** Uploads leave at least this much free: pulls and the database go on. Bytes; 0 refuses nothing. */
+  /**
+   * Uploads leave at least this much space free, so that pulls and the database keep working. Bytes; 0 refuses nothing.
+   */
   freeBytesMin: number
-  /** The volume of the directory where others watch it too; else one is made. */
+  /** The volume of the directory if others watch it too; otherwise one is created. */
   volume?: Volume
 }
 
@@ -68,7 +70,7 @@ export async function openFileStore(options: FileStoreOptions): Promise<BlobStor
     return join(directory, key.slice(0, 2), key)
   }
 
-  /** Makes a file that may take `length` bytes, and more where nobody knows how many come. */
+  /** Creates a file for `length` bytes; if the length is unknown, the file may grow further. */
   async function create(
     algorithm: DigestAlgorithm,
     { length = 0, suffix = '' }: { length?: number | undefined; suffix?: string } = {},
@@ -117,12 +119,12 @@ export async function openFileStore(options: FileStoreOptions): Promise<BlobStor
     }
   }
 
-  /** Copies the parts, in order, into a new file. */
+  /** Copies the parts in order into a new file. */
   async function concatenate(parts: readonly FilePart[], options: AttemptOptions): Promise<Completion> {
     const total = parts.reduce((sum, { size }) => sum + size, 0)
     const { key, file } = await create(options.algorithm, { length: total })
     try {
-      // The pump reuses its buffers; the file keeps what it is given.
+      // The pump reuses its buffers, and the file keeps the chunks it is given. So each chunk is copied.
       const sink: ByteSink = { write: (chunk) => file.write(Buffer.from(chunk)) }
       for (const part of parts) await readPart(part, sink, options)
       const { size, digest } = await file.finish()
@@ -179,12 +181,12 @@ export async function openFileStore(options: FileStoreOptions): Promise<BlobStor
     await directories.sync(directory)
   }
 
-  /** Overwrites one byte in place: that works on a full disk too, where bytes most need to be removed. */
+  /** Overwrites one byte in place. This works on a full disk too, where removing bytes is most urgent. */
   async function nowMs(): Promise<number> {
     const handle = await open(join(directory, 'clock'), constants.O_CREAT | constants.O_RDWR, 0o600)
     try {
       await handle.write('.', 0)
-      // On a network file system the server's clock counts, and it has to hear of the write.
+      // On a network file system the clock of the server counts, so the write must reach the server.
       await handle.sync()
       return (await handle.stat()).mtimeMs
     } finally {
@@ -281,13 +283,13 @@ function partsOf(session: StoredSession): readonly FilePart[] {
   return (session === EMPTY_SESSION ? [] : session.parts) as readonly FilePart[]
 }
 
-/** All 256 directories exist from the start, each entry synced: no push has to make one. */
+/** Creates all 256 directories at start and syncs each entry, so that no push has to create one. */
 async function makeDirectories(directory: string, directories: DirectorySyncer): Promise<void> {
   await mkdir(directory, { recursive: true, mode: 0o700 })
   const present = new Set(await readdir(directory))
   const names = Array.from({ length: 256 }, (_, value) => value.toString(16).padStart(2, '0'))
   const absent = names.filter((name) => !present.has(name))
-  // Several processes may start on a new directory at once.
+  // Several processes may start on a new directory at the same time.
   for (const name of absent) await mkdir(join(directory, name), { recursive: true, mode: 0o700 })
   if (absent.length > 0) await directories.sync(directory)
 }
@@ -306,7 +308,9 @@ async function listFiles(directory: string, after: string, limit: number): Promi
   return listed
 }
 
-/** Only a store that is there can say that an object is not: the folders are made at start and never removed. */
+/**
+ * An object is only reported as missing if the store is there. Its directories are created at start and never removed.
+ */
 async function statKey(path: string): Promise<ObjectStat | undefined> {
   const found = await statIfThere(path)
   if (found?.isFile()) return factsOf(found)
@@ -318,7 +322,9 @@ function factsOf(found: Stats): ObjectStat {
   return { size: found.size, version: `${found.ino} ${found.mtimeMs} ${found.ctimeMs}` }
 }
 
-/** A link is whole or not there. Where the file system knows none a copy has to do, which a crash may cut. */
+/**
+ * A link is atomic. If the file system does not support links, the file is copied, and a crash may truncate the copy.
+ */
 async function placeIfAbsent(draft: string, path: string): Promise<void> {
   try {
     await link(draft, path).catch((thrown: NodeJS.ErrnoException) => {
@@ -339,7 +345,7 @@ async function statIfThere(path: string): Promise<Stats | undefined> {
   }
 }
 
-/** Which StoreError a system error is; whatever is not listed may pass by itself. */
+/** Maps system errors to kinds of StoreError. An error that is not listed may be temporary. */
 const KINDS: Readonly<Record<string, StoreError['kind']>> = Object.freeze({
   ENOENT: 'missing',
   ENOSPC: 'full',
@@ -347,7 +353,7 @@ const KINDS: Readonly<Record<string, StoreError['kind']>> = Object.freeze({
   EACCES: 'denied',
   EPERM: 'denied',
   EROFS: 'denied',
-  // The medium has the file and cannot read it.
+  // The file exists, but the medium cannot read it.
   EIO: 'corrupt',
 })
 

@@ -1,16 +1,19 @@
-// Files that are open for reading, shared by those who read the same one and kept for a moment afterwards: pulls of one
-// layer come in bursts, and to open, look at and close its file costs each of them three turns of the thread pool.
+// Shares files that are open for reading between concurrent readers and keeps them open briefly afterwards. Pulls of
+// one layer come in bursts, and opening, checking and closing its file costs each pull three rounds in the thread pool.
 //
-// Keys are written once and never reused, so an open file has the bytes its key stands for. What happens to the file
-// meanwhile is seen all the same: the kernel is asked about the open file each time, which waits for no disk, and one
-// that was removed is no longer shared. A removed file's space is free when its last reader and the moment are over.
+// Keys are written once and never reused, so an open file has the bytes its key stands for. Changes to the file are
+// still noticed: the kernel is asked about the open file each time, which waits for no disk, and a removed file is no
+// longer shared. The space of a removed file is freed when its last reader has finished and the idle time is over.
 
 import { fstatSync, type Stats } from 'node:fs'
 import { type FileHandle, open } from 'node:fs/promises'
 
-/** A file that nobody reads is closed after this. Shorter than network file systems believe in what they were told. */
+/**
+ * A file without readers is closed after this time. Shorter than the time for which network file systems cache
+ * attributes.
+ */
 const IDLE_MS = 2_000
-/** Files that nobody reads and that are open. */
+/** Maximum number of open files without readers. */
 const IDLE_MAX = 64
 
 export interface OpenFile extends Disposable {
@@ -18,9 +21,9 @@ export interface OpenFile extends Disposable {
 }
 
 export interface OpenFiles extends AsyncDisposable {
-  /** To be disposed after reading. @throws what open(2) says */
+  /** Dispose the result after reading. @throws the errors of open(2) */
   open(path: string): Promise<OpenFile>
-  /** Of a file that is open and still has its name; undefined: ask the file system. */
+  /** Stats of a file that is open and still has its name; undefined: ask the file system. */
   stat(path: string): Stats | undefined
 }
 
@@ -32,19 +35,19 @@ interface Entry {
 }
 
 export function createOpenFiles(): OpenFiles {
-  /** Shared ones. The longest idle are in front. */
+  /** Shared files, those idle longest first. */
   const entries = new Map<string, Entry>()
   const closing = new Set<Promise<void>>()
   let timer: NodeJS.Timeout | undefined
 
   function close({ handle }: Entry): void {
-    // Nothing was written: there is nothing that a failure to close could lose.
+    // Nothing was written, so a failed close loses nothing.
     const closed = handle.close().catch(() => {})
     closing.add(closed)
     void closed.finally(() => closing.delete(closed))
   }
 
-  /** No longer shared; closed by its last reader. */
+  /** Stops sharing the file. Its last reader closes it. */
   function forget(entry: Entry): void {
     if (entries.get(entry.path) === entry) entries.delete(entry.path)
     if (entry.readers === 0) close(entry)
@@ -78,7 +81,7 @@ export function createOpenFiles(): OpenFiles {
     sweepLater()
   }
 
-  /** The shared one and what the kernel says of it, while it still has its name. */
+  /** The shared file and the kernel's stats of it, if it still has its name. */
   function look(path: string): { entry: Entry; found: Stats } | undefined {
     const entry = entries.get(path)
     if (entry === undefined) return undefined
@@ -94,7 +97,7 @@ export function createOpenFiles(): OpenFiles {
       if (entry === undefined) {
         const handle = await open(path, 'r')
         entry = { path, handle, readers: 0, idleSinceMs: 0 }
-        // Somebody who opened it at the same time may have been faster: then this one is read alone.
+        // A concurrent call may have opened the file first. Then this handle is used by one reader only.
         if (!entries.has(path)) entries.set(path, entry)
       }
       entry.readers++
@@ -110,7 +113,9 @@ export function createOpenFiles(): OpenFiles {
   }
 }
 
-/** undefined: the kernel no longer knows it (a network file system's stale handle), so it is opened again by its name. */
+/**
+ * undefined: the kernel no longer knows the file (a stale handle of a network file system), so it is reopened by name.
+ */
 function statOf({ handle }: Entry): Stats | undefined {
   try {
     return fstatSync(handle.fd)

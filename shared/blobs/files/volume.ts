@@ -1,49 +1,49 @@
-// The free space of a volume, and a floor under it that uploads may not cross.
+// The free space of a volume, with a floor below which uploads are refused.
 //
-// What may still be written is what the file system says is free, less what was admitted and is not yet in a file, less
-// what went into files since the file system was asked. So fifty uploads that begin at once cannot each be promised the
-// same space. The file system is asked at most once a second. An upload whose length is known is admitted whole, before
-// its first byte is read; one whose length is not known is admitted write by write. While either streams, the real free
-// space is watched too: other programs write here as well.
+// The space that may still be written is the free space reported by the file system, minus what was admitted and is not
+// yet in a file, minus what was written to files since the last report. So fifty uploads that begin at once cannot each
+// be promised the same space. The file system is asked at most once a second. An upload of known length is admitted as
+// a whole, before its first byte is read; one of unknown length is admitted write by write. While either streams, the
+// real free space is watched too, because other programs also write to the volume.
 //
 // Each process counts its own uploads. Several processes on one volume see each other's bytes only when the file system
-// reports them, at most a second late. Below the floor admission fails with StoreError 'full'; reading is never asked. A
-// floor of 0 refuses nothing.
+// reports them, at most a second late. Below the floor, admission fails with StoreError 'full'; reads are not affected.
+// A floor of 0 refuses nothing.
 
 import { statfs } from 'node:fs/promises'
 import { StoreError } from '../blob-store.ts'
 
-/** The file system is asked at most this often. */
+/** Minimum interval between queries to the file system. */
 const ASK_MS = 1_000
 
-/** Bytes set aside for one upload. */
+/** Space reserved for one upload. */
 export interface Admission extends Disposable {
   /**
-   * To be called before bytes are handed to the file. Admits what was not announced.
-   * @throws StoreError 'full' when the floor would be crossed, or already is
+   * Call this before bytes are passed to the file. Admits bytes that were not announced.
+   * @throws StoreError 'full' if the floor would be crossed, or already is
    */
   expect(bytes: number): Promise<void>
-  /** So many bytes are in the file now. */
+  /** Reports that this many bytes are now in the file. */
   written(bytes: number): void
-  /** Gives back what was set aside and not written. Idempotent. */
+  /** Releases what was reserved and not written. Idempotent. */
   [Symbol.dispose](): void
 }
 
 export interface Volume {
-  /** @throws StoreError 'full' when `bytes` more would cross the floor */
+  /** @throws StoreError 'full' if `bytes` more would cross the floor */
   admit(bytes: number): Promise<Admission>
   /** @throws StoreError 'full' below the floor */
   requireRoom(): Promise<void>
-  /** Free bytes by the file system, at most a second old. */
+  /** Free bytes according to the file system, at most a second old. */
   freeBytes(): Promise<number>
 }
 
 export interface VolumeOptions {
   directory: string
   floorBytes: number
-  /** Test seam: the file system's free bytes. */
+  /** For tests: the free bytes of the file system. */
   ask?: () => Promise<number>
-  /** Test seam: a monotonic clock. */
+  /** For tests: a monotonic clock. */
   nowMs?: () => number
 }
 
@@ -58,9 +58,9 @@ export function createVolume(options: VolumeOptions): Volume {
     })
   let known: { free: number; atMs: number } | undefined
   let asking: Promise<void> | undefined
-  /** Admitted and not yet in a file. */
+  /** Bytes admitted and not yet in a file. */
   let outstanding = 0
-  /** In files since the file system was last asked. */
+  /** Bytes written to files since the file system was last asked. */
   let recent = 0
 
   async function look(): Promise<number> {
@@ -76,7 +76,7 @@ export function createVolume(options: VolumeOptions): Volume {
       const before = recent
       const atMs = nowMs()
       known = { free: await ask(), atMs }
-      // What was written meanwhile may or may not be in the answer: it is counted twice rather than not at all.
+      // Bytes written during the query may or may not be in its result. They are counted twice rather than not at all.
       recent -= before
     } finally {
       asking = undefined
@@ -109,7 +109,7 @@ export function createVolume(options: VolumeOptions): Volume {
         await requireRoom()
       },
       written(bytes) {
-        // Only what this admission still holds: nothing is given back twice.
+        // Only what this admission still holds, so that nothing is released twice.
         const held = Math.min(bytes, left)
         left -= held
         due = Math.max(0, due - bytes)

@@ -1,5 +1,5 @@
-// The volumes whose free space uploads must leave: that of the blobs where they are files, that of Postgres where it is
-// embedded. One volume that serves both is watched once, so that what one upload reserves counts for both.
+// The volumes on which uploads must leave free space: that of the blobs if they are files, and that of Postgres if it
+// is embedded. A volume that serves both is watched once, so that the space reserved by one upload counts for both.
 
 import { stat } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -7,9 +7,9 @@ import type { Config } from '../../config/load.ts'
 import { createVolume, type Volume } from './volume.ts'
 
 export interface Volumes {
-  /** Where blobs are files. */
+  /** Set if blobs are files. */
   readonly blobs?: Volume
-  /** Where Postgres is embedded. The same object as `blobs` when it is the same volume. */
+  /** Set if Postgres is embedded. The same object as `blobs` if it is the same volume. */
   readonly database?: Volume
 }
 

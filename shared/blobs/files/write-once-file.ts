@@ -1,6 +1,6 @@
-// A file that is written once, front to back, hashed on the way, and durable when it is finished: its data and its
-// directory's entry are synced. Chunks are collected into large writes; hashing one block overlaps with the kernel
-// taking the one before, so at most two blocks are in memory.
+// A file that is written once, front to back, hashed during the write, and durable when it is finished: its data and
+// its directory entry are synced. Chunks are collected into large writes. Hashing one block overlaps with the kernel
+// writing the previous one, so at most two blocks are in memory.
 
 import { constants } from 'node:fs'
 import { type FileHandle, open, unlink } from 'node:fs/promises'
@@ -13,7 +13,7 @@ import type { Admission } from './volume.ts'
 /** Chunks are collected to this many bytes and then written in one call. */
 const WRITE_BYTES = 512 * 1024
 
-/** Makes the file; it must not exist. The space it takes is the admission's, which ends with the file. */
+/** Creates the file, which must not exist. Its space is counted by the admission, which ends with the file. */
 export async function createWriteOnceFile(
   path: string,
   options: { algorithm: DigestAlgorithm; directories: DirectorySyncer; space: Admission },
@@ -50,14 +50,14 @@ export class WriteOnceFile {
     this.#space = options.space
   }
 
-  /** Takes the chunk's memory: it is given back as soon as its bytes are hashed and written. */
+  /** Takes ownership of the chunk's memory, which is freed as soon as its bytes are hashed and written. */
   async write(chunk: Buffer): Promise<void> {
     this.#collected.push(chunk)
     this.#collectedBytes += chunk.length
     if (this.#collectedBytes >= WRITE_BYTES) await this.#flush()
   }
 
-  /** Hashing runs while the kernel takes the previous block; at most two blocks are in memory. */
+  /** Hashing overlaps with the kernel writing the previous block. At most two blocks are in memory. */
   async #flush(): Promise<void> {
     const chunks = this.#collected
     const bytes = this.#collectedBytes
@@ -71,7 +71,7 @@ export class WriteOnceFile {
     this.#writing = writeAll(this.#handle, chunks, position).then(
       () => {
         this.#space.written(bytes)
-        // They were hashed while the kernel took them.
+        // The chunks were hashed while the kernel wrote them.
         for (const chunk of chunks) freeMemory(chunk)
       },
       (thrown: unknown) => {
@@ -105,7 +105,7 @@ export class WriteOnceFile {
   }
 }
 
-/** writev may write less than it was given. */
+/** writev may write fewer bytes than it was given. */
 async function writeAll(handle: FileHandle, chunks: Buffer[], from: number): Promise<void> {
   let rest = chunks
   let position = from
@@ -129,7 +129,7 @@ function without(chunks: Buffer[], bytes: number): Buffer[] {
   return rest
 }
 
-/** Removes a file; one that is gone already is fine. */
+/** Removes a file. A missing file is not an error. */
 export async function unlinkIfThere(path: string): Promise<void> {
   try {
     await unlink(path)

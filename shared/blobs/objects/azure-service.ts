@@ -1,8 +1,8 @@
-// Azure Blob Storage under the part store: @azure/storage-blob and @azure/identity, and nothing else knows about them.
+// Azure Blob Storage under the part store. Only this file uses @azure/storage-blob and @azure/identity.
 //
-// Parts are staged blocks; each has an id of its own that nobody else can use, so two attempts on one session never
-// touch each other's, and ending an upload is the list of ids. A block may have any size and stand anywhere. Staged
-// blocks that are never listed are forgotten by the service after a week.
+// Parts are staged blocks. Each has a unique id, so two attempts on one session never touch each other's blocks, and
+// finishing an upload commits the list of ids. A block may have any size and any position. After a week the service
+// drops staged blocks that were never committed.
 
 import { createHash, randomBytes } from 'node:crypto'
 import type { Readable } from 'node:stream'
@@ -21,7 +21,10 @@ import type { Failure, ObjectService } from './object-service.ts'
 const MIB = 1024 * 1024
 const BLOCKS_MAX = 50_000
 const REMOVALS_AT_ONCE = 16
-/** Lists have no "after": they are cut into this many first letters of keys, each read from its beginning. */
+/**
+ * Lists have no "after" parameter. They are split by this many first letters of the keys, and each part is read from
+ * its beginning.
+ */
 const PREFIX_LETTERS = 3
 const DELEGATION_SECONDS = 24 * 3600
 
@@ -39,7 +42,10 @@ export function openAzureService(config: AzureConfig): ObjectService {
   const md5 = (body: Buffer) => createHash('md5').update(body).digest()
   let delegation: { key: UserDelegationKey; untilMs: number } | undefined
 
-  /** What signs links: the account's key, or one the service makes for our identity and renews daily. */
+  /**
+   * The key that signs links: the account's key, or one that the service creates for our identity. The latter is
+   * renewed daily.
+   */
   async function signer(nowMs: number): Promise<UserDelegationKey | undefined> {
     if (shared !== undefined) return undefined
     if (delegation === undefined || delegation.untilMs < nowMs + 3_600_000) {
@@ -54,7 +60,7 @@ export function openAzureService(config: AzureConfig): ObjectService {
     name: 'azure',
     place: `the Azure container "${config.container}"`,
     rest: 'row',
-    // 50,000 blocks: small ones first, because each upload buffers one; 2.8 TB in all.
+    // At most 50,000 blocks. The first ones are small, because each upload buffers one. 2.8 TB in all.
     partBytes: (number) => (number > BLOCKS_MAX ? undefined : (number <= 4_000 ? 5 : 64) * MIB),
     split: (bytes) => ({ part: bytes, rest: 0 }),
 
@@ -80,7 +86,7 @@ export function openAzureService(config: AzureConfig): ObjectService {
     async finishUpload({ key }, { tags }, abortSignal) {
       await blob(key).commitBlockList([...tags], { abortSignal, ...tier })
     },
-    // A blob of staged blocks alone cannot be deleted; the service forgets it. One that was finished is removed by key.
+    // A blob that has only staged blocks cannot be deleted; the service drops them. A finished blob is removed by key.
     dropUpload: async () => {},
     async get(key, range, abortSignal) {
       const { contentLength, readableStreamBody } = await blob(key).download(
@@ -177,7 +183,7 @@ const KINDS: Readonly<Record<string, Failure['kind']>> = Object.freeze({
   InvalidRange: 'corrupt',
 })
 
-/** What an error of the SDK means. Exported for its table test. */
+/** Classifies an error of the SDK. Exported for its table test. */
 export function azureFailureOf(
   thrown: unknown,
   config: Pick<AzureConfig, 'container' | 'endpoint'>,

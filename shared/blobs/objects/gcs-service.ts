@@ -1,9 +1,9 @@
-// Google Cloud Storage under the part store: @google-cloud/storage and nothing else knows about it.
+// Google Cloud Storage under the part store. Only this file uses @google-cloud/storage.
 //
-// An upload in parts is a resumable session: bytes are appended in multiples of 256 KiB, which are sent without the
-// SDK because the session's address is all it needs. Bytes that the store already has are skipped by it, so a part
-// whose answer was lost is simply sent again. The SDK knows no abort signals; retry.ts stops waiting by itself, and
-// the SDK's own retries are off.
+// An upload in parts is a resumable session: bytes are appended in multiples of 256 KiB. They are sent without the SDK,
+// because only the address of the session is needed. The store skips bytes that it already has, so a part whose
+// response was lost is sent again. The SDK does not support abort signals, so retry.ts stops waiting itself. The
+// retries of the SDK are off.
 
 import { Storage } from '@google-cloud/storage'
 import type { BlobsConfig } from '../../config/blobs.ts'
@@ -15,7 +15,7 @@ const PART_BYTES = 20 * UNIT_BYTES
 /** 5 TiB, the largest object. */
 const PARTS_MAX = (5 * KIB ** 4) / PART_BYTES
 const REMOVALS_AT_ONCE = 16
-/** How often one part's remainder is sent when the store takes only some of it. */
+/** How many times the remainder of one part is sent if the store accepts only some of it. */
 const PARTIAL_MAX = 5
 
 type GcsConfig = Extract<BlobsConfig, { kind: 'gcs' }>
@@ -34,7 +34,7 @@ export function openGcsService(config: GcsConfig): ObjectService {
     ...(config.storageClass !== undefined && { storageClass: config.storageClass }),
   }
 
-  /** One request to a session. 308: it wants more. */
+  /** Sends one request to a session. 308: it expects more bytes. */
   async function toSession(
     upload: PartUpload,
     request: { method: 'PUT' | 'DELETE'; range?: string; body?: Buffer },
@@ -88,7 +88,7 @@ export function openGcsService(config: GcsConfig): ObjectService {
         )
         if (answer.status !== 308) throw new HttpError(answer.status === 404 ? 410 : answer.status)
         const has = Number(/^bytes=0-(\d+)$/.exec(answer.headers.get('range') ?? '')?.[1] ?? -1) + 1
-        // Less than what was recorded means that it is another session than the row believes.
+        // Fewer bytes than recorded: this is not the session that the row refers to.
         if (has < from) throw new HttpError(410)
         from = has
       }
@@ -113,14 +113,14 @@ export function openGcsService(config: GcsConfig): ObjectService {
           'response',
           (answer: { statusCode?: number; status?: number; headers: Record<string, string> | Headers }) => {
             const { headers } = answer
-            // An answer that is an error is told by the error event that follows it.
+            // For an error response, the error event that follows reports the error.
             if ((answer.statusCode ?? answer.status ?? 0) >= 400) return
             resolve(
               Number(headers instanceof Headers ? headers.get('content-length') : headers['content-length']),
             )
           },
         )
-        // Asking for bytes is what begins the request.
+        // Reading starts the request.
         body.read(0)
       })
       return { bytes, body }
@@ -142,7 +142,7 @@ export function openGcsService(config: GcsConfig): ObjectService {
       }
     },
     async list(after, limit) {
-      // startOffset is inclusive: the smallest name above the key is the key with the smallest character behind it.
+      // startOffset is inclusive. The smallest name above the key is the key followed by the smallest character.
       const startOffset = after === '' ? prefix : `${prefix}${after}!`
       const [files] = await bucket.getFiles({ prefix, startOffset, maxResults: limit, autoPaginate: false })
       return files.map(({ name, metadata: known }) => ({
@@ -151,7 +151,7 @@ export function openGcsService(config: GcsConfig): ObjectService {
         modifiedAtMs: Date.parse(known.updated ?? known.timeCreated ?? '') || Number.POSITIVE_INFINITY,
       }))
     },
-    // Sessions end by themselves after a week.
+    // Sessions expire after a week.
     listUploads: async () => [],
     async presign(key, { nowMs, seconds }) {
       const [url] = await file(key).getSignedUrl({
@@ -191,7 +191,7 @@ const AGAIN: readonly string[] = Object.freeze([
   'FILE_NO_UPLOAD',
 ])
 
-/** What an error of the SDK or a session means. Exported for its table test. */
+/** Classifies an error of the SDK or a session. Exported for its table test. */
 export function gcsFailureOf(thrown: unknown, config: Pick<GcsConfig, 'bucket' | 'endpoint'>): Failure {
   const {
     code: own,

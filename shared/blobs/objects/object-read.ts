@@ -1,17 +1,17 @@
-// Reading from an object store: whole small objects, and streams that survive a connection that dies.
+// Reads from an object store: whole small objects, and streams that survive a broken connection.
 //
-// A stream that breaks is taken up where it stopped, by range: keys are never written twice, so the rest is of the
-// same object. It gives up when nothing arrives for a while, or when several connections in a row bring nothing; then
-// the receiver's connection is broken too, and never ends as if it were whole.
+// A broken stream resumes by range where it stopped. Keys are never written twice, so the rest belongs to the same
+// object. The stream fails if no byte arrives for a while, or if several connections in a row bring none. Then the
+// connection to the receiver is broken too, so that a partial body never looks complete.
 
 import type { Readable } from 'node:stream'
 import { type ByteSink, StoreError } from '../blob-store.ts'
 import { freeMemory } from '../free-memory.ts'
 import type { ObjectService } from './object-service.ts'
 
-/** Connections in a row that may bring no byte. */
+/** Maximum number of connections in a row that bring no byte. */
 const FRUITLESS_MAX = 3
-/** Of one stream, read from the store and not yet written to the client. */
+/** Bytes of one stream, read from the store and not yet written to the client. */
 const AHEAD_BYTES_MAX = 256 * 1024
 
 /** @throws StoreError 'corrupt' unless the object has exactly `size` bytes */
@@ -39,8 +39,8 @@ export async function readWhole(
 }
 
 /**
- * Sends bytes start..end to the sink, all of them and in order, or rejects.
- * `open` gets one connection from a position on, with the retries that opening deserves.
+ * Sends all bytes start..end to the sink in order, or rejects. `open` opens one connection at a position and retries
+ * the opening as needed.
  */
 export async function streamTo(
   sink: ByteSink,
@@ -81,9 +81,9 @@ export async function streamTo(
 }
 
 /**
- * Everything the body brings, into the sink. Reading goes on while the sink writes, up to a bound, and what came
- * meanwhile leaves together: the chunks of a store are small, and each has its price. Resolves when the body has ended,
- * with the failure if that was not its end; rejects for what the sink, `take` or the signal throws.
+ * Copies the whole body to the sink. Reading continues, up to a bound, while the sink writes, and the chunks that
+ * arrive in the meantime are written together: the chunks of a store are small, and each write has a cost. Resolves
+ * when the body has ended, with a failure if it ended early. Rejects if the sink, `take` or the signal throws.
  */
 async function pour(
   body: Readable,
@@ -113,7 +113,7 @@ async function pour(
   body.on('error', end)
   body.on('close', () => end(ended ? undefined : new Error('the store ended the body early')))
   signal.addEventListener('abort', abort)
-  // It may have died before anybody listened.
+  // The body may have failed before the listeners were added.
   if (body.destroyed) end(body.errored ?? new Error('the store ended the body early'))
   try {
     for (;;) {
@@ -132,7 +132,7 @@ async function pour(
       if (sink.writeAll !== undefined) await sink.writeAll(chunks)
       else for (const chunk of chunks) await sink.write(chunk)
       for (const chunk of chunks) freeMemory(chunk)
-      // A receiver that was slow is no stall of the store's.
+      // A slow receiver is not a stall of the store.
       stall.refresh()
       if (body.isPaused()) body.resume()
     }

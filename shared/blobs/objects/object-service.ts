@@ -1,57 +1,65 @@
-// What an object store's SDK has to do for us: the narrow port under part-store.ts. One file implements it per cloud,
-// and that file is the only one that knows the SDK.
+// The operations that an object store's SDK must provide: the narrow port under part-store.ts. One file per cloud
+// implements it, and only that file uses the SDK.
 //
-// An implementation never retries by itself and never waits without a bound: retry.ts does both, asking `failureOf`
-// what an error means. Keys arrive as 32 hex digits and are put under the configured prefix by the implementation.
-// An object's time that the service does not tell is Infinity: it is never old enough to be removed.
+// An implementation never retries and never waits without a bound. retry.ts does both and uses `failureOf` to classify
+// errors. Keys are 32 hex digits; the implementation adds the configured prefix. If the service does not report the
+// time of an object, it is Infinity, so the object is never old enough to be removed.
 
 import type { Readable } from 'node:stream'
 import type { ListedObject, StoreError } from '../blob-store.ts'
 
-/** An upload in parts that is under way: what a session's row remembers of it. */
+/** An upload in parts that is in progress, as recorded in the session's row. */
 export interface PartUpload {
   readonly key: string
-  /** The service's own name for it: upload id, session URI; '' where the key is enough. */
+  /** The id that the service assigns: upload id, session URI; '' if the key is enough. */
   readonly id: string
 }
 
 export interface Failure {
   readonly kind: StoreError['kind']
-  /** The same request may succeed if it is sent again. */
+  /** True if the same request may succeed when it is sent again. */
   readonly again: boolean
   /** One sentence for the operator, without secrets. */
   readonly message: string
 }
 
 export interface ObjectService extends AsyncDisposable {
-  /** 's3', 'gcs', 'azure': kept in rows. */
+  /** 's3', 'gcs', 'azure': stored in rows. */
   readonly name: string
-  /** Where it keeps things, for the operator: `the S3 bucket "images"`. */
+  /** The location of the store, for the operator: `the S3 bucket "images"`. */
   readonly place: string
-  /** Size of the part with this number (from 1): what one upload buffers. undefined: the service takes no more parts. */
+  /**
+   * Size of the part with this number (from 1), which one upload buffers. undefined: the service accepts no more parts.
+   */
   partBytes(number: number): number | undefined
   /**
-   * What becomes of the bytes an attempt ends with: `part` of them may stay before further parts, the rest may not.
-   * part + rest = bytes.
+   * Splits the last bytes of an attempt: `part` of them may stay before further parts, `rest` of them may not. part +
+   * rest = bytes.
    */
   split(bytes: number): { readonly part: number; readonly rest: number }
-  /** Where the rest lives until more comes: an object of its own beside a provisional last part, or the session's row. */
+  /**
+   * Where the rest is kept until more bytes arrive: in a separate object beside a provisional last part, or in the
+   * session's row.
+   */
   readonly rest: 'object' | 'row'
-  /** One request for a whole object. */
+  /** Stores a whole object in one request. */
   put(key: string, body: Buffer, signal: AbortSignal): Promise<void>
   /**
-   * The same, only where no object has this name; one that is there stays, and that is no error. A server that does not
-   * know the condition may overwrite it: the caller reads back.
+   * Like `put`, but only if no object has this name. An existing object is left unchanged, and no error is raised. A
+   * server that does not support the condition may overwrite it, so the caller reads the object back.
    */
   putIfAbsent(name: string, body: Buffer, signal: AbortSignal): Promise<void>
   startUpload(key: string, signal: AbortSignal): Promise<PartUpload>
-  /** Sends a part again safely when it is given the same number, offset and body. Returns what finishUpload has to name. */
+  /** Safe to repeat with the same number, offset and body. Returns the tag to pass to finishUpload. */
   putPart(
     upload: PartUpload,
     part: { readonly number: number; readonly offset: number; readonly body: Buffer },
     signal: AbortSignal,
   ): Promise<string>
-  /** Makes the named parts, and `rest` after them, one object. Doing it twice is not an error of its own ('lost' may be). */
+  /**
+   * Joins the named parts, followed by `rest`, into one object. A repeated call is not an error in itself, but may fail
+   * with 'lost'.
+   */
   finishUpload(
     upload: PartUpload,
     whole: { readonly tags: readonly string[]; readonly offset: number; readonly rest: Buffer },
@@ -59,21 +67,26 @@ export interface ObjectService extends AsyncDisposable {
   ): Promise<void>
   /** Idempotent. */
   dropUpload(upload: PartUpload, signal: AbortSignal): Promise<void>
-  /** Bytes start..end (inclusive); `bytes` is what the service says it will send. */
+  /** Bytes start..end (inclusive). `bytes` is the length that the service announces. */
   get(
     key: string,
     range: { readonly start: number; readonly end: number } | undefined,
     signal: AbortSignal,
   ): Promise<{ readonly bytes: number; readonly body: Readable }>
-  /** undefined: there is no such object. */
+  /** undefined: the object does not exist. */
   size(key: string, signal: AbortSignal): Promise<number | undefined>
-  /** At most 1,000; keys that are gone are fine. */
+  /** At most 1,000 keys. Missing keys are not an error. */
   remove(keys: readonly string[], signal: AbortSignal): Promise<void>
-  /** In byte order of keys, after the given one. */
+  /** Objects in byte order of their keys, after the given one. */
   list(after: string, limit: number, signal: AbortSignal): Promise<readonly ListedObject[]>
-  /** Uploads begun and neither finished nor dropped; [] where the service forgets them by itself. At most 1,000, oldest first as far as it can tell. */
+  /**
+   * Uploads that have begun and were neither finished nor dropped; [] if the service expires them itself. At most
+   * 1,000, oldest first as far as it can tell.
+   */
   listUploads(signal: AbortSignal): Promise<readonly (PartUpload & { readonly startedAtMs: number })[]>
-  /** A URL that lets anyone GET the object for `seconds` from `nowMs`; undefined where the credentials cannot sign. */
+  /**
+   * A URL that allows anyone to GET the object for `seconds` from `nowMs`; undefined if the credentials cannot sign.
+   */
   presign(
     key: string,
     options: { readonly nowMs: number; readonly seconds: number },

@@ -1,15 +1,15 @@
-// One request body on its way into an object store: hashed as it comes, collected into parts, each sent while the next
-// one fills.
+// Sends one request body to an object store. The body is hashed as it arrives and collected into parts. Each part is
+// sent while the next one fills.
 //
-// A body that fits into one part is one object in one request, and final if nothing follows. Else it becomes an upload
-// in parts straight to the final key. Its last bytes may be too few to stand before further parts (S3: 5 MiB, GCS:
-// multiples of 256 KiB), and nobody knows whether more will come: they are sent as the provisional last part and kept
-// readable as well (an object of their own, or the session's row), so that an upload that ends here is complete
-// without another request, and one that goes on begins by taking them back.
+// A body that fits into one part is one object in one request, and is final if nothing follows. A larger body becomes
+// an upload in parts directly to the final key. Its last bytes may be too few to stand before further parts (S3: 5 MiB,
+// GCS: multiples of 256 KiB), and it is not known whether more will come. So they are sent as the provisional last part
+// and also kept readable (in a separate object or in the session's row). An upload that ends here is complete without
+// another request. An upload that continues begins by reading them back.
 //
-// The design held the last full part back instead; that keeps up to ten megabytes in memory for every client that
-// pauses, five hundred for fifty of them, where this keeps what was sent since the last part and nothing at all
-// between requests.
+// The design held the last full part back instead. That keeps up to ten megabytes in memory for every client that
+// pauses, five hundred for fifty of them. This method keeps what was sent since the last part, and nothing between
+// requests.
 
 import { randomBytes } from 'node:crypto'
 import { createDigester, type Digester } from '#shared/oci/digest.ts'
@@ -21,10 +21,10 @@ import type { ObjectService, PartUpload } from './object-service.ts'
 import type { PartBuffers } from './part-buffers.ts'
 import { notesOf, type PartNotes, restKey, settledParts } from './part-session.ts'
 
-/** Calls to the service with their retries and time limits; part-store.ts makes them. */
+/** Calls to the service with retries and time limits; made by part-store.ts. */
 export interface Asking {
   ask<T>(work: (signal: AbortSignal) => Promise<T>, signal?: AbortSignal): Promise<T>
-  /** For bytes nobody needs: one try, and what cannot be removed now is left to the orphan sweep. */
+  /** Removes bytes that are no longer needed. Tries once; what cannot be removed now is left to the orphan sweep. */
   tidy(work: (signal: AbortSignal) => Promise<void>): Promise<void>
 }
 
@@ -42,10 +42,10 @@ export class PartAttempt implements Attempt {
   readonly #notes: PartNotes
   readonly #digester: Digester
   readonly #signal: AbortSignal
-  /** Announced bytes that are in no buffer yet; undefined: nobody knows how many come. */
+  /** Announced bytes that are in no buffer yet; undefined: the length is unknown. */
   #left: number | undefined
   #upload: PartUpload | undefined
-  /** The upload is this attempt's own: dropping the attempt drops it. */
+  /** True if this attempt began the upload: dropping the attempt then drops the upload. */
   #began = false
   readonly #parts: { tag: string; size: number }[]
   #offset: number
@@ -87,7 +87,7 @@ export class PartAttempt implements Attempt {
     freeMemory(chunk)
   }
 
-  /** The rest of the attempt before goes to the front of this one. */
+  /** Puts the rest of the previous attempt at the front of this one. */
   async #takeBack(): Promise<void> {
     const { rest } = this.#notes
     if (rest === undefined) return
@@ -99,7 +99,7 @@ export class PartAttempt implements Attempt {
     for (let left = bytes; left.length > 0; ) left = left.subarray(await this.#collect(left))
   }
 
-  /** Copies as much as fits; a full buffer is sent only when more comes: it may be the whole blob. */
+  /** Copies as much as fits. A full buffer is sent only when more bytes arrive, because it may be the whole blob. */
   async #collect(bytes: Buffer): Promise<number> {
     if (this.#buffer !== undefined && this.#filled === this.#buffer.length) await this.#sendFull()
     this.#buffer ??= await this.#nextBuffer()
@@ -125,7 +125,10 @@ export class PartAttempt implements Attempt {
     await this.#send(buffer, buffer)
   }
 
-  /** Waits for the part before, then sends this one beside what follows. The buffer is given back when it is sent. */
+  /**
+   * Waits for the previous part, then sends this one concurrently with what follows. The buffer is returned when it is
+   * sent.
+   */
   async #send(body: Buffer, buffer: Buffer): Promise<void> {
     try {
       await this.#sending
@@ -193,7 +196,7 @@ export class PartAttempt implements Attempt {
     const { part, rest } = this.#service.split(bytes.length)
     const kept = Buffer.from(bytes.subarray(part))
     const keep = rest === 0 || this.#service.rest === 'row' ? undefined : this.#putObject(kept)
-    // An error is taken up below; until then it must not count as unhandled.
+    // An error is handled below. Until then it must not count as unhandled.
     keep?.catch(() => {})
     const sent = keep === undefined ? bytes.subarray(0, part) : bytes
     if (sent.length > 0) await this.#send(sent, buffer)

@@ -1,19 +1,23 @@
-// Memory of uploads on their way to an object store, from one process-wide budget. A service wants parts of 5 MiB, so
-// each upload holds what its client has sent since the last part, and fifty clients that pause would fill a process.
-// An upload takes one buffer before it accepts bytes and never waits for a second one while it holds a half-filled
-// one: those that wait, wait only for uploads that a client or the store moves on, or that the minimum rate ends.
+// Buffers for uploads to an object store, from one process-wide budget. A service requires parts of 5 MiB, so each
+// upload holds what its client has sent since the last part, and fifty paused clients would fill the memory of a
+// process. An upload takes one buffer before it accepts bytes, and never waits for a second one while it holds a
+// half-filled one. So a waiting upload waits only for uploads that a client or the store moves forward, or that the
+// minimum rate ends.
 
 import { createWaitingLine } from '../waiting-line.ts'
 
 export interface PartBuffers {
-  /** Exactly `bytes` long; waits in line while the budget is spent. @throws the signal's reason when it aborts first */
+  /**
+   * Returns a buffer of exactly `bytes`; waits in line while the budget is spent.
+   * @throws the reason of the signal if it aborts first
+   */
   take(bytes: number, signal: AbortSignal): Promise<Buffer>
   give(buffer: Buffer): void
-  /** Bytes handed out now. */
+  /** Bytes currently handed out. */
   inUse(): number
 }
 
-/** Full-size buffers kept for the next upload: allocating one touches five megabytes of new memory. */
+/** Full-size buffers kept for the next upload, because allocating one touches five megabytes of new memory. */
 const POOLED_MAX = 4
 
 export function createPartBuffers(options: { bytesMax: number }): PartBuffers {

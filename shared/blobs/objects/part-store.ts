@@ -1,12 +1,13 @@
 // BlobStore on an object service (S3, Google Cloud Storage, Azure Blob): opaque keys, written once, never copied.
 //
-// An upload goes straight to its final object; ending it is one request that names the parts, and the row that maps a
-// digest to the key is the commit. A session is notes in its row, so any node continues it. Bytes of a session of one
-// attempt are never read again; true chunking is hashed by reading the object once when the upload ends.
+// An upload goes directly to its final object. One request that names the parts ends it, and the row that maps a digest
+// to the key is the commit. The state of a session is in its row, so any node can continue it. Bytes of a session of
+// one attempt are never read again. A session of several attempts is hashed by reading the object once when the upload
+// ends.
 //
-// Every call is bounded and retried by retry.ts. A call that may have been done although its answer was lost is safe
-// to repeat: keys are new for each object, parts are named by number, and an upload that is gone when it is finished
-// is looked for under its key.
+// retry.ts bounds and retries every call. A call that may have succeeded although its response was lost is safe to
+// repeat: keys are new for each object, parts are identified by number, and if an upload is gone when it is finished,
+// the object is looked up under its key.
 
 import { createDigester, type Digest, digestBytes } from '#shared/oci/digest.ts'
 import {
@@ -31,23 +32,26 @@ import { notesOf, type PartNotes, restKey, sessionKeys } from './part-session.ts
 import { RETRY_LIMITS, type RetryLimits, retrying } from './retry.ts'
 
 const KEY = /^[0-9a-f]{32}$/
-/** Bodies that are being opened at once. */
+/** Maximum number of bodies that are being opened at the same time. */
 const OPENING_MAX = 128
-/** A probe object a second would cost money: readiness is asked often and remembers. */
+/** A probe object every second would cost money, so readiness, which is checked often, uses a cached result. */
 const CHECK_TTL_MS = 15_000
-/** A link's time is cut to this, so that everybody who asks within it gets the same one. */
+/** The start time of a link is rounded down to this, so that all requests within the interval get the same link. */
 const LINK_BUCKET_MS = 5 * 60_000
 const LINK_SECONDS = 20 * 60
-/** Behind every key. Names from here on are not ours. */
+/** Sorts after every key. Names from here on are not ours. */
 const AFTER_ALL_KEYS = 'g'
-/** Pages in a row that may hold nothing of ours: somebody else's objects beside the blobs cost requests. */
+/**
+ * Maximum number of pages in a row without our objects, because listing foreign objects beside the blobs costs
+ * requests.
+ */
 const FOREIGN_PAGES_MAX = 100
 
 export interface PartStoreOptions {
   service: ObjectService
   buffers: PartBuffers
   limits?: Partial<RetryLimits>
-  /** A body from the store that stands still for so long is given up. */
+  /** A body from the store is given up if no byte arrives for this long. */
   stallMs?: number
   nowMs?: () => number
 }
@@ -74,7 +78,9 @@ export function createPartStore(options: PartStoreOptions): BlobStore {
   }
   const { ask } = asking
 
-  /** Opens at once only as many bodies as there are connections: who waits in line here costs a line's entry, no request. */
+  /**
+   * Opens at most as many bodies at once as there are connections. A waiting call costs a queue entry, not a request.
+   */
   async function inTurn<T>(work: () => Promise<T>, signal?: AbortSignal): Promise<T> {
     if (opening < OPENING_MAX) opening++
     else {
@@ -89,7 +95,7 @@ export function createPartStore(options: PartStoreOptions): BlobStore {
     try {
       return await work()
     } finally {
-      // The place goes from hand to hand, so that nobody passes the line.
+      // The place passes directly to the next in line, so that no call can jump the queue.
       let handed = false
       line.serve(() => {
         if (handed) return undefined
@@ -112,7 +118,10 @@ export function createPartStore(options: PartStoreOptions): BlobStore {
     await streamTo(sink, { range, stallMs, signal, open })
   }
 
-  /** The connection outlives the call that opened it: the call's time limit ends it only until it is open. */
+  /**
+   * The connection outlives the call that opened it. The time limit of the call applies only until the connection is
+   * open.
+   */
   async function openBody(key: string, range: { start: number; end: number }, limit: AbortSignal) {
     const connection = new AbortController()
     const end = () => connection.abort(limit.reason)
@@ -168,7 +177,8 @@ export function createPartStore(options: PartStoreOptions): BlobStore {
       )
     } catch (thrown) {
       if (!(thrown instanceof StoreError) || thrown.kind !== 'lost') throw thrown
-      // Somebody may have finished it already: this call, whose answer was lost, or a node that died after it.
+      // The upload may have been finished already: by this call, whose response was lost, or by a node that crashed
+      // afterwards.
       const there = await ask((limit) => service.size(upload.key, limit), signal)
       if (there !== size) throw thrown
     }
@@ -181,7 +191,7 @@ export function createPartStore(options: PartStoreOptions): BlobStore {
     return digester.digest()
   }
 
-  /** The failure names the step: a bucket that one may write to and not delete from is a common mistake. */
+  /** The failure names the step. A bucket with permission to write but not to delete is a common mistake. */
   async function probe(): Promise<void> {
     const key = newKey()
     const bytes = Buffer.from('probe')
@@ -206,7 +216,7 @@ export function createPartStore(options: PartStoreOptions): BlobStore {
     await step('delete from', () => ask((signal) => service.remove([key], signal)))
   }
 
-  /** Only keys, whatever else is under the prefix. A page that holds none is followed by the next one. */
+  /** Returns only keys, whatever else is under the prefix. If a page holds no key, the next page is read. */
   async function list(after: string, limit: number): Promise<readonly ListedObject[]> {
     let from = after
     for (let pages = 1; pages <= FOREIGN_PAGES_MAX; pages++) {
@@ -242,10 +252,10 @@ export function createPartStore(options: PartStoreOptions): BlobStore {
     }
   }
 
-  /** The time that the store gives an object which is written now, and by which all its ages are told. */
+  /** The time that the store assigns to an object written now. All its object ages are based on this clock. */
   async function storeNowMs(): Promise<number> {
     const base = newKey().slice(0, -1)
-    // One digit after the other: the listing that begins behind the first has the second at its head.
+    // The listing starts after a key that ends in 0, so the key that ends in 1 comes first.
     const key = `${base}1`
     await ask((signal) => service.put(key, Buffer.from('clock'), signal))
     try {
@@ -301,7 +311,7 @@ export function createPartStore(options: PartStoreOptions): BlobStore {
       requireKey(key)
       const size = await inTurn(() => ask((signal) => service.size(key, signal)))
       if (size !== undefined) return { size }
-      // To HEAD a missing bucket answers as a missing object does; a list tells them apart.
+      // HEAD returns the same result for a missing bucket and a missing object. A list distinguishes them.
       await ask((signal) => service.list('', 1, signal))
       return undefined
     },

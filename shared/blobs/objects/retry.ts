@@ -1,6 +1,6 @@
-// Asking a store again: bounded in tries and in time, with full jitter, so that a store that asks everybody to slow
-// down is not hit by all at the same moment. What may be asked again is the adapter's table (`failureOf`), not decided
-// here. Whatever finally fails is a StoreError with the operator's sentence.
+// Retries requests to a store, bounded in attempts and in time. Full jitter prevents all clients from retrying at the
+// same moment when a store asks them to slow down. The adapter's table (`failureOf`) decides what may be retried. The
+// final failure is a StoreError with a sentence for the operator.
 
 import { pause } from '../../pause.ts'
 import { StoreError } from '../blob-store.ts'
@@ -8,11 +8,11 @@ import type { Failure } from './object-service.ts'
 
 export interface RetryLimits {
   readonly triesMax: number
-  /** One try is given up after this. */
+  /** Time limit of one attempt. */
   readonly tryMs: number
-  /** No further try begins after this. */
+  /** No further attempt begins after this time. */
   readonly totalMs: number
-  /** The first wait is up to this, each further one up to twice the one before. */
+  /** Upper bound of the first wait. Each further bound is twice the one before. */
   readonly waitMs: number
   readonly waitMsMax: number
 }
@@ -26,8 +26,8 @@ export const RETRY_LIMITS: RetryLimits = Object.freeze({
 })
 
 /**
- * The work's result. The signal it gets aborts when its time is over or the caller's signal aborts.
- * @throws the caller's reason when its signal aborts; else StoreError
+ * Returns the result of the work. The signal passed to it aborts when its time is over or the caller's signal aborts.
+ * @throws the caller's reason if its signal aborts; otherwise StoreError
  */
 export async function retrying<T>(
   work: (signal: AbortSignal) => Promise<T>,
@@ -58,7 +58,7 @@ export async function retrying<T>(
   }
 }
 
-/** Not every SDK settles when its signal aborts: nobody waits longer than the signal. */
+/** Not every SDK settles when its signal aborts. With this, no caller waits longer than the signal. */
 export function orAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
   return new Promise<T>((resolve, reject) => {
     const abort = () => reject(signal.reason)

@@ -1,7 +1,7 @@
-// Signed GETs for S3, made here instead of by the SDK because a pull should cost microseconds: AWS Signature Version 4,
-// in the query for links that others follow (docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html), in a
-// header for our own requests (sig-v4-header-based-auth.html). The key that signs is derived from the secret once a day
-// and region; a signature is then two hashes. test/stores compares both with the SDK's.
+// Signs GETs for S3 here instead of in the SDK, because a pull should cost microseconds. Uses AWS Signature Version 4:
+// in the query for links that others follow (docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html), in
+// a header for our own requests (sig-v4-header-based-auth.html). The signing key is derived from the secret once per
+// day and region; each signature is then two hashes. test/stores compares both forms with those of the SDK.
 
 import { createHash, createHmac } from 'node:crypto'
 
@@ -14,19 +14,19 @@ export interface S3Credentials {
 export interface S3SignerOptions {
   readonly bucket: string
   readonly pathStyle: boolean
-  /** undefined: Amazon's, from the region. */
+  /** undefined: Amazon's endpoint, derived from the region. */
   readonly endpoint: string | undefined
   region(): Promise<string>
   credentials(): Promise<S3Credentials>
 }
 
-/** What a client that follows the link is told of the bytes: never to run them. */
+/** Response headers for a client that follows the link. They prevent a browser from running the bytes. */
 const ANSWER = Object.freeze({
   'response-content-disposition': 'attachment',
   'response-content-type': 'application/octet-stream',
 })
 
-/** Name of an object -> a URL good for `seconds` from `nowMs`. */
+/** Maps the name of an object to a URL that is valid for `seconds` from `nowMs`. */
 export function createS3Signer(
   options: S3SignerOptions,
 ): (name: string, time: { nowMs: number; seconds: number }) => Promise<string> {
@@ -59,7 +59,10 @@ export function createS3Signer(
   }
 }
 
-/** Name of an object -> a GET of our own, signed now. A Range may be added: it is not signed, as in the SDK's requests. */
+/**
+ * Maps the name of an object to a GET of our own, signed now. A Range may be added: it is not signed, as in the
+ * requests of the SDK.
+ */
 export function createS3GetSigner(
   options: S3SignerOptions,
 ): (name: string, time: { nowMs: number }) => Promise<{ url: string; headers: Record<string, string> }> {
@@ -94,7 +97,7 @@ function timeOf(nowMs: number): string {
   return new Date(nowMs).toISOString().replace(/[-:]|\.\d{3}/g, '')
 }
 
-/** Signs canonical requests; keeps the key of the day. */
+/** Signs canonical requests and caches the key of the day. */
 function createSigning(): (
   request: string,
   by: { time: string; region: string; secretAccessKey: string },
@@ -133,7 +136,7 @@ function placeOf(
   return { origin: `${base.protocol}//${host}`, host, path }
 }
 
-/** RFC 3986: everything but letters, digits and -._~ (encodeURIComponent leaves five more). */
+/** RFC 3986: encodes everything except letters, digits and -._~ (encodeURIComponent leaves five more). */
 function encode(text: string): string {
   return encodeURIComponent(text).replace(
     /[!'()*]/g,

@@ -1,10 +1,10 @@
-// S3 (and every server that speaks it) under the part store: @aws-sdk/client-s3 and nothing else knows about it.
+// S3 (and every compatible server) under the part store. Only this file uses @aws-sdk/client-s3.
 //
-// A pull costs microseconds: GETs are signed here and made by node:http (signed-get.ts), on the same
-// connections as the SDK's requests. Credentials come from the SDK's usual chain. The SDK's own retries are off
-// (retry.ts has the only ones) and so are its trailing checksums, which several servers refuse; bodies are in memory, so
-// the signature covers their sha256 and a byte that changed on the way is refused by the store. Parts must have 5 MiB,
-// all but the last.
+// A pull costs microseconds: GETs are signed here and sent by node:http (signed-get.ts), on the same connections as the
+// requests of the SDK. Credentials come from the SDK's default chain. The SDK's own retries are off (only retry.ts
+// retries). Its trailing checksums are off too, because several servers reject them. Bodies are in memory, so the
+// signature covers their sha256, and the store rejects a body that changed in transit. All parts except the last must
+// have 5 MiB.
 
 import { Agent as HttpAgent } from 'node:http'
 import { Agent as HttpsAgent } from 'node:https'
@@ -29,7 +29,7 @@ import { getSigned } from './signed-get.ts'
 
 const MIB = 1024 * 1024
 const PART_BYTES_MIN = 5 * MIB
-/** Connections of this process to the store: who comes later waits for one. */
+/** Maximum number of connections of this process to the store. Further requests wait for a free one. */
 const SOCKETS_MAX = 256
 const CONNECT_MS_MAX = 5_000
 
@@ -46,7 +46,7 @@ export function openS3Service(config: S3Config): ObjectService {
     maxAttempts: 1,
     requestChecksumCalculation: 'WHEN_REQUIRED',
     responseChecksumValidation: 'WHEN_REQUIRED',
-    // Bodies over 2 MiB would otherwise be announced first and close their connection.
+    // Otherwise bodies over 2 MiB would be announced first, and each would close its connection.
     expectContinueHeader: false,
     requestHandler: new NodeHttpHandler({
       connectionTimeout: CONNECT_MS_MAX,
@@ -79,7 +79,7 @@ export function openS3Service(config: S3Config): ObjectService {
     place: `the S3 bucket "${bucket}"`,
     rest: 'object',
     partBytes(number) {
-      // At most 10,000 parts: small ones first, because each upload buffers one; 436 GB in all.
+      // At most 10,000 parts. The first ones are small, because each upload buffers one. 436 GB in all.
       if (number <= 2_000) return PART_BYTES_MIN
       if (number <= 4_000) return 16 * MIB
       return number <= 10_000 ? 64 * MIB : undefined
@@ -103,7 +103,7 @@ export function openS3Service(config: S3Config): ObjectService {
       try {
         await client.send(new PutObjectCommand({ ...object, IfNoneMatch: '*' }), { abortSignal })
       } catch (thrown) {
-        // 409: another conditional write of the same name was under way, and its object stays.
+        // 409: a concurrent conditional write of the same name was in progress, and its object stays.
         if (statusOf(thrown) === 412 || statusOf(thrown) === 409) return
         if (statusOf(thrown) !== 501) throw thrown
         await client.send(new PutObjectCommand(object), { abortSignal })
@@ -153,7 +153,7 @@ export function openS3Service(config: S3Config): ObjectService {
       }
     },
     async get(key, range, signal) {
-      // The SDK learns from answers by how much this machine's clock is off.
+      // The SDK learns the offset of this machine's clock from responses.
       const nowMs = Date.now() + client.config.systemClockOffset
       const request = await signGet(nameOf(key), { nowMs })
       return getSigned(request, { agents, connectMsMax: CONNECT_MS_MAX, range, signal })
@@ -225,7 +225,7 @@ function statusOf(thrown: unknown): number | undefined {
   return (thrown as { $metadata?: { httpStatusCode?: number } }).$metadata?.httpStatusCode
 }
 
-/** Errors that the same request may not meet again. */
+/** Errors that may not occur again if the same request is repeated. */
 const AGAIN: readonly string[] = Object.freeze([
   'SlowDown',
   'ServiceUnavailable',
@@ -234,7 +234,7 @@ const AGAIN: readonly string[] = Object.freeze([
   'ThrottlingException',
   'OperationAborted',
   'IncompleteBody',
-  // A body that changed on the way.
+  // The body changed in transit.
   'BadDigest',
   'InvalidDigest',
   'XAmzContentSHA256Mismatch',
@@ -269,7 +269,7 @@ const KINDS: Readonly<Record<string, Failure['kind']>> = Object.freeze({
   InvalidRange: 'corrupt',
 })
 
-/** What an error of the SDK means. Exported for its table test. */
+/** Classifies an error of the SDK. Exported for its table test. */
 export function s3FailureOf(thrown: unknown, config: Pick<S3Config, 'bucket' | 'endpoint'>): Failure {
   const code = codeOf(thrown)
   const status = statusOf(thrown) ?? 0

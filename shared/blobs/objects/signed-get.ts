@@ -1,15 +1,15 @@
-// One GET of an object by node:http: the way of large bodies. An SDK spends a millisecond of CPU on each request and
-// wraps the body in streams of its own; a signed request and the answer itself are all that a pull needs.
+// Sends one GET of an object with node:http, for large bodies. An SDK spends a millisecond of CPU on each request and
+// wraps the body in its own streams. A pull needs only a signed request and the raw response.
 //
-// No retries, no redirects, no limit in time: retry.ts and object-read.ts have those. An answer that is an error is
-// thrown in the shape of the SDK's errors, so that one table (`failureOf`) tells what it means.
+// No retries, no redirects, no time limit: retry.ts and object-read.ts provide those. An error response is thrown in
+// the shape of the SDK's errors, so that one table (`failureOf`) classifies both.
 
 import { type Agent as HttpAgent, request as httpRequest, type IncomingMessage } from 'node:http'
 import { type Agent as HttpsAgent, request as httpsRequest } from 'node:https'
 import type { Readable } from 'node:stream'
 import { freeMemory } from '../free-memory.ts'
 
-/** Of an error's body: its code stands at its beginning. */
+/** Maximum bytes read of an error body. The code is at its beginning. */
 const ERROR_BYTES_MAX = 64 * 1024
 
 export interface SignedRequest {
@@ -21,13 +21,13 @@ export interface GetOptions {
   readonly agents: { readonly http: HttpAgent; readonly https: HttpsAgent }
   readonly connectMsMax: number
   readonly range: { readonly start: number; readonly end: number } | undefined
-  /** Ends the request, and the body too. */
+  /** Ends the request and the body. */
   readonly signal: AbortSignal
 }
 
 /**
- * The body and the length that the service promises, -1 when it promises none.
- * @throws Error with a system `code`, or with the service's code as `name` and its status in `$metadata`
+ * Returns the body and the length that the service announces, -1 if it announces none.
+ * @throws Error with a system `code`, or with the code of the service as `name` and its status in `$metadata`
  */
 export async function getSigned(
   { url, headers }: SignedRequest,
@@ -35,7 +35,7 @@ export async function getSigned(
 ): Promise<{ readonly bytes: number; readonly body: Readable }> {
   const answer = await answerTo(url, headers, options)
   const status = answer.statusCode ?? 0
-  // Whoever asked for a part and gets the whole notices by the length.
+  // A caller that requested a part and gets the whole object detects this by the length.
   if (status === 200 || status === 206) {
     return { bytes: Number(answer.headers['content-length'] ?? -1), body: answer }
   }
@@ -55,7 +55,8 @@ function answerTo(
       signal,
     })
     asking.once('socket', (socket) => {
-      // Heard after http's own listener, which has copied what it needs; gone before the next request on this connection.
+      // Runs after http's own listener, which has copied what it needs. Removed before the next request on this
+      // connection.
       socket.on('data', freeMemory)
       asking.once('close', () => socket.off('data', freeMemory))
       if (!socket.connecting) return
@@ -66,13 +67,15 @@ function answerTo(
       asking.once('close', stop)
     })
     asking.once('response', resolve)
-    // Also later: what breaks the body is told by the body.
+    // Also catches later errors. An error that breaks the body is reported by the body.
     asking.on('error', reject)
     asking.end()
   })
 }
 
-/** `<Code>NoSuchKey</Code>` as the SDK has it. A body that cannot be read leaves the status. */
+/**
+ * Returns `<Code>NoSuchKey</Code>` in the form that the SDK uses. Without a readable code, only the status is known.
+ */
 async function errorOf(answer: IncomingMessage): Promise<Error> {
   let text = ''
   try {

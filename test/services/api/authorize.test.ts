@@ -1,5 +1,5 @@
-// Every route and method there is, against every kind of credential. The table of rights is read from the program, so
-// a route that is added without a row here cannot pass.
+// Every route and method with every kind of credential. The table of rights is read from the program, so a new route
+// without a row here fails.
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -47,7 +47,7 @@ test('A1: every route refuses whoever lacks the right, tells nothing of the cont
     ['a token for pulling', pullOnly],
   ]
   for (const { route, method, need } of routes) {
-    // A name of its own each time: failed logins make the next one wait.
+    // A new name each time, because failed logins delay the next one.
     const wrong: [string, string] = [
       'a wrong password',
       basic({ name: `${route}-${method}`, password: 'wrong' }),

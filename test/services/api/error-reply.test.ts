@@ -110,7 +110,7 @@ test('a client that leaves while the store makes it wait is no failure; a bug me
     logLines.length = 0
     socket.resetAndDestroy()
     await eventually('the log line', () => logLines.some((line) => line.includes('"status":499')))
-    // What is logged of the failure comes in the same turn or not at all.
+    // A log line about the failure is written in the same turn or not at all.
     await new Promise((resolve) => setImmediate(resolve))
   }
   await leave((reason) => reason)

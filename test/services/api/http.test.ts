@@ -1,4 +1,4 @@
-// HTTP itself, on raw sockets: what no client library would send, and what attackers do.
+// HTTP on raw sockets: requests that no client library sends but attackers do.
 
 import assert from 'node:assert/strict'
 import { readdir } from 'node:fs/promises'
@@ -196,7 +196,7 @@ test('D2: a manifest beyond 4 MiB is 413 after little of it, with a length or wi
 
 test('I7: whatever path is sent, the answer is a client error and no file is made', async (t) => {
   const { port, region } = await testNode(t)
-  // The check of the store writes a probe and removes it, every few seconds.
+  // The check of the store writes a probe and removes it every few seconds.
   const files = async () =>
     (await readdir(region.config.dataDir, { recursive: true }))
       .filter((name) => !name.endsWith('.probe'))

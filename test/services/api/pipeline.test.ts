@@ -1,5 +1,5 @@
-// What holds for every request on every surface: an envelope, a log line, a number, and who asks is known before a body
-// is read. Requests are bytes on a socket, because no client library sends most of them.
+// Rules for every request on every surface: it gets an envelope, a log line and a metric, and the caller is known
+// before a body is read. Requests are bytes on a socket, because client libraries do not send most of them.
 
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
@@ -82,7 +82,7 @@ test('of a body that nobody asked for, little is read on any surface, whatever i
     [node.port, 'MKCOL /api/v1/webhooks'],
     [node.port, 'DELETE /readyz'],
     [node.port, 'POST /token'],
-    // Answered 2xx without a look at the body.
+    // Returns 2xx without reading the body.
     [open.port, 'GET /v2/'],
     [open.port, 'GET /livez'],
     [open.port, 'POST /v2/a/blobs/uploads/'],
@@ -94,7 +94,7 @@ test('of a body that nobody asked for, little is read on any surface, whatever i
         `${head} HTTP/1.1\r\nHost: h\r\n${type}Content-Length: ${600 * MIB}\r\n\r\n`,
         64 * MIB,
       )
-      // Kernel buffers of both ends take some MiB that nobody reads.
+      // The kernel buffers of both ends hold a few MiB that are not read.
       assert.ok(flood.bytesTaken < 24 * MIB, `${head} ${type}: ${flood.bytesTaken} bytes`)
     }
   }
@@ -266,7 +266,7 @@ test('garbage behind a request never gets into its answer: the answer ends whole
     const chunks: Buffer[] = []
     const [first] = (await once(socket, 'data')) as [Buffer]
     chunks.push(first)
-    // The answer is under way and its reader stands still: what is written now would land in the middle.
+    // The reply is in progress and its reader has stalled, so anything written now would end up inside the reply.
     socket.pause()
     socket.write(garbage)
     socket.on('data', (chunk: Buffer) => chunks.push(chunk))
@@ -277,7 +277,7 @@ test('garbage behind a request never gets into its answer: the answer ends whole
     assert.equal(sha256(body.subarray(0, bytes.length)), sha256(bytes), garbage)
     assert.match(body.subarray(bytes.length).toString(), /^(HTTP\/1\.1 400 [\s\S]*)?$/)
   }
-  // Not even begun: the answer to the first request comes first.
+  // Here the reply to the first request has not even started. It still comes first.
   const read = node.region.lookups.read
   const { promise: slow, resolve: go } = Promise.withResolvers<void>()
   node.region.lookups.read = async (key) => {
@@ -316,7 +316,7 @@ test('who sends garbage and stays does not keep the connection', async (t) => {
   socket.write('garbage\r\n\r\n')
   socket.resume()
   await once(socket, 'end')
-  // A connection that is half open takes these; one that is gone resets.
+  // A half-open connection accepts these bytes; a closed one resets.
   await eventually('the connection to be gone', () => {
     socket.write('x')
     return socket.destroyed

@@ -1,4 +1,4 @@
-// Portolan-Position: every write answers with the epoch that its own statement saw, whenever that epoch began.
+// Portolan-Position: every write returns the epoch that its own statement saw, no matter when that epoch began.
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

@@ -1,5 +1,5 @@
-// Every route and method of every surface against every kind of credential. The table is the program's own: a route that
-// is added without an example here fails, and one that declares no need cannot be registered.
+// Every route and method of every surface with every kind of credential. The table is that of the program: a new route
+// without an example here fails, and a route that declares no need cannot be registered.
 
 import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'
@@ -67,7 +67,7 @@ for (const { name, method, need } of adminRoutes(() => ({}))) {
 
 type Caller = 'nobody' | 'expired' | 'foreign' | 'pull-only' | 'account' | 'admin' | 'peer'
 
-/** Whom a need lets in; everybody else is refused before the handler. */
+/** Whether a need admits a caller. All others are refused before the handler. */
 function lets(need: RouteNeed, caller: Caller): boolean {
   if (need === 'nothing') return true
   if (need === 'peer') return caller === 'peer'
@@ -96,7 +96,7 @@ async function callersOf(t: TestContext) {
   return { node, pullOnly, foreign, expired: await expiredToken(node.region) }
 }
 
-/** Signed by the region's own key an hour ago, for everything. */
+/** Signed by the region's own key an hour ago, with all rights. */
 async function expiredToken({ db, name, sealer }: Region): Promise<string> {
   const keys = createKeyRing({
     store: {
@@ -151,7 +151,7 @@ test('A1: every route of every surface lets in whom its need says and nobody els
   await ociClient(node.url, basic(ALICE)).pushImage('a/x', image, 'v1')
   const tokens = { 'pull-only': pullOnly, foreign, expired }
   const callers: Caller[] = ['nobody', 'expired', 'foreign', 'pull-only', 'account', 'admin', 'peer']
-  // What deletes comes last, so that each route has something to be refused.
+  // Deletions come last, so that each route still has something to refuse.
   const order = all.toSorted(
     (one, other) => Number(one.method === 'DELETE') - Number(other.method === 'DELETE'),
   )
@@ -173,7 +173,7 @@ test('A1: every route of every surface lets in whom its need says and nobody els
         assert.ok(answer.status < 500, `${where}: ${answer.status} ${body}`)
         continue
       }
-      // A token without anybody's name is no secret, and a form is refused for what it is.
+      // An anonymous token is no secret, and a form is refused because of its content.
       if (name === 'token') {
         assert.ok(method === 'POST' ? answer.status === 400 : [200, 401].includes(answer.status), where)
         continue

@@ -1,5 +1,5 @@
-// Streams that end badly: aborted at any moment, standing still, too many. What they leave behind is measured where it
-// would cost: listeners, timers, queries, and a process that does not end.
+// Streams that end badly: aborted at any moment, stalled, too many. The test measures what they leave behind:
+// listeners, timers, queries, and a process that does not exit.
 
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
@@ -31,7 +31,7 @@ test('aborted long polls of a peer leave nothing behind either, and a peer has a
   await abortMany(node.port, 500, signed)
   await quiet(reads)
   await eventually('the timers to be gone', () => timers() <= before + 2)
-  // One more until one is refused: those that were aborted before may still hold places for a moment.
+  // Opens streams until one is refused. Streams that were aborted before may still hold places for a moment.
   let answers = ''
   const waiting: Socket[] = []
   await eventually('a poll too many', () => {
@@ -116,7 +116,7 @@ test('the drain ends within its time beside aborted, standing and stuck streams'
     socket.on('error', () => {})
     socket.write(STREAM)
     await once(socket, 'data')
-    // The database stands still: neither the tick under way nor a reader that begins is ever answered.
+    // The database stalls: neither the current tick nor a new reader ever gets a result.
     const asked = Promise.withResolvers<void>()
     region.reads.rows = () => {
       asked.resolve()

@@ -79,7 +79,8 @@ test('nodes of one region that start at once on a new store: what the first has 
   t.after(() => store[Symbol.asyncDispose]())
   const between: BlobStore = {
     ...store,
-    // Between this node's look for the marker and its look at the objects another one claims the store and uploads.
+    // After this node has looked for the marker and before it lists the objects, another node claims the store and
+    // uploads.
     async list(after, limit) {
       await claimStore(store, MINE, NO_ROWS)
       await using attempt = await store.begin(EMPTY_SESSION, { algorithm: 'sha256' })

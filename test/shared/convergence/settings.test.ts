@@ -10,7 +10,7 @@ import {
 } from '#shared/convergence/settings.ts'
 import type { Version } from '#shared/convergence/version.ts'
 
-// Plain objects: what is compared afterwards are values, not how they were made.
+// Plain objects: the later comparison is about values, not about how they were created.
 const version: fc.Arbitrary<Version> = fc.record(
   { h: fc.bigInt({ min: 1n, max: 6n }), origin: fc.constantFrom('eu', 'us') },
   { noNullPrototype: true },
@@ -21,7 +21,7 @@ const write = fc.oneof(
     { noNullPrototype: true },
   ),
   fc.record({ version, exists: fc.boolean(), since: version }, { noNullPrototype: true }).map((existence) => {
-    // One write has one version; `since` follows from it, so two regions never tell different ones.
+    // One write has one version. `since` follows from it, so two regions never report different ones.
     const since = existence.exists ? existence.version : { h: 0n, origin: '' }
     return { ...existence, since }
   }),

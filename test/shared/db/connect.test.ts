@@ -72,7 +72,7 @@ test('a connection that is lost between two statements of a transaction fails it
   const end = statement<{ ended: boolean }>('end-backend', 'select pg_terminate_backend(:pid::int) as ended')
   const lost = db.transaction(async (transaction) => {
     await one(other, end, { pid: (await one(transaction, pid)).pid })
-    // Long enough for the connection's end to arrive while no statement waits for an answer.
+    // Long enough for the end of the connection to arrive while no statement waits for a result.
     await new Promise((turn) => setTimeout(turn, 200))
     return transaction.rows(pid)
   })

@@ -11,7 +11,7 @@ import { freeze } from '../../support/freeze.ts'
 const holder = join(import.meta.dirname, '../../support/lease-holder.ts')
 const SILENCE_MS = 2_000
 
-// They wait more than they work.
+// These tests wait more than they work.
 describe('leases', { concurrency: true }, () => {
   test('one at a time, and the next when the first has ended, whatever its work throws', async (t) => {
     const { url } = await openTestDatabase(t)

@@ -1,5 +1,5 @@
-// The stages of the lock order (shared/db/registers.ts), looked at one by one: a session holds one row, a writer is seen
-// to wait for it, and of the stages behind it the writer holds nothing, however Postgres planned the statement.
+// Tests the stages of the lock order (shared/db/registers.ts) one by one. A session holds one row, and a writer is seen
+// to wait for it. The writer then holds nothing of the later stages, however Postgres planned the statement.
 
 import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'
@@ -26,7 +26,7 @@ const child = sha256('child')
 const image = sha256('image')
 const index = sha256('index')
 
-/** Rows in the lock order: what they are, and the condition that names one. */
+/** Rows in lock order: the kind, and the condition that selects one. */
 const repository: Row = ['repository', `repository where name = '${name}'`]
 const member = (kind: 'blob' | 'manifest', digest: string): Row => [
   `membership of ${kind} ${digest.slice(7, 11)}`,
@@ -82,7 +82,7 @@ async function setUp(t: TestContext): Promise<TestDatabase> {
   return database
 }
 
-/** Locks `held`, starts the writer, and tells which of the rows the writer has locked while it waits. */
+/** Locks `held`, starts the writer, and returns which of the rows the writer has locked while it waits. */
 async function lockedWhileWaiting(
   database: TestDatabase,
   held: Row,

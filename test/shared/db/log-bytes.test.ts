@@ -1,5 +1,5 @@
-// Pages of the log are bounded by the bytes that their events really take: text that the table stores in a hundredth of
-// its size, content that grows by a third as base64. What a page leaves out, the next one brings.
+// Pages of the log are bounded by the real size of their events: text that the table stores in a hundredth of its size,
+// and content that grows by a third as base64. Events that do not fit come with the next page.
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -12,7 +12,7 @@ import type { Region } from '#shared/region.ts'
 import { fillLog } from '../../support/log-writer.ts'
 import { testRegion } from '../../support/region.ts'
 
-/** In one part, and not measured. */
+/** Events as older releases logged them: in one part, and without a recorded size. */
 const loggedByOlder = statement<never>(
   'test-logged-by-older',
   `update event_log set bytes = null, left_out = null,
@@ -22,7 +22,7 @@ const START = { epoch: 1, pos: 0 }
 const rendered = (event: EventSource) => Buffer.byteLength(JSON.stringify(toCloudEvent('eu', event)))
 const total = (events: readonly EventSource[]) => events.reduce((sum, event) => sum + rendered(event), 0)
 
-/** Small events, ones that compress well, ones of content, and one that is larger than any page. */
+/** Small events, events that compress well, events with content, and one that is larger than any page. */
 async function mixedLog(region: Region): Promise<number> {
   const content = Buffer.alloc(200_000, 'x')
   await fillLog(region, { count: 20 })

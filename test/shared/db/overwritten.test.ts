@@ -14,7 +14,7 @@ const name = repositoryName('team/app')
 const common = { repository: name, shard: shardOf(name), origin: 'eu', provenance }
 const [v1, v2] = tags('v1', 'v2') as [Tag, Tag]
 
-/** Pushes `text` to the tags and tells what it overwrote there; `judged` without tags is the digest. */
+/** Pushes `text` to the tags and returns what it overwrote there; `judged` without tags is the digest. */
 async function overwrites(database: TestDatabase, text: string, pushed: Tag[], judged: Tag[] = pushed) {
   return database.db.transaction(async (transaction) => {
     await ensureRepository(transaction, { name, origin: 'eu' })

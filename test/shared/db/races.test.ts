@@ -1,5 +1,5 @@
-// Races, played out step by step: a session holds a lock, another is seen to wait for it, and what both then do is in
-// the one order that the locks allow.
+// Races, step by step: a session holds a lock and another is seen to wait for it. What both do next is in the one order
+// that the locks allow.
 // tests: shared/db/memberships.ts, shared/db/push-manifest.ts
 
 import assert from 'node:assert/strict'

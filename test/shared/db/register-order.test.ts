@@ -1,5 +1,5 @@
-// The SQL of registers.ts and the TypeScript of shared/convergence say the same: random registers are put into tables,
-// and Postgres orders and shows them as the pure core does.
+// The SQL of registers.ts and the TypeScript of shared/convergence agree: random registers are written to tables, and
+// Postgres orders and shows them as the pure core does.
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -22,7 +22,7 @@ import { linkShows, manifestShows, repositoryShows, tagShows, versionOf } from '
 import { CONTENT, LAYERS, MANIFESTS, parentsOf, TAGS } from '../../simulation/content.ts'
 import { openTestDatabase } from '../../support/database.ts'
 
-/** Few values, so that registers meet and tie often. Never is below them. */
+/** Few values, so that registers often meet and tie. Never is below them. */
 const version: fc.Arbitrary<Version> = fc.oneof(
   fc.constant({ h: 0n, origin: '' }),
   fc.record({ h: fc.bigInt(1n, 4n), origin: fc.constantFrom('', 'ap', 'eu', 'eu-2', 'us') }),

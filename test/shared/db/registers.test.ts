@@ -1,4 +1,5 @@
-// The rules of the registers: what a write's version exceeds, what is visible, what a delete costs, what is recorded.
+// The rules of the registers: what the version of a write exceeds, what is visible, what a delete costs, what is
+// recorded.
 // tests: shared/db/lookups.ts, shared/db/memberships.ts, shared/db/provenance.ts, shared/db/push-manifest.ts
 // tests: shared/db/repositories.ts, shared/db/tags.ts, shared/db/pages.ts
 
@@ -42,7 +43,7 @@ const deleteDigest = (database: TestDatabase, digest: Digest) =>
     deleteMembership(transaction, { ...common, kind: 'manifest', digest }),
   )
 
-/** Pretends that another region, whose clock runs a day ahead, wrote last. */
+/** Simulates that another region, whose clock is a day ahead, wrote last. */
 const A_DAY_AHEAD = `hlc_now() + (86400000::bigint << 16)`
 
 test('a push is visible by tag and digest, and its events carry its versions in the order of its locks', async (t) => {

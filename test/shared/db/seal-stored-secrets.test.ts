@@ -1,4 +1,4 @@
-// Databases from before secrets were sealed, databases sealed under an older key, and keys that are lost.
+// Databases from before secrets were encrypted, databases encrypted with an older key, and keys that are lost.
 // tests: shared/db/stored-secrets.ts
 
 import assert from 'node:assert/strict'
@@ -35,7 +35,7 @@ const FIELDS = {
   allowPrivate: false,
 }
 
-/** A webhook and a token key as the release before wrote them, with events in the outbox and in the log. */
+/** A webhook and a token key as the previous release wrote them, with events in the outbox and in the log. */
 async function plantInClear(url: string): Promise<void> {
   const rows = Object.entries(FIELDS).map(
     ([field, value]) => `('webhook', '${ID}', '${field}', '${JSON.stringify(value)}'::jsonb, 1, 'eu')`,
@@ -151,7 +151,7 @@ test('a lost key stops nobody: the webhook is told, tokens are signed by a new k
   assert.ok(await accepted(before.url, token))
   assert.ok(await accepted(after.url, token), 'the public half is not sealed')
   assert.ok(await accepted(after.url, fresh))
-  // Key ids that a node does not know make it look every five seconds.
+  // If key ids are unknown to a node, it reads the keys every five seconds.
   await eventually('the other node to know the new key', () => accepted(before.url, fresh), 20_000)
   const told = after.logLines.filter((line) => line.includes('signing key cannot be opened'))
   assert.ok(told.length >= 1 && new Set(told.map((line) => JSON.parse(line).kid)).size === told.length)

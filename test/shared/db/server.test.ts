@@ -1,4 +1,4 @@
-// A server is known before it is used: a standby is refused, and one that took over is recorded once.
+// A server is checked before it is used: a standby is refused, and a server that took over is recorded once.
 
 import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'
@@ -100,7 +100,7 @@ test('two servers that took over from the same data, one after the other, share 
   const [before] = await query<{ last: string; timeline: number }>(
     `select pg_sequence_last_value('outbox_id_seq')::text as last, timeline from region`,
   )
-  // The first promotion and what came of it is lost; the second server knows only that there was one.
+  // The first promotion and its results are lost. The second server only knows that there was one.
   const takeOver = async (timelines: number) => {
     await query(`select setval('outbox_id_seq', $1)`, [before?.last])
     await query(

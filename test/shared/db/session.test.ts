@@ -14,7 +14,7 @@ const sleep = statement<object>('sleep', 'select pg_sleep(:seconds::float8) as s
 const lockTable = statement<object>('lock-setting', 'lock table setting in exclusive mode')
 const pid = statement<{ pid: number }>('session-pid', 'select pg_backend_pid() as pid')
 
-// They wait more than they work.
+// These tests wait more than they work.
 describe('sessions', { concurrency: true }, () => {
   test('every kind of work has a limit of every kind at the server', async (t) => {
     const { url } = await openTestDatabase(t)

@@ -17,7 +17,7 @@ import { primaryAndStandby } from '../../support/standby.ts'
 
 test('a row is read, an absent one is undefined, and both are known again without reading', async (t) => {
   const reader = openReader(t, await counterDatabase(t))
-  // Snapshots are the whole cluster's: a test beside this one that writes moves them, and then nothing may be known.
+  // Snapshots cover the whole cluster. A concurrent test that writes moves them, and then nothing may be known.
   await eventually('two reads under one snapshot', async () => {
     assert.equal(await reader.read(1), 0)
     assert.equal(await reader.read(999), undefined)
@@ -96,7 +96,7 @@ test('no read is stale beside writers with savepoints, rollbacks and two-phase c
   const { floor, acknowledged, stop } = startWriters(t, url, 3)
   await eventually('the writers to write', () => acknowledged() > 10)
   let stale = 0
-  // A million reads: test/faults/db.
+  // test/faults/db makes a million reads.
   for (let round = 0; round < 60; round++) {
     await Promise.all(
       Array.from({ length: 500 }, async (_, index) => {

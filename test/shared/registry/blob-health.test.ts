@@ -32,7 +32,7 @@ async function recorded(node: TestNode, bytes: Buffer): Promise<RecordedBlob> {
   return found
 }
 
-/** The node's store with some methods replaced, until the test ends. */
+/** The store of the node with some methods replaced until the test ends. */
 function replaceMethods(t: TestContext, { region }: TestNode, methods: Partial<BlobStore>): void {
   const before = Object.fromEntries(
     Object.keys(methods).map((name) => [name, region.blobs[name as keyof BlobStore]]),

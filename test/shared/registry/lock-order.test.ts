@@ -1,5 +1,5 @@
-// The one lock order (shared/db/registers.ts): all writers against each other, and Postgres never has to break a circle
-// of waiting. Postgres counts what it broke, and the pool counts what it ran again.
+// The one lock order (shared/db/registers.ts): all writers run against each other, and Postgres never has to break a
+// deadlock. Postgres counts the deadlocks it broke, and the pool counts the statements it ran again.
 
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
@@ -12,9 +12,9 @@ import { testRegion } from '../../support/region.ts'
 import { EMPTY_CONFIG, imageOf, randomOf, shuffled, type Writers, writersOf } from '../../support/writers.ts'
 
 const CLIENTS = 8
-/** Of each client. */
+/** Operations of each client. */
 const OPERATIONS = 150
-/** The bound of the promise. Postgres looks for a deadlock after a second of waiting, so one deadlock crosses it. */
+/** The promised bound. Postgres looks for a deadlock after a second of waiting, so one deadlock exceeds it. */
 const SLOWEST_MS_MAX = 1_000
 /** On a machine so busy that every call is slow, the bound is this many medians instead. */
 const SLOWEST_MEDIANS_MAX = 20
@@ -29,7 +29,7 @@ async function setUp(t: TestContext) {
   async function judge(): Promise<void> {
     const retries = region.db.retries()
     await region[Symbol.asyncDispose]()
-    // A session tells its numbers at the latest when it ends.
+    // A session reports its counters at the latest when it ends.
     await eventually('the sessions to end', async () => {
       const { rows } = await session.query(
         `select from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()`,
@@ -58,7 +58,7 @@ async function setUp(t: TestContext) {
   return { writers, judge }
 }
 
-/** Each client does its part at the same time as the others; a failure is told when all have ended. */
+/** All clients do their parts at the same time. A failure is reported when all have ended. */
 async function together(count: number, client: (index: number) => Promise<void>): Promise<void> {
   const ended = await Promise.allSettled(Array.from({ length: count }, (_, index) => client(index)))
   const failure = ended.find(({ status }) => status === 'rejected')
@@ -148,7 +148,7 @@ test('all writers against each other meet no deadlock, none fails, and the slowe
     ]
     const wheel = operations.flatMap(([weight, run]) => Array.from({ length: weight }, () => run))
     for (let done = 0; done < OPERATIONS; done++) {
-      // Rarely, and with what it held pushed again: else most pushes would find their layers gone.
+      // Rarely, and its content is pushed again afterwards. Otherwise most pushes would find their layers gone.
       if (done % 50 === 5 * index) {
         const repository = pick(repositories)
         await writers.deleteRepository(repository)

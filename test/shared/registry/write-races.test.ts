@@ -1,4 +1,4 @@
-// What racing writers are answered: conditions hold at the moment of the write, and what was there throughout is found.
+// What racing writers get: conditions hold at the moment of the write, and content that was there throughout is found.
 
 import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'

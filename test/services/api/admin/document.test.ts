@@ -1,5 +1,5 @@
-// The OpenAPI document says what /api/v1 does: a validator of the specification accepts it, and every operation that it
-// names is called, each answer checked against it. What a handler returns arrives whole.
+// The OpenAPI document describes what /api/v1 does. A validator of the specification accepts it. Every operation in it
+// is called, and each reply is checked against it. Everything that a handler returns reaches the client.
 
 import assert from 'node:assert/strict'
 import { readFile } from 'node:fs/promises'
@@ -29,7 +29,7 @@ interface Document {
 
 const NEVER = '00000000-0000-0000-0000-000000000000'
 
-/** A node whose handlers are watched: the last thing one returned is kept. */
+/** A node that records the last value returned by a handler. */
 async function watchedNode(t: TestContext) {
   let returned: unknown
   const watched = (route: Declaration): Declaration => ({
@@ -62,9 +62,9 @@ interface Asked {
   params?: Record<string, string>
   query?: string
   body?: unknown
-  /** Sent as it is. */
+  /** Sent unchanged. */
   text?: string
-  /** Whose credentials are sent: an admin's unless it says more. */
+  /** The credentials to send; by default those of an admin. */
   as?: 'nobody' | { name: string; password: string }
   status: number
 }
@@ -123,7 +123,7 @@ test('every operation of the document answers as the document says, and sends al
     called.add(operationId)
     seen.set(operationId, (seen.get(operationId) ?? new Set()).add(status))
     for (const name of Object.keys(response.headers ?? {})) {
-      // Whether to wait is known for some refusals only.
+      // Only some refusals know how long to wait.
       if (name !== 'Retry-After') assert.ok(answer.headers.has(name), `${where}: no ${name}`)
     }
     if (response.content === undefined) {

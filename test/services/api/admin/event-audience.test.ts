@@ -1,4 +1,4 @@
-// Who sees in the feed who did it: admins and the account itself, and nobody else.
+// The feed shows the actor of an event to admins and to the account itself, and to no other caller.
 
 import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'
@@ -73,7 +73,7 @@ test('only admins and the account itself see who pushed, from where and with wha
     ['nobody', undefined, []],
     ["nobody's token", anonymousToken, []],
     ['an admin', basic(ROOT), ['alice', 'root']],
-    // A token is made for pulling: it does not carry administration.
+    // A token is made for pulling and gives no rights of administration.
     ["an admin's token", rootsToken, ['root']],
     ['an account', basic(ALICE), ['alice']],
     ["an account's token", alicesToken, ['alice']],

@@ -39,7 +39,7 @@ async function setUp(t: TestContext, env: Record<string, string> = {}) {
   return { node, page }
 }
 
-/** Reads frames of a stream as they come. */
+/** Reads frames of a stream as they arrive. */
 async function listen(url: string, headers: Record<string, string> = {}) {
   const abort = new AbortController()
   const answer = await fetch(url, {
@@ -172,7 +172,7 @@ test("a write's position is 503 until it is numbered, leads on while its event i
     await client.pushManifest('team/app', 'v3', image)
     await numberOutbox(node.region)
   }
-  // The oldest position that it names can be read from.
+  // The oldest position in the error is valid for reading.
   const [error = assert.fail()] = (await read(position)).errors ?? []
   const { oldest } = error.detail as { oldest: string }
   assert.equal((await read(oldest)).events.length, 6)
@@ -185,7 +185,7 @@ test('a reader that the trimming overtakes is told, and gets no page with a hole
   await eventually('the push', async () => (await page('types=push')).body.events.length === 1)
   const rows = db.rows.bind(db)
   db.rows = async (asked, values) => {
-    // Between the look at where the log begins and the page.
+    // Runs between the query for the start of the log and the query for the page.
     if (asked.name === 'read-events')
       await trimEvents(db, { retentionSeconds: 0, readerSeconds: 60, limit: 2 })
     return rows(asked, values)
@@ -200,7 +200,7 @@ test('after the epoch was raised, positions of before lead on: none of them lies
   await client.pushImage('team/app', image, 'v1')
   await eventually('the push', async () => (await page('types=push')).body.events.length === 1)
   await node.region.db.rows(statement('test-raise-in-feed', 'update region set epoch = 2'))
-  // Given by a server that was lost.
+  // Assigned by a server that was lost.
   assert.deepEqual((await page('after=eu:1:1000')).body.events, [])
   assert.equal((await page('after=eu:1:o1000')).status, 410, 'nobody knows where this write was')
   await client.pushManifest('team/app', 'v2', image)
@@ -261,7 +261,7 @@ test('500 idle readers cost the database what one does, and all of them hear of 
   await readsIn(500)
   const ofAll = await readsIn(1_000)
   t.diagnostic(`${ofOne} reads a second for one, ${ofAll} for 500`)
-  // A tick of 50 ms, whoever listens.
+  // One query per tick of 50 ms, regardless of the number of listeners.
   assert.ok(ofOne > 0 && ofOne <= 21 && ofAll > 0 && ofAll <= 21)
   await ociClient(node.url).pushImage('team/app', image, 'v1')
   await eventually('everybody to see it', () => [first, ...many].every(({ frames }) => frames.length === 1))

@@ -1,4 +1,4 @@
-// A push of 10,000 descriptors and 32 tags: its list is kept once, and no reader of the log pays for it more than once.
+// A push of 10,000 descriptors and 32 tags. Its list is stored once, and a reader of the log pays for it at most once.
 
 import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'
@@ -25,7 +25,7 @@ const stored = statement<{ bytes: number; references: number }>(
    from event_log where subject like 'team/large%'`,
 )
 
-/** Layers that live elsewhere: a manifest may name any number of them. */
+/** The layers are in other places: a manifest may name any number of them. */
 async function pushLarge(node: TestNode): Promise<number> {
   const client = ociClient(node.url)
   const config = Buffer.from('{}')
@@ -68,7 +68,7 @@ test('the descriptors of a push are stored once, not once for each tag', async (
   }
 })
 
-/** As an older release logged such a push: with the descriptors in each event. */
+/** Such a push as an older release logged it: with the descriptors in each event. */
 async function setUpOld(t: TestContext) {
   const node = await testNode(t, { env: { PORTOLAN_PEER_KEYS: KEY } })
   await fillLog(node.region, { count: TAGS + 2, filler: 1_700_000 })

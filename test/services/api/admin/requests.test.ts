@@ -1,4 +1,5 @@
-// What /api/v1 takes: its schemas decide, its errors name the field, and its edge is that of the other surfaces.
+// Requests to /api/v1: its schemas decide what is valid, its errors name the field, and its edge is that of the other
+// surfaces.
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

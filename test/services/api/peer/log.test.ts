@@ -1,4 +1,4 @@
-// The log as other regions read it, and the log reader on top of it: the contract of a Bus over HTTP.
+// The log as other regions read it, and the log reader that uses it: the contract of a Bus over HTTP.
 // tests: shared/db/peer-readers.ts, shared/peers/remote-log-pages.ts
 
 import assert from 'node:assert/strict'
@@ -110,7 +110,7 @@ test('where a region stands is known, keeps the log for it, and a region that co
     (await peerReadersBehind(db)).map(({ reader, behind }) => ({ reader, behind })),
     [{ reader: 'peer:us', behind: 48 }],
   )
-  // A hole that is filled says nothing about where the region stands.
+  // A request that fills a gap does not show the position of the region.
   await pages().page([{ shard: 0, epoch: 1, seq: 9 }])
   assert.equal((await peerReadersBehind(db))[0]?.behind, 48)
   const trim = () => trimEvents(db, { retentionSeconds: 0, readerSeconds: 60, limit: 1_000 })

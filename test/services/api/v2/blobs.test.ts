@@ -81,7 +81,7 @@ test('a file that is cut short while it is read breaks the connection instead of
   socket.on('error', () => {})
   socket.write(`GET /v2/a/blobs/${sha256(bytes)} HTTP/1.1\r\nHost: h\r\n\r\n`)
   received += (await new Promise<Buffer>((resolve) => socket.once('data', resolve))).length
-  // A client that reads nothing holds the server back long before the end.
+  // A client that does not read stops the server long before the end.
   socket.pause()
   await truncate(await fileOf(node, bytes), 20_000_000)
   socket.on('data', (chunk: Buffer) => {

@@ -1,5 +1,5 @@
-// A 201 for a blob says that its object is there with its size: bytes that are swept between two requests, or within
-// one, end the upload instead.
+// A 201 for a blob means that its object exists with the right size. If bytes are swept between two requests, or within
+// one, the upload ends instead.
 // tests: shared/blobs/lost-session.ts
 
 import assert from 'node:assert/strict'

@@ -1,5 +1,5 @@
-// A disk that fills up: uploads end with 503 before they cross the floor, pulls go on, and nothing has to be started
-// again. On real file systems of some megabytes.
+// A disk that fills up: uploads end with 503 before they cross the floor, pulls continue, and no restart is needed.
+// Runs on real file systems of a few megabytes.
 // tests: shared/blobs/files/volumes.ts
 
 import assert from 'node:assert/strict'
@@ -21,7 +21,7 @@ import { smallDisk } from '../../../support/small-disk.ts'
 const MIB = 1024 * 1024
 const FLOOR = 16 * MIB
 
-/** What a request with a streamed body is answered, also while the body is still under way. */
+/** The reply to a request with a streamed body, even if the body is still being sent. */
 function streamed(
   url: string,
   method: string,
@@ -94,7 +94,7 @@ test('fifty uploads at once are not each promised the same space', async (t) => 
   const push = async (index: number): Promise<number> => {
     const bytes = Buffer.alloc(4 * MIB, index)
     const path = `/v2/a/blobs/uploads/?digest=${sha256(bytes)}`
-    // Every other one does not say how long it is.
+    // Every second request does not announce its length.
     if (index % 2 === 1) return (await ociClient(node.url).request('POST', path, { body: bytes })).status
     return (await streamed(node.url + path, 'POST', [bytes.subarray(0, MIB), bytes.subarray(MIB)])).status
   }

@@ -1,4 +1,4 @@
-// What a read may cost: nothing of a manifest is parsed to answer for it. Parses are counted, not timed.
+// The cost of a read: no part of a manifest is parsed to serve it. Parses are counted, not timed.
 
 import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'
@@ -8,16 +8,16 @@ import { ociClient } from '../../../support/oci-client.ts'
 import { type TestNode, testNode } from '../../../support/region.ts'
 
 const LINUX_AMD64 = { os: 'linux', architecture: 'amd64' }
-/** Longer than anything else that is parsed while a test runs. */
+/** Longer than any other text that is parsed during a test. */
 const LONG_TEXT = 100_000
 
-/** Counts how often JSON of a manifest's size is parsed from here on. */
+/** Counts from now on how often JSON of a manifest's size is parsed. */
 function countParses(t: TestContext): () => number {
   const parse = t.mock.method(JSON, 'parse')
   return () => parse.mock.calls.filter(({ arguments: [text] }) => String(text).length > LONG_TEXT).length
 }
 
-/** An index of 3 MB whose last child is the image that a client from before indexes wants. */
+/** An index of 3 MB. Its last child is the image for clients that predate indexes. */
 async function pushLargeIndex(node: TestNode) {
   const client = ociClient(node.url)
   const image = testImage()

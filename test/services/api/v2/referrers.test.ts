@@ -105,7 +105,7 @@ test('what a client lists under the fallback tag is in the answer, once', async 
   )
 })
 
-/** Every page of the subject's referrers, by the links. */
+/** All pages of the subject's referrers, by following the links. */
 async function walk(client: OciClient, subject: string): Promise<{ digests: string[]; pages: number }> {
   const digests: string[] = []
   let pages = 0
@@ -168,7 +168,7 @@ async function withReferrers(
   await region.db.rows(addReferrers, { count, annotation_bytes: annotationBytes, subject, media_type: INDEX })
 }
 
-/** Counts the bytes of every value that statements bring from here on. */
+/** Counts from now on the bytes of every value that statements return. */
 function meter(region: Region): { bytes: number } {
   const meter = { bytes: 0 }
   const rows = region.db.rows

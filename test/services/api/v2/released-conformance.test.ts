@@ -1,5 +1,6 @@
-// What the released OCI conformance suite 1.1.1 asks and the suite that CI runs (its successor, test/conformance) does not:
-// a reference outside the grammar names nothing, so reading it is 404. The names below are those of the released suite.
+// What the released OCI conformance suite 1.1.1 tests and the suite in CI (its successor, test/conformance) does not: a
+// reference outside the grammar names nothing, so reading it returns 404. The names below are those of the released
+// suite.
 
 import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'

@@ -1,4 +1,4 @@
-// Blobs that a repository links and that only another region has: passed through, proved, never kept.
+// Blobs that a repository links and only another region has: forwarded, verified, never stored.
 // tests: shared/peers/peer-content.ts, shared/peers/peer-request.ts, shared/replication/read-through.ts
 
 import assert from 'node:assert/strict'
@@ -18,7 +18,7 @@ const PATH = `/v2/team/app/blobs/${DIGEST}`
 
 const eu = (t: TestContext) => testNode(t, { env: { PORTOLAN_PEER_KEYS: KEY } })
 
-/** A region whose repository links the blobs and has no bytes of them. */
+/** A region whose repository links the blobs but has none of their bytes. */
 async function us(t: TestContext, peers: string, digests: readonly string[] = [DIGEST]): Promise<TestNode> {
   const node = await testNode(t, {
     env: { PORTOLAN_REGION: 'us', PORTOLAN_PEER_KEYS: KEY, PORTOLAN_PEERS: peers },
@@ -45,7 +45,7 @@ async function upload(node: TestNode, bytes: Buffer): Promise<void> {
   assert.equal(answer.status, 201)
 }
 
-/** A peer that answers for blobs as told. */
+/** A peer that serves blobs with the given listener. */
 async function peer(t: TestContext, answer: RequestListener): Promise<string> {
   const server = createServer(answer)
   server.listen(0, '127.0.0.1')

@@ -1,7 +1,8 @@
 // tests: shared/registry/upload-ids.ts, shared/registry/upload-sessions.ts, shared/db/upload-key.ts
 // tests: shared/db/older-releases.ts
 //
-// Sessions without a row: the Location that POST gives is signed, and makes one session, once, here, for a while.
+// Sessions without a row: the Location that POST returns is signed. It creates one session, once, in this region, for a
+// limited time.
 
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
@@ -22,7 +23,7 @@ async function begin(client: OciClient, repository = 'a'): Promise<string> {
   return answer.headers.get('location') ?? ''
 }
 
-/** Asks for a session in every way; it is unknown, and stays so. */
+/** Uses a session in every way. It is unknown, and stays unknown. */
 async function assertUnknown(client: OciClient, location: string): Promise<void> {
   for (const size of [10, 50_000]) {
     for (const method of METHODS) {
@@ -50,7 +51,7 @@ describe('a signed Location', () => {
     for (const hook of hooks.toReversed()) await hook()
   })
 
-  /** The statements that run while the work does, by name. */
+  /** The names of the statements that run during the work. */
   async function statements(work: () => Promise<unknown>): Promise<string[]> {
     const { rows } = first.region.db
     const names: string[] = []

@@ -1,7 +1,7 @@
 // tests: shared/registry/small-body.ts, shared/registry/commit-upload.ts, shared/db/commit-blob.ts
 // tests: shared/db/blob-bytes.ts
 //
-// Blobs in the database: every size about the limit, every way to push them, and what becomes of their rows.
+// Blobs in the database: sizes around the limit, every way to push them, and what happens to their rows.
 
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
@@ -280,7 +280,7 @@ describe('a small blob', () => {
     const whole = 'begun small, ended in a file'
     assert.equal((await client.request('PUT', `${location}?digest=${sha256(whole)}`)).status, 201)
     const { failed } = await moveAllBlobs(off.region, { keepOldMs: 0, signal, held: HELD })
-    // The test before this one has damaged no row that is still said to be good.
+    // The previous test has damaged no row that still counts as good.
     assert.deepEqual(failed, [])
     for (const one of [...bytes, Buffer.from(whole)]) {
       assert.equal(await storeOf(sha256(one)), 'file')

@@ -1,4 +1,4 @@
-// How uploads end when the network does not play along: answers that are lost, clients that go away.
+// How uploads end if the network fails: lost replies, clients that disconnect.
 
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
@@ -27,12 +27,12 @@ test('a closing PUT whose answer was lost is repeated: 201 when the digest is th
   const unknown = await put(location, sha256('something else'))
   assert.equal(unknown.status, 404)
   assert.match(await unknown.text(), /BLOB_UPLOAD_UNKNOWN/)
-  // Another repository's, and what was never an id: nothing becomes true by being asked for.
+  // An id of another repository, and one that never existed. Asking for an id does not create it.
   assert.equal((await put(location.replace('/v2/a/', '/v2/b/'), sha256(bytes))).status, 404)
   assert.equal((await put('/v2/a/blobs/uploads/x', sha256(bytes))).status, 404)
   assert.equal((await put(location.replace('eu.', 'us.'), sha256(bytes))).status, 404)
   assert.equal((await client.request('HEAD', `/v2/b/blobs/${sha256(bytes)}`)).status, 404)
-  // What was deleted since is not there any more.
+  // What was deleted since is no longer there.
   assert.equal((await client.request('DELETE', `/v2/a/blobs/${sha256(bytes)}`)).status, 202)
   assert.equal((await put(location, sha256(bytes))).status, 404)
 })

@@ -1,5 +1,5 @@
-// The upload state machine against a model of one page: random operations on a few sessions, through two nodes, and
-// after each the answer the model expects.
+// The upload state machine compared with a model of one page: random operations on a few sessions, through two nodes.
+// After each operation the reply must be the one that the model expects.
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -8,7 +8,7 @@ import { sha256 } from '../../../support/image.ts'
 import { type OciClient, ociClient } from '../../../support/oci-client.ts'
 import { testNode } from '../../../support/region.ts'
 
-/** What a session is: its bytes, or gone. */
+/** A session in the model: its bytes, or gone. */
 interface Session {
   location: string
   bytes: string | undefined

@@ -142,7 +142,7 @@ test('a body that ends early commits nothing, and the session is where it was', 
   const client = ociClient(url)
   const location = (await client.request('POST', '/v2/a/blobs/uploads/')).headers.get('location') ?? ''
   await client.request('PATCH', location, { body: Buffer.from('first') })
-  // No answer comes: the client goes away.
+  // No reply comes, because the client disconnects.
   for (const request of [
     `PATCH ${location} HTTP/1.1\r\nHost: h\r\nContent-Length: 100\r\n\r\nonly this much`,
     `PUT ${location}?digest=${sha256('firstonly')} HTTP/1.1\r\nHost: h\r\nContent-Length: 100\r\n\r\nonly`,

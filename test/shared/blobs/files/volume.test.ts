@@ -5,7 +5,7 @@ import { createVolume } from '#shared/blobs/files/volume.ts'
 
 const isFull = (error: unknown) => error instanceof StoreError && error.kind === 'full'
 
-/** A disk of 100 bytes of which 20 have to stay free. */
+/** A disk of 100 bytes of which 20 must stay free. */
 function disk(options: { floorBytes?: number } = {}) {
   const state = { free: 100, asked: 0, nowMs: 0 }
   const volume = createVolume({

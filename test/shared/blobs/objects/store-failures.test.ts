@@ -1,4 +1,4 @@
-// Each adapter's table of failures: what is asked again, what it means, and what the operator reads.
+// The table of failures of each adapter: what is retried, how it is classified, and what the operator reads.
 // tests: shared/blobs/objects/azure-service.ts, shared/blobs/objects/gcs-service.ts
 // tests: shared/blobs/objects/s3-service.ts
 
