@@ -46,7 +46,7 @@ running.use(theirs)
 const peers = [ours, theirs]
 
 const image = testImage({}, randomBytes(1024))
-const large = randomBytes(100 * MIB)
+const [medium, mebibyte, large] = [randomBytes(100 * 1024), randomBytes(MIB), randomBytes(100 * MIB)]
 for (const peer of peers) await seed(peer)
 await seedOurLists(ours)
 await seedTheirTags(theirs)
@@ -114,6 +114,16 @@ const workloads: Workload[] = [
     wanted: 30,
     unit: 'operations',
     load: (peer) => get(peer, `/v2/bench/app/blobs/${small}`, of()),
+  },
+  {
+    name: 'blob GET 100 KB',
+    unit: 'operations',
+    load: (peer) => get(peer, `/v2/bench/app/blobs/${sha256(medium)}`, of()),
+  },
+  {
+    name: 'blob GET 1 MB',
+    unit: 'GB',
+    load: (peer) => get(peer, `/v2/bench/app/blobs/${sha256(mebibyte)}`, of()),
   },
   {
     name: 'blob GET 100 MB',
@@ -217,7 +227,7 @@ function median(values: readonly number[]): number {
 async function seed(peer: Peer): Promise<void> {
   const client = ociClient(peer.url, peer.headers.Authorization)
   await client.pushImage('bench/app', image, 'v1')
-  await client.pushBlob('bench/app', large)
+  for (const blob of [medium, mebibyte, large]) await client.pushBlob('bench/app', blob)
   const manifest = manifestOf(INDEX, { manifests: [] })
   await client.pushManifest('bench/tags', 't0', manifest)
   await client.pushManifest('bench/push', 'moving', manifest)
