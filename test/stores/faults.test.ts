@@ -198,7 +198,8 @@ describe('S3 behind a faulty proxy', { skip: withoutStore('minio') }, () => {
     proxy.heal()
     first(1, isGet, { kind: 'corrupt answer' })
     await assert.rejects(withinBound(pull(bytes)), /terminated|aborted|other side closed|fetch failed/)
-    await eventually('the second read', () => proxy.requests.filter(isGet).length === 2)
+    // A retry of an earlier test may come in between.
+    await eventually('the second read', () => proxy.requests.filter(isGet).length >= 2)
     proxy.heal()
     assert.equal(sha256((await pull(bytes)).body), sha256(bytes))
     assert.ok(!node.logLines.some((line) => line.includes('is damaged')))

@@ -136,7 +136,7 @@ describe('S3 that loses objects', { skip: withoutStore('minio') }, () => {
         assert.equal(patched.status, 202)
         const { db, blobs } = node.region
         const page = { store: 's3', after: '00000000-0000-0000-0000-000000000000', limit: 10 }
-        const [row] = (await uploadPartsPage(db, page)).filter(({ id }) => location.endsWith(id))
+        const [row] = (await uploadPartsPage(db, page)).filter(({ id }) => location.includes(id))
         assert.ok(row)
         await blobs.abandon({ size: first, digest: null, parts: row.parts })
         const path = `${location}?digest=${sha256(bytes)}`
