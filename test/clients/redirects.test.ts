@@ -34,6 +34,8 @@ async function setUp(t: TestContext) {
         PORTOLAN_S3_ENDPOINT: proxy.url.replace('127.0.0.1', 'localhost'),
         PORTOLAN_REDIRECT: 'on',
         PORTOLAN_REDIRECT_BYTES_MIN: '0',
+        // Configs too are objects of the store here.
+        PORTOLAN_INLINE_BYTES_MAX: '0',
         PORTOLAN_AUTH: 'accounts',
         PORTOLAN_HTPASSWD_FILE: htpasswd,
       },

@@ -28,6 +28,8 @@ describe('kafka', { skip: withoutKafka() }, () => {
         clientId: 'test',
         tls: undefined,
         sasl: undefined,
+        // Signed and verified, as between regions.
+        keys: ['a-key-of-the-regions-0123456789-0123456789'],
       })
       open.push(bus)
       return bus

@@ -4,6 +4,7 @@ import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import kafkajs from 'kafkajs'
 import { parseEventId } from '#shared/events/event-id.ts'
+import { toKafkaRecord } from '#shared/events/kafka-record.ts'
 import { eventually } from '../support/eventually.ts'
 import { createReader, readWith } from '../support/follower.ts'
 import { assertOnce, follow, kafkaBench, PATIENCE_MS } from '../support/kafka-bench.ts'
@@ -92,6 +93,29 @@ describe('kafka topic', { skip: withoutKafka(), concurrency: false }, () => {
     for (const event of last) assert.equal(parseEventId(event.id)?.seq, 2)
   })
 
+  test('a record that no region signed is reported and skipped, however genuine it looks', async (t) => {
+    const keys = ['a-key-of-the-regions-0123456789-0123456789']
+    const { bus, topic, emit, raw } = await kafkaBench(t, { keys })
+    await using reader = readWith(bus, { group: 'forged' })
+    await emit(8)
+    await eventually('the genuine events', () => reader.count() === 8, PATIENCE_MS)
+    const [event] = reader.batches[0]?.events ?? []
+    assert.ok(event)
+    const { partition, key, value, headers } = toKafkaRecord({ ...event, id: event.id.replace(/\d+$/, '2') })
+    const producer = raw().producer({ createPartitioner: () => () => partition })
+    await producer.connect()
+    await producer.send({ topic, messages: [{ key, value, headers }] })
+    await producer.disconnect()
+    await eventually(
+      'the report',
+      () => reader.problems.some((problem) => /no region (has )?signed/.test(String(problem))),
+      PATIENCE_MS,
+    )
+    await emit(8)
+    await eventually('the next events', () => reader.count() === 16, PATIENCE_MS)
+    reader.assertWhole(16)
+  })
+
   test('the topic is created with eight partitions, retention and minimum in-sync replicas', async (t) => {
     const { bus, topic, raw } = await kafkaBench(t, { brokers: 2, topicLater: true })
     await bus.ensureTopic({ retentionSeconds: 3_600, replicas: undefined })
@@ -127,7 +151,7 @@ describe('kafka topic', { skip: withoutKafka(), concurrency: false }, () => {
     await admin.disconnect()
     await assert.rejects(
       bus.ensureTopic({ retentionSeconds: 60, replicas: 1 }),
-      /has 3 partitions and needs 8/,
+      /has 3 partitions but needs 8/,
     )
   })
 })

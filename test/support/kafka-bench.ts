@@ -37,7 +37,7 @@ export interface KafkaBench {
 
 export async function kafkaBench(
   t: TestContext,
-  options: KafkaOptions & { topicLater?: boolean } = {},
+  options: KafkaOptions & { topicLater?: boolean; keys?: readonly string[] } = {},
 ): Promise<KafkaBench> {
   const { region } = await testRegion(t)
   const cluster = await startKafka(options)
@@ -51,6 +51,7 @@ export async function kafkaBench(
       clientId: 'test',
       tls: undefined,
       sasl: undefined,
+      keys: options.keys,
     })
     open.push(made)
     return made
