@@ -13,7 +13,6 @@ import { openRegistry, type Registry } from '#shared/registry/registry.ts'
 import { createEventTail, type EventTail } from './event-tail.ts'
 import { createRateGuard, type RateGuard } from './minimum-rate.ts'
 import { openAuth } from './open-auth.ts'
-import type { PeerNotes } from './peer/log.ts'
 import { createStreams, type Streams } from './streams.ts'
 
 export interface Edge {
@@ -38,7 +37,8 @@ export interface Edge {
   readonly tail: EventTail
   /** Limits the number of replies that stay open. */
   readonly streams: Streams
-  readonly peerNotes: PeerNotes
+  /** When the position of each peer was last recorded, by region: only those that have the key, so there are few. */
+  readonly peerNotes: Map<string, { atMs: number; places: string }>
 }
 
 export interface EdgeOptions {

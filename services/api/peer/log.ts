@@ -14,6 +14,7 @@ import { RegistryError } from '#shared/errors.ts'
 import { SHARDS, type ShardPosition } from '#shared/events/event-id.ts'
 import { parseQuery } from '#shared/oci/query.ts'
 import { ownLogPages } from '#shared/registry/log-pages.ts'
+import type { Edge } from '../edge.ts'
 import type { EventTail } from '../event-tail.ts'
 import { type Exchange, sendJson } from '../exchange.ts'
 
@@ -21,12 +22,6 @@ const WAIT_SECONDS_MAX = 25
 /** The position of a moving reader is recorded at most this often, because each record is a write. */
 const NOTE_EVERY_MS = 5_000
 const PLACE = /^([0-7]):([1-9][0-9]{0,8}):(0|[1-9][0-9]{0,14})$/
-
-/**
- * When the position of each peer was last recorded. Keyed by region. Only regions that have the key appear, so there
- * are few.
- */
-export type PeerNotes = Map<string, { atMs: number; places: string }>
 
 export async function peerLog(exchange: Exchange, { query: text }: { query: string }): Promise<void> {
   const { region, edge, peer = '' } = exchange
@@ -56,7 +51,7 @@ export async function peerLog(exchange: Exchange, { query: text }: { query: stri
 
 async function note(
   { region }: Exchange,
-  { notes, peer, after }: { notes: PeerNotes; peer: string; after: readonly ShardPosition[] },
+  { notes, peer, after }: { notes: Edge['peerNotes']; peer: string; after: readonly ShardPosition[] },
 ): Promise<void> {
   // A request for fewer than all shards fills a gap. It does not show the position of the reader.
   if (after.length < SHARDS) return
