@@ -142,6 +142,8 @@ function regionEnvironment(
     PORTOLAN_CHILD: 'region',
     PORTOLAN_REGION: place.name,
     PORTOLAN_DATA_DIR: data,
+    // The balancer's checks would fill the terminal.
+    PORTOLAN_LOG_LEVEL: environment.PORTOLAN_LOG_LEVEL || 'warn',
     PORTOLAN_LISTEN: `localhost:${place.port}`,
     PORTOLAN_METRICS_LISTEN: `localhost:${metricsPort(place)}`,
     PORTOLAN_PEERS: others.map(({ name, port }) => `${name}=http://127.0.0.1:${port}`).join(',') || undefined,

@@ -72,7 +72,7 @@ function follow(following: {
     // While a shard is being handled, the others are polled without waiting: waiting for them would hold that shard up.
     const free = [...at.values()].filter(({ shard }) => !busy.has(shard))
     if (free.length === 0) return false
-    const { events, gone } = await pages.page(free, { mayWait: busy.size === 0 })
+    const { events, gone } = await pages.page(free, { mayWait: busy.size === 0, signal })
     for (const oldest of gone) {
       options.onProblem(new BusError(`the log no longer holds the next events of shard ${oldest.shard}`))
       // The numbers show the gap: a reader that stores its position sees what it missed.
@@ -93,6 +93,7 @@ function follow(following: {
       try {
         if (!(await step())) pauseMs = pollMs
       } catch (thrown) {
+        if (signal.aborted) break
         pauseMs = FAILURE_PAUSE_MS
         options.onProblem(thrown)
       }

@@ -13,10 +13,13 @@ export interface LogPage {
 
 export interface LogPages {
   /**
-   * Returns events after each position. At most one position per shard. `mayWait`: the call may wait for events for a
+   * `signal` ends a wait; the call then rejects. Returns events after each position. At most one position per shard. `mayWait`: the call may wait for events for a
    * while before it returns an empty page, because the caller has nothing else to read.
    */
-  page(after: readonly ShardPosition[], options?: { mayWait: boolean }): Promise<LogPage>
+  page(
+    after: readonly ShardPosition[],
+    options?: { mayWait: boolean; signal?: AbortSignal },
+  ): Promise<LogPage>
   /** Returns how many events come after these positions. */
   lag(after: readonly ShardPosition[]): Promise<number>
 }

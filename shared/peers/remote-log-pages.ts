@@ -23,11 +23,16 @@ interface Answer {
 }
 
 export function remoteLogPages(options: RemoteLogOptions): LogPages {
-  async function ask(after: readonly ShardPosition[], waitSeconds: number): Promise<Answer> {
+  async function ask(
+    after: readonly ShardPosition[],
+    waitSeconds: number,
+    signal?: AbortSignal,
+  ): Promise<Answer> {
     const { to } = options
     const places = after.map(({ shard, epoch, seq }) => `${shard}:${epoch}:${seq}`).join(',')
+    const late = AbortSignal.timeout(TIMEOUT_MS + waitSeconds * 1_000)
     const response = await askPeer(options, `/peer/v1/log?after=${places}&wait=${waitSeconds}`, {
-      signal: AbortSignal.timeout(TIMEOUT_MS + waitSeconds * 1_000),
+      signal: signal === undefined ? late : AbortSignal.any([late, signal]),
     })
     const body = await textOf(response, to, ANSWER_BYTES_MAX)
     if (!response.ok) throw new PeerError(`${to} answered ${response.status}: ${body.slice(0, 500)}`)
@@ -35,8 +40,8 @@ export function remoteLogPages(options: RemoteLogOptions): LogPages {
   }
 
   return {
-    async page(after, { mayWait } = { mayWait: true }): Promise<LogPage> {
-      const { events, gone } = await ask(after, mayWait ? options.waitSeconds : 0)
+    async page(after, { mayWait, signal } = { mayWait: true }): Promise<LogPage> {
+      const { events, gone } = await ask(after, mayWait ? options.waitSeconds : 0, signal)
       return { events, gone }
     },
     async lag(after) {
