@@ -13,8 +13,9 @@ export interface LogPage {
 
 export interface LogPages {
   /**
-   * `signal` ends a wait; the call then rejects. Returns events after each position. At most one position per shard. `mayWait`: the call may wait for events for a
-   * while before it returns an empty page, because the caller has nothing else to read.
+   * Returns events after each position. At most one position per shard. `mayWait`: the call may wait for events for a
+   * while before it returns an empty page, because the caller has nothing else to read. `signal` ends such a wait: the
+   * call then rejects.
    */
   page(
     after: readonly ShardPosition[],
