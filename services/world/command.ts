@@ -8,7 +8,7 @@
 // them, `secrets-key` encrypts secrets. They share nothing else: kill one process, and one region is lost.
 
 import { join, resolve } from 'node:path'
-import { brokers, byRegion, integer, regionName, words } from '#shared/config/parsers.ts'
+import { brokersByRegion, integer, regionName, words } from '#shared/config/parsers.ts'
 import { makeDurableDirectory } from '#shared/embedded/durable-directory.ts'
 import { OperatorError } from '#shared/errors.ts'
 import { requireFree } from '#shared/observability/listen.ts'
@@ -104,9 +104,7 @@ function parsed(options: WorldOptions) {
     throw new OperatorError(`--regions needs one to ${REGIONS_MAX} names, each once.`)
   const port = read('port', options.port ?? '5000', integer({ min: 1, max: 60_000 }))
   const kafka = read('kafka', options.kafka ?? '', (text) =>
-    text === ''
-      ? new Map<string, readonly string[]>()
-      : byRegion((one) => brokers(one.replaceAll('+', ',')))(text),
+    text === '' ? new Map<string, readonly string[]>() : brokersByRegion(text),
   )
   const stranger = [...kafka.keys()].find((name) => !regions.includes(name))
   if (stranger !== undefined) throw new OperatorError(`--kafka names "${stranger}", which is no region here.`)

@@ -133,6 +133,11 @@ export function byRegion<T>(parse: (text: string) => T): (text: string) => Reado
   }
 }
 
+/** `us=k1:9093+k2:9093,...`: brokers of several regions. */
+export function brokersByRegion(text: string): ReadonlyMap<string, readonly string[]> {
+  return byRegion((list) => brokers(list.replaceAll('+', ',')))(text)
+}
+
 export function databaseUrl(text: string): string {
   if (!/^postgres(?:ql)?:\/\//.test(text) || !URL.canParse(text)) {
     throw new ConfigValueError('is not a postgres:// URL')

@@ -1,7 +1,7 @@
 // Settings of other regions and of the keys that regions share.
 
 import { type KafkaConfig, type KafkaConnection, topicOf } from './kafka.ts'
-import { brokers, byRegion, keyList, publicUrl } from './parsers.ts'
+import { brokersByRegion, byRegion, keyList, publicUrl } from './parsers.ts'
 import { optional, type Parsed, secret, type Values } from './variable.ts'
 
 export const peerVariables = Object.freeze({
@@ -11,7 +11,7 @@ export const peerVariables = Object.freeze({
       'this one. If unset, there are no other regions.',
   ),
   PORTOLAN_PEERS_KAFKA: optional(
-    byRegion((text) => brokers(text.replaceAll('+', ','))),
+    brokersByRegion,
     "Kafka brokers of other regions, where reachable: `us=k1:9093+k2:9093`. TLS and SASL settings are this region's; " +
       'topics have their default names. A peer without brokers is followed only by HTTP.',
   ),

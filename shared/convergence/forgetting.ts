@@ -139,7 +139,7 @@ function wasForgotten(peer: Peer, write: Pick<Alive, 'version' | 'written'>): bo
 }
 
 /** False only if the write certainly never came: its outbox id is above every id told of its epoch. */
-export function wasTold(told: Told, { version, written }: Pick<Alive, 'version' | 'written'>): boolean {
+function wasTold(told: Told, { version, written }: Pick<Alive, 'version' | 'written'>): boolean {
   return (told[version.origin] ?? []).some(({ epoch, id }) => epoch === written.epoch && written.id <= id)
 }
 

@@ -59,10 +59,6 @@ export async function askPeer(
 
 /** Returns the whole body as text. @throws PeerError if it is longer than `bytesMax`, or incomplete */
 export async function textOf(response: Response, peer: string, bytesMax: number): Promise<string> {
-  return (await bytesOf(response, peer, bytesMax)).toString()
-}
-
-export async function bytesOf(response: Response, peer: string, bytesMax: number): Promise<Buffer> {
   const chunks: Uint8Array[] = []
   let bytes = 0
   try {
@@ -74,7 +70,7 @@ export async function bytesOf(response: Response, peer: string, bytesMax: number
   } catch (thrown) {
     throw thrown instanceof PeerError ? thrown : unreachable(peer, thrown)
   }
-  return Buffer.concat(chunks)
+  return Buffer.concat(chunks).toString()
 }
 
 function unreachable(peer: string, thrown: unknown): PeerError {

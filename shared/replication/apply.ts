@@ -8,7 +8,6 @@ import type { Queryable } from '#shared/db/statement.ts'
 import { type StoredContent, storeManifests } from '#shared/db/store-manifests.ts'
 import { RegistryError } from '#shared/errors.ts'
 import type { CloudEvent } from '#shared/events/cloud-event.ts'
-import type { EventId } from '#shared/events/event-id.ts'
 import { manifestFacts, parseManifest } from '#shared/oci/manifest.ts'
 import { mergeRegisters, registersOf } from './merge.ts'
 import {
@@ -18,25 +17,32 @@ import {
   type ParsedEvent,
   parseEvent,
 } from './parse-event.ts'
-import type { Applier } from './receive-events.ts'
+import type { Applier, TakenEvent } from './receive-events.ts'
 
 /** The same limit as for a push. */
 const DESCRIPTORS_MAX = 10_000
 
 /** Applies events that change registers. Every other known type is a notification and changes nothing. */
 export function createRegisterApplier(clock: () => number): Applier {
+  /** What `prepare` parsed: verifying a manifest's digest twice would double the cost of its event. */
+  const known = new WeakMap<CloudEvent, { parsed: ParsedEvent | undefined }>()
+  const parse = ({ event, id }: TakenEvent): ParsedEvent | undefined => {
+    const entry = known.get(event) ?? { parsed: parseEvent(event, { id, nowMs: clock() }) }
+    known.set(event, entry)
+    return entry.parsed
+  }
   return {
     types: KNOWN_TYPES,
     async prepare(db, events) {
       const contents = new Map<string, StoredContent>()
       const bad = new Map<string, string>()
-      for (const { event, id } of events) {
+      for (const one of events) {
         try {
-          const parsed = parseEvent(event, { id, nowMs: clock() })
+          const parsed = parse(one)
           if (parsed?.manifest !== undefined) contents.set(parsed.manifest.digest, contentOf(parsed.manifest))
         } catch (thrown) {
           if (!(thrown instanceof BadEventError)) throw thrown
-          bad.set(event.id, thrown.message)
+          bad.set(one.event.id, thrown.message)
         }
       }
       await storeManifests(db, [...contents.values()])
@@ -45,19 +51,12 @@ export function createRegisterApplier(clock: () => number): Applier {
     async apply(transaction, { shard, events }) {
       const registers = new Map<string, Repository>()
       for (const one of events) {
-        const parsed = parseAgain(one, clock)
+        const parsed = parse(one)
         parsed?.merge(registersOf(registers, parsed.repository))
       }
       await mergeRegisters(transaction, { registers, shard, byLog: true })
     },
   }
-}
-
-function parseAgain(
-  { event, id }: { event: CloudEvent; id: EventId },
-  clock: () => number,
-): ParsedEvent | undefined {
-  return parseEvent(event, { id, nowMs: clock() })
 }
 
 /** Stores manifests that a peer sent, before their registers are merged. @throws BadEventError */

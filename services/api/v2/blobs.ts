@@ -33,8 +33,9 @@ import {
   sendEmpty,
   writeHead,
 } from '../exchange.ts'
-import { SinkClosedError, writableSink } from '../writable-sink.ts'
+import { SinkClosedError } from '../writable-sink.ts'
 import { handedToProxy, redirectedToStore } from './elsewhere.ts'
+import { guardedSink } from './guarded-sink.ts'
 import { getRemoteBlob } from './remote-blob.ts'
 
 interface BlobPath {
@@ -195,15 +196,11 @@ async function stream(
   blob: FoundBlob,
   answer: { status: number; headers: Headers; parts: readonly Part[] },
 ): Promise<void> {
-  const { edge, registry, response } = exchange
+  const { registry, response } = exchange
   const abort = new AbortController()
   const gone = () => abort.abort(new SinkClosedError('the client went away'))
   response.once('close', gone)
-  using watch = edge.rateGuard.watch(() => response.destroy())
-  using body = writableSink(response, (bytes) => {
-    watch.progress(bytes)
-    exchange.bodyBytes += bytes
-  })
+  using body = guardedSink(exchange)
   const sink = afterHead(body, () => writeHead(exchange, answer.status, answer.headers))
   try {
     for (const part of answer.parts) {

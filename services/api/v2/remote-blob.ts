@@ -5,7 +5,8 @@ import type { Digest } from '#shared/oci/digest.ts'
 import type { RepositoryName } from '#shared/oci/reference.ts'
 import { findRemoteBlob, passOn } from '#shared/replication/read-through.ts'
 import { type Exchange, type Headers, isHead, writeHead } from '../exchange.ts'
-import { SinkClosedError, writableSink } from '../writable-sink.ts'
+import { SinkClosedError } from '../writable-sink.ts'
+import { guardedSink } from './guarded-sink.ts'
 
 /**
  * Sends the blob if another region has it; returns false if no reply was sent. HEAD does not ask other regions: clients
@@ -21,11 +22,7 @@ export async function getRemoteBlob(
   const context = { reads: edge.region.reads, content: edge.content }
   const blob = await findRemoteBlob(context, { repository, digest, signal })
   if (blob === undefined) return false
-  using watch = edge.rateGuard.watch(() => response.destroy())
-  using sink = writableSink(response, (bytes) => {
-    watch.progress(bytes)
-    exchange.bodyBytes += bytes
-  })
+  using sink = guardedSink(exchange)
   delete headers['Accept-Ranges']
   writeHead(exchange, 200, { ...headers, 'Content-Length': blob.size })
   try {

@@ -1,30 +1,10 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { createLog, logRequest } from '#shared/observability/log.ts'
-
-const facts = {
-  id: 'r1',
-  method: 'GET',
-  route: 'manifest',
-  repository: 'a',
-  reference: 'v1',
-  status: 200,
-  bytes: 10,
-  durationMs: 1.23456,
-  actor: 'alice',
-  address: '::1',
-  userAgent: 'x'.repeat(1_000),
-  code: undefined,
-}
-
-function captured(level: string) {
-  const lines: string[] = []
-  const { log } = createLog({ level, name: 'eu', to: { write: (line) => lines.push(line) } })
-  return { log, lines }
-}
+import { logRequest } from '#shared/observability/log.ts'
+import { capturedLog, requestFacts as facts } from '../../support/request-log.ts'
 
 test('a request is one JSON line with bounded fields', () => {
-  const { log, lines } = captured('info')
+  const { log, lines } = capturedLog('info')
   logRequest(log, facts)
   assert.equal(lines.length, 1)
   const line = JSON.parse(lines[0] ?? '') as Record<string, unknown>
@@ -36,13 +16,13 @@ test('a request is one JSON line with bounded fields', () => {
 })
 
 test('above info there is no line per request', () => {
-  const { log, lines } = captured('warn')
+  const { log, lines } = capturedLog('warn')
   logRequest(log, facts)
   assert.deepEqual(lines, [])
 })
 
 test('T5: secrets are censored, and errors keep their cause', () => {
-  const { log, lines } = captured('info')
+  const { log, lines } = capturedLog('info')
   log.info({
     authorization: 'Bearer hunter2',
     headers: { authorization: 'hunter2', cookie: 'hunter2' },

@@ -2,31 +2,11 @@
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { createLog, logRequest } from '#shared/observability/log.ts'
-
-const facts = {
-  id: 'r1',
-  method: 'GET',
-  route: 'manifest',
-  repository: 'a',
-  reference: 'v1',
-  status: 200,
-  bytes: 10,
-  durationMs: 1.23456,
-  actor: 'alice',
-  address: '::1',
-  userAgent: 'x'.repeat(1_000),
-  code: undefined,
-}
-
-function captured(level: string) {
-  const lines: string[] = []
-  const { log } = createLog({ level, name: 'eu', to: { write: (line) => lines.push(line) } })
-  return { log, lines }
-}
+import { logRequest } from '#shared/observability/log.ts'
+import { capturedLog, requestFacts as facts } from '../../support/request-log.ts'
 
 test("a request's line is the line that pino would write", () => {
-  const { log, lines } = captured('info')
+  const { log, lines } = capturedLog('info')
   const { durationMs, ...logged } = facts
   for (const text of [
     'plain',
@@ -60,7 +40,7 @@ test("a request's line is the line that pino would write", () => {
 })
 
 test('half a surrogate pair, which pino would leave broken, is escaped', () => {
-  const { log, lines } = captured('info')
+  const { log, lines } = capturedLog('info')
   logRequest(log, { ...facts, userAgent: 'half \ud800' })
   assert.match(lines[0] ?? '', /half \\ud800/)
 })
